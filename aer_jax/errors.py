@@ -1,0 +1,19 @@
+"""The one exception that a user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Wrong use or bad input, said in one clear sentence: what, where, how to mend it.
+
+    The command line prints the sentence without a traceback and exits with 2.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean "x"?' for the known name closest to `name`, or '' where none is close."""
+    hits = difflib.get_close_matches(name, list(known), n=1)
+    return f' Did you mean "{hits[0]}"?' if hits else ""
