@@ -1,0 +1,262 @@
+"""Every setting of a run: frozen dataclasses, YAML in, `key=value` on top, a named recipe underneath."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from aer_jax.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """Whose votes a run learns from.
+
+    Attributes:
+        source: human votes, synthetic ones (a journal), or both pooled.
+        journal: the journal of `aer-jax annotate`; needed unless source is human.
+        synthetic_weight: what one synthetic vote counts beside one human vote when pooled; 1 is the paper's.
+    """
+
+    source: Literal["human", "synthetic", "combined"] = "human"
+    journal: str | None = None
+    synthetic_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class DimeAugConfig:
+    """DiME-Aug: classes below `ratio` x the largest class are filled up to it; ratio 0 turns it off.
+
+    Attributes:
+        ratio: share of the largest class, 0 to 1.
+        neighbours: nearest neighbours inside the class, the point itself not counted.
+    """
+
+    ratio: float = 0.3
+    neighbours: int = 3
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is fed to the model.
+
+    Attributes:
+        dataset: directory written by `aer-jax prepare`.
+        transcript: whether the prompt quotes the words.
+        speaker: whether the prompt names the speaker (the paper does; it leaks identity).
+        max_seconds: longer clips are cut; the audio tower hears at most 30 s.
+        windows: how many audio windows (compiled shapes) the clips are sorted into.
+        augment: probability of online pitch or tempo augmentation of a training clip.
+        sampling: "uniform" visits every clip once an epoch, "balanced" draws classes equally often.
+        dime_aug: see DimeAugConfig.
+    """
+
+    dataset: str = ""
+    transcript: bool = True
+    speaker: bool = False
+    max_seconds: float = 30.0
+    windows: int = 4
+    augment: float = 0.3
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    dime_aug: DimeAugConfig = field(default_factory=DimeAugConfig)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Adapters (Hu et al., 2021): W + (alpha / rank) B A, dropout on the adapter's input.
+
+    Attributes:
+        targets: regular expressions; a linear layer gets an adapter where one matches its whole torch name,
+            for instance `language_model.layers.7.self_attn.q_proj`, layer numbers written as `N`.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.2
+    targets: tuple[str, ...] = (
+        r"language_model\.layers\.N\.self_attn\.[qkvo]_proj",
+        r"audio_tower\.layers\.N\.self_attn\.[qkv]_proj",
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen base and what is trained on it.
+
+    Attributes:
+        checkpoint: directory in Hugging Face layout.
+        dtype: of the frozen base and its activations; adapters, head, norms, softmax and loss are float32.
+        head: "paper" as published; "audio" adds the audio tower's layers, mixed and pooled over time.
+        remat: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    checkpoint: str = ""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    head: Literal["paper", "audio"] = "audio"
+    remat: bool = True
+    lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation.
+
+    Attributes:
+        batch: utterances an optimizer step; `microbatch` of them at a time are on the device.
+        lr: peak learning rate of the adapters; `head_lr` of the head.
+        warmup: share of all steps; a cosine to zero follows.
+        entropy_weight: of the prediction's entropy, added to the Jensen-Shannon loss (nats).
+        patience: epochs without a better validation loss before the run stops.
+        checkpoint_minutes: at most so much work is lost when a run dies.
+    """
+
+    epochs: int = 20
+    batch: int = 32
+    microbatch: int = 8
+    lr: float = 1e-4
+    head_lr: float = 1e-3
+    weight_decay: float = 0.03
+    warmup: float = 0.15
+    clip_norm: float = 3.0
+    entropy_weight: float = 0.0
+    patience: int = 4
+    checkpoint_minutes: float = 10.0
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; -1, once, takes those that are left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. `recipe` sets the starting values, the YAML file and the command line change them."""
+
+    out: str = ""
+    recipe: Literal["default", "paper"] = "default"
+    seed: int = 0
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+# What the paper and its released configuration set differently from the defaults above.
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "data": {"speaker": True},
+        "model": {"head": "paper"},
+        "train": {
+            "epochs": 60, "batch": 64, "microbatch": 8, "lr": 2.5e-6, "head_lr": 2.5e-6,
+            "entropy_weight": 0.08, "patience": 8,
+        },
+    },
+}  # fmt: skip
+
+
+def load_config(path: str | Path | None, overrides: typing.Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `section.key=value` overrides.
+
+    Raises:
+        UserError: the file is missing or not YAML, a key is unknown, or a value has the wrong type.
+    """
+    settings: dict[str, Any] = {}
+    where = "the command line"
+    if path is not None:
+        where = str(path)
+        try:
+            settings = yaml.safe_load(Path(path).read_text()) or {}
+        except OSError as error:
+            raise UserError(f"cannot read the config {path}: {error.strerror}; check the path.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            message = " ".join(str(error).split())
+            raise UserError(f"{path} is not valid YAML: {message}.") from None
+        if not isinstance(settings, dict):
+            raise UserError(f"{path} must hold `key: value` lines, not {type(settings).__name__}.")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UserError(f'"{override}" is not an override; write section.key=value, for instance train.epochs=3.')
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f'the value of "{override}" is not valid YAML; quote it.') from None
+        node = settings
+        *sections, leaf = key.split(".")
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise UserError(f'"{key}": {section} is a value, not a section.')
+        node[leaf] = value
+    recipe = settings.get("recipe", "default")
+    if recipe not in RECIPES:
+        raise UserError(f'{where}: recipe is "{recipe}"; it must be one of {", ".join(RECIPES)}.')
+    return _build(Config, _merge(RECIPES[recipe], settings), where, "")
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved settings, as `load_config` reads them."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _build(cls: type, settings: dict[str, Any], where: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if key not in hints:
+            raise UserError(f'{where}: unknown key "{name}".{nearest(str(key), hints)} Known here: {", ".join(hints)}.')
+        values[key] = _convert(hints[key], value, where, name)
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
+    """`value` as `kind`, or a UserError that names the key; YAML reads 1e-4 as text, so numbers are parsed again."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: {name} is a section; write its keys below it.")
+        return _build(kind, value, where, f"{name}.")
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f'{where}: {name} is "{value}"; it must be one of {", ".join(map(str, args))}.')
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _convert(args[0], value, where, name)
+    if origin is tuple:
+        values = value if isinstance(value, list) else [value]
+        return tuple(_convert(args[0], v, where, name) for v in values)
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    raise UserError(f"{where}: {name} must be {kind.__name__}, not {value!r}.")
