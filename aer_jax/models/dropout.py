@@ -1,0 +1,18 @@
+"""Dropout by an explicit key: no key, no dropout, so evaluation cannot forget to turn it off."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; no key or rate 0 leaves `x` as it is."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+def split_key(key: jax.Array | None, parts: int) -> list[jax.Array | None]:
+    """`jax.random.split` that hands on the None of evaluation."""
+    return [None] * parts if key is None else list(jax.random.split(key, parts))

@@ -1,0 +1,74 @@
+"""Heads: what the model heard -> logits over emotions. Their softmax is the predicted distribution."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from aer_jax.models.dropout import dropout, split_key
+from aer_jax.models.layers import LayerNorm, Linear
+from aer_jax.models.qwen2_audio import Features
+
+
+def torch_linear(d_in: int, d_out: int, *, rngs: nnx.Rngs) -> Linear:
+    """A linear layer with torch.nn.Linear's initialisation, U(-1/sqrt(d_in), 1/sqrt(d_in))."""
+    linear = Linear(d_in, d_out, bias=True, rngs=rngs)
+    bound = d_in**-0.5
+    linear.kernel[...] = jax.random.uniform(rngs.params(), (d_in, d_out), minval=-bound, maxval=bound)
+    linear.bias[...] = jax.random.uniform(rngs.params(), (d_out,), minval=-bound, maxval=bound)
+    return linear
+
+
+def xavier_linear(d_in: int, d_out: int, fan_out: int, *, rngs: nnx.Rngs) -> Linear:
+    """torch.nn.MultiheadAttention's initialisation: Xavier-uniform with `fan_out`, bias zero."""
+    linear = Linear(d_in, d_out, bias=True, rngs=rngs)
+    bound = (6 / (d_in + fan_out)) ** 0.5
+    linear.kernel[...] = jax.random.uniform(rngs.params(), (d_in, d_out), minval=-bound, maxval=bound)
+    return linear
+
+
+class PaperHead(nnx.Module):
+    """The published head: self-attention over the last hidden states, position 0, three normed layers.
+
+    A causal model's first state does not depend on what follows, so position 0 is a constant query and this is
+    attention pooling; only that query is computed. Padding is masked, which the published code does not do.
+
+    Args:
+        hidden_size: of the language model; must divide by the 8 attention heads.
+        classes: number of emotions.
+    """
+
+    heads = 8
+
+    def __init__(self, hidden_size: int, classes: int, *, rngs: nnx.Rngs):
+        h = hidden_size
+        self.q_proj = xavier_linear(h, h, 3 * h, rngs=rngs)
+        self.k_proj = xavier_linear(h, h, 3 * h, rngs=rngs)
+        self.v_proj = xavier_linear(h, h, 3 * h, rngs=rngs)
+        self.out_proj = torch_linear(h, h, rngs=rngs)
+        self.out_proj.bias[...] = jnp.zeros(h)
+        self.norm1 = LayerNorm(h)
+        self.linear1 = torch_linear(h, h, rngs=rngs)
+        self.norm2 = LayerNorm(h)
+        self.linear2 = torch_linear(h, h // 2, rngs=rngs)
+        self.norm3 = LayerNorm(h // 2)
+        self.linear3 = torch_linear(h // 2, classes, rngs=rngs)
+
+    def __call__(self, features: Features, key: jax.Array | None = None) -> jax.Array:
+        """Logits [batch, classes], float32."""
+        key1, key2 = split_key(key, 2)
+        x_bth = features.hidden_bth.astype(jnp.float32)
+        batch, time, h = x_bth.shape
+        first_b = jnp.argmax(features.mask_bt, axis=1)
+        query_b1h = jnp.take_along_axis(x_bth, first_b[:, None, None], axis=1)
+        y_b1nk = jax.nn.dot_product_attention(
+            self.q_proj(query_b1h).reshape(batch, 1, self.heads, h // self.heads),
+            self.k_proj(x_bth).reshape(batch, time, self.heads, h // self.heads),
+            self.v_proj(x_bth).reshape(batch, time, self.heads, h // self.heads),
+            mask=features.mask_bt[:, None, None, :],
+        )
+        x_bh = self.out_proj(y_b1nk.reshape(batch, h))
+        x_bh = x_bh + jax.nn.gelu(dropout(self.linear1(self.norm1(x_bh)), 0.15, key1), approximate=False)
+        x_bg = jax.nn.gelu(dropout(self.linear2(self.norm2(x_bh)), 0.1, key2), approximate=False)
+        return self.linear3(self.norm3(x_bg))

@@ -1,0 +1,107 @@
+"""Linear layer with room for an adapter, the two norms, and the scan over stacked layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from aer_jax.models.lora import LoRA
+
+INIT_STD = 0.02  # of a base that is trained from nothing; a loaded checkpoint overwrites it
+
+
+class Linear(nnx.Module):
+    """y = x W + b, plus an adapter where `lora.attach` put one.
+
+    Args:
+        d_in, d_out: widths; the kernel is [d_in, d_out], the transpose of torch's weight.
+        bias: whether b exists.
+    """
+
+    def __init__(self, d_in: int, d_out: int, *, bias: bool, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(INIT_STD * jax.random.normal(rngs.params(), (d_in, d_out)))
+        self.bias = nnx.Param(jnp.zeros(d_out)) if bias else None
+        self.lora: LoRA | None = nnx.data(None)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """`key` draws the adapter's dropout; None, as in evaluation, turns it off."""
+        y = x @ self.kernel[...]
+        if self.bias is not None:
+            y = y + self.bias[...]
+        if self.lora is not None:
+            y = y + self.lora(x, key).astype(y.dtype)
+        return y
+
+
+class Embedding(nnx.Module):
+    """A table [entries, width]."""
+
+    def __init__(self, entries: int, width: int, *, rngs: nnx.Rngs):
+        self.embedding = nnx.Param(INIT_STD * jax.random.normal(rngs.params(), (entries, width)))
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation in float32, eps 1e-5 as in torch."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        mean = x32.mean(-1, keepdims=True)
+        variance = jnp.square(x32 - mean).mean(-1, keepdims=True)
+        y = (x32 - mean) * jax.lax.rsqrt(variance + 1e-5)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square normalisation in float32."""
+
+    def __init__(self, width: int, eps: float):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        y = x32 * jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + self.eps)
+        return (y * self.scale[...]).astype(x.dtype)
+
+
+def stack(layers: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
+    """One module whose parameters carry a leading axis of `layers`, each layer drawn independently."""
+    return nnx.split_rngs(splits=layers)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
+
+
+def scan(
+    layers: nnx.Module,
+    x: jax.Array,
+    call: Callable[[nnx.Module, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | None]],
+    *,
+    key: jax.Array | None,
+    remat: bool,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Run stacked layers one after another, compiled once.
+
+    Args:
+        layers: from `stack`.
+        x: the carry.
+        call: (layer, x, key) -> (new x, what to collect of this layer or None).
+        key: for dropout, split over the layers; None in evaluation.
+        remat: keep only the carry of each layer and recompute the rest in the backward pass.
+
+    Returns:
+        the last carry, and what was collected, stacked over layers.
+    """
+    graphdef, state = nnx.split(layers)
+    count = jax.tree.leaves(state)[0].shape[0]
+    keys = None if key is None else jax.random.split(key, count)
+
+    def body(x, layer):
+        state, key = layer
+        return call(nnx.merge(graphdef, state), x, key)
+
+    return jax.lax.scan(jax.checkpoint(body) if remat else body, x, (state, keys))

@@ -1,0 +1,76 @@
+"""Low-rank adapters (Hu et al., 2021, arXiv 2106.09685), equal to peft's in value and initialisation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from aer_jax.errors import UserError
+from aer_jax.models.dropout import dropout
+
+
+class LoRA(nnx.Module):
+    """(alpha / rank) B A dropout(x), in float32.
+
+    Args:
+        shape: of the base kernel, [..., d_in, d_out]; leading axes are stacked layers.
+        rank, alpha, dropout: as published; B starts at zero, so a new adapter changes nothing.
+        key: draws A from U(-1/sqrt(d_in), 1/sqrt(d_in)), peft's Kaiming-uniform.
+    """
+
+    def __init__(self, shape: Sequence[int], rank: int, alpha: float, dropout: float, key: jax.Array):
+        *stacked, d_in, d_out = shape
+        bound = d_in**-0.5
+        self.a = nnx.LoRAParam(jax.random.uniform(key, (*stacked, d_in, rank), minval=-bound, maxval=bound))
+        self.b = nnx.LoRAParam(jnp.zeros((*stacked, rank, d_out)))
+        self.scaling = alpha / rank
+        self.dropout = dropout
+
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        x = dropout(x.astype(jnp.float32), self.dropout, key)
+        return (x @ self.a[...]) @ self.b[...] * self.scaling
+
+
+def torch_name(path: Sequence[str | int]) -> str:
+    """A module's name in torch, the layer's number written N: `language_model.layers.N.mlp.up_proj`."""
+    return ".".join("layers.N" if part == "layers" else str(part) for part in path)
+
+
+def attach(
+    model: nnx.Module, targets: Sequence[str], *, rank: int, alpha: float, dropout: float, key: jax.Array
+) -> list[str]:
+    """Give an adapter to every linear layer of `model` that a pattern matches.
+
+    Args:
+        targets: regular expressions on the whole torch name, see `torch_name`.
+
+    Returns:
+        the names that got one.
+
+    Raises:
+        UserError: a pattern is no regular expression or matches nothing.
+    """
+    linears = {
+        torch_name(path): module
+        for path, module in nnx.iter_modules(model)
+        if hasattr(module, "lora") and hasattr(module, "kernel")
+    }
+    chosen: dict[str, nnx.Module] = {}
+    for pattern in targets:
+        try:
+            hits = {name: module for name, module in linears.items() if re.fullmatch(pattern, name)}
+        except re.error as error:
+            raise UserError(f'model.lora.targets: "{pattern}" is not a regular expression: {error}.') from None
+        if not hits:
+            raise UserError(
+                f'model.lora.targets: "{pattern}" matches no linear layer; the layers are {", ".join(sorted(linears))}.'
+            )
+        chosen |= hits
+    for key, name in zip(jax.random.split(key, len(chosen)), sorted(chosen), strict=True):
+        linear = chosen[name]
+        linear.lora = LoRA(linear.kernel.shape, rank, alpha, dropout, key)
+    return sorted(chosen)

@@ -1,0 +1,97 @@
+"""Qwen2-Audio: the audio tower's states take the place of the prompt's <|AUDIO|> tokens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from aer_jax.models.dropout import split_key
+from aer_jax.models.audio_tower import AudioTower
+from aer_jax.models.language_model import LanguageModel
+from aer_jax.models.layers import Linear
+from aer_jax.models.log_mel import frame_count, log_mel
+
+
+class Features(NamedTuple):
+    """What a head may read.
+
+    Attributes:
+        hidden_bth: [batch, time, hidden_size], the language model's states after the final norm.
+        mask_bt: True at valid positions.
+        audio_lbe: float32 [audio layers, batch, 2 d_model], see `AudioStates.statistics_lbe`.
+    """
+
+    hidden_bth: jax.Array
+    mask_bt: jax.Array
+    audio_lbe: jax.Array
+
+
+class Projector(nnx.Module):
+    """Audio states to token embeddings."""
+
+    def __init__(self, config, *, rngs: nnx.Rngs):
+        self.linear = Linear(config.audio_config.d_model, config.text_config.hidden_size, bias=True, rngs=rngs)
+
+    def __call__(self, x_btd: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        return self.linear(x_btd, key)
+
+
+class Qwen2Audio(nnx.Module):
+    """The base model; attribute names are those of transformers, so one rule maps all weights.
+
+    Args:
+        config: transformers' Qwen2AudioConfig, of any size.
+        output_layer: whether to hold the vocabulary projection; fine-tuning does without.
+        remat: see `layers.scan`.
+    """
+
+    def __init__(self, config, *, output_layer: bool = False, remat: bool = False, rngs: nnx.Rngs):
+        text = config.text_config
+        self.audio_token = config.audio_token_id
+        self.mel_bins = config.audio_config.num_mel_bins
+        self.audio_tower = AudioTower(config.audio_config, remat=remat, rngs=rngs)
+        self.multi_modal_projector = Projector(config, rngs=rngs)
+        self.language_model = LanguageModel(text, remat=remat, rngs=rngs)
+        self.lm_head = (
+            Linear(text.hidden_size, text.vocab_size, bias=False, rngs=rngs) if output_layer else nnx.data(None)
+        )
+
+    def __call__(
+        self,
+        audio_bs: jax.Array,
+        samples_b: jax.Array,
+        tokens_bt: jax.Array,
+        mask_bt: jax.Array,
+        key: jax.Array | None = None,
+    ) -> Features:
+        """Hear and read a batch.
+
+        Args:
+            audio_bs: float32 [batch, samples] at 16 kHz, zero padded to a window of any length up to 30 s.
+            samples_b: valid samples of each clip.
+            tokens_bt: the prompt, with as many audio tokens as `audio_tower.token_count` says.
+            mask_bt: True at the prompt's tokens, padding on either side.
+            key: for dropout; None in evaluation.
+        """
+        return self.from_mel(log_mel(audio_bs, self.mel_bins), frame_count(samples_b), tokens_bt, mask_bt, key)
+
+    def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, key=None) -> Features:
+        """As `__call__`, from log-mel features [batch, frames, bins] and the count of valid frames."""
+        audio_key, projector_key, text_key = split_key(key, 3)
+        audio = self.audio_tower(mel_bfm, frames_b, audio_key)
+        audio_bth = self.multi_modal_projector(audio.states_btd, projector_key)
+        embeddings_bth = self.language_model.embed_tokens.embedding[tokens_bt]
+        is_audio_bt = tokens_bt == self.audio_token
+        # The n-th audio token of a row is the n-th audio state.
+        nth_bt = jnp.clip(jnp.cumsum(is_audio_bt, axis=1) - 1, 0, audio_bth.shape[1] - 1)
+        heard_bth = jnp.take_along_axis(audio_bth, nth_bt[..., None], axis=1)
+        merged_bth = jnp.where(is_audio_bt[..., None], heard_bth, embeddings_bth)
+        hidden_bth = self.language_model(merged_bth, mask_bt, text_key)
+        return Features(hidden_bth, mask_bt, audio.statistics_lbe)
+
+    def logits(self, hidden_bth: jax.Array) -> jax.Array:
+        """Next-token logits, float32; only with `output_layer`."""
+        return self.lm_head(hidden_bth).astype(jnp.float32)
