@@ -1,0 +1,120 @@
+"""CREMA-D: twelve sentences acted by 91 actors, voted on by listeners (Cao et al., 2014).
+
+The votes are those of listeners who heard the voice alone. The emotion in a file's name is what the actor
+intended, not what anybody heard, so it is never read as a label.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from aer_jax.corpora.base import Clip, Corpus
+from aer_jax.errors import UserError
+from aer_jax.labels.votes import Vote
+
+LABELS = {"A": "angry", "D": "disgust", "F": "fear", "H": "happy", "N": "neutral", "S": "sad"}
+SENTENCES = {
+    "IEO": "It's eleven o'clock.",
+    "TIE": "That is exactly what happened.",
+    "IOM": "I'm on my way to the meeting.",
+    "IWW": "I wonder what this is about.",
+    "TAI": "The airplane is almost full.",
+    "MTI": "Maybe tomorrow it will be cold.",
+    "IWL": "I would like a new alarm clock.",
+    "ITH": "I think I have a doctor's appointment.",
+    "DFA": "Don't forget a jacket.",
+    "ITS": "I think I've seen this before.",
+    "TSI": "The surface is slick.",
+    "WSI": "We'll stop in a couple of minutes.",
+}
+_NAME = re.compile(rf"(?P<actor>\d{{4}})_(?P<sentence>{'|'.join(SENTENCES)})_[A-Z]{{3}}_[A-Z]{{1,2}}")
+# index // 100000 tells what the listeners were given: 1 voice only, 2 face only, 3 both.
+_VOICE, _MODES = 1, (1, 2, 3)
+
+
+def read(root: Path) -> Corpus:
+    """Read CREMA-D in the layout of its repository.
+
+    Args:
+        root: the folder that holds `AudioWAV/` and `processedResults/tabulatedVotes.csv`.
+
+    Returns:
+        All clips on disk by name. Clips without a vote row have no votes; vote rows without a clip and
+        files with strange names are in `dropped`.
+
+    Raises:
+        UserError: a part is missing, or a line of the votes is not as published.
+    """
+    folder, table = root / "AudioWAV", root / "processedResults" / "tabulatedVotes.csv"
+    for part in (folder, table):
+        if not part.exists():
+            raise UserError(f"{root} is not CREMA-D: {part} is missing; give the folder of its repository.")
+    corpus = Corpus("crema-d", tuple(LABELS.values()), tuple(LABELS.values()), [])
+    votes = read_voice_votes(table)
+    on_disk = set()
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() != ".wav" or path.name.startswith("."):
+            continue
+        name = _NAME.fullmatch(path.stem)
+        if name is None:
+            corpus.drop("file name is not actor_sentence_emotion_level", path.name)
+            continue
+        on_disk.add(path.stem)
+        sentence = SENTENCES[name["sentence"]]
+        corpus.clips.append(Clip(path.stem, name["actor"], path, votes.get(path.stem, ()), sentence))
+    for id in votes:
+        if id not in on_disk:
+            corpus.drop("vote row whose clip is not on disk", id)
+    if not corpus.clips:
+        raise UserError(
+            f"{folder} holds no CREMA-D clip (actor_sentence_emotion_level.wav); fetch the audio first."
+        )
+    return corpus
+
+
+def read_voice_votes(table: Path) -> dict[str, tuple[Vote, ...]]:
+    """The voice-only rows of tabulatedVotes.csv: clip -> one vote a count."""
+    votes: dict[str, tuple[Vote, ...]] = {}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file, strict=True)
+            header = next(rows, [])
+            missing = [name for name in (*LABELS, "fileName", "numResponses") if name not in header]
+            if missing:
+                raise UserError(
+                    f"{table}, line 1: the column {missing[0]} is missing; fetch the table again."
+                )
+            for row in rows:
+                where = f"{table}, line {rows.line_num}"
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{where} has {len(row)} fields, not {len(header)}; mend it or fetch the table again."
+                    )
+                fields = dict(zip(header, row, strict=True))
+                # The index is the first column; its header cell is empty.
+                if _count(row[0], "the index", where) // 100_000 not in _MODES:
+                    raise UserError(f"{where}: the index {row[0]} tells no mode (1, 2 or 3 times 100000).")
+                if int(row[0]) // 100_000 != _VOICE:
+                    continue
+                clip = fields["fileName"]
+                counts = {label: _count(fields[letter], letter, where) for letter, label in LABELS.items()}
+                if sum(counts.values()) != _count(fields["numResponses"], "numResponses", where):
+                    raise UserError(f"{where}: the counts of {clip} do not add up to its numResponses.")
+                if clip in votes:
+                    raise UserError(f"{where}: {clip} has a second voice-only row; keep one.")
+                votes[clip] = tuple(Vote(clip, label) for label, n in counts.items() for _ in range(n))
+    except UnicodeDecodeError:
+        raise UserError(f"{table} is not UTF-8 text; fetch the table again.") from None
+    except csv.Error as error:
+        raise UserError(f"{table}, line {rows.line_num} is not CSV ({error}).") from None
+    except OSError as error:
+        raise UserError(f"cannot read {table}: {error.strerror}.") from None
+    return votes
+
+
+def _count(text: str, what: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise UserError(f'{where}: {what} is "{text}", not a whole number of at least 0.')
+    return int(text)

@@ -1,0 +1,128 @@
+"""Audio files and waveforms: reading, what makes a clip unusable, FLAC, and the model's 16 kHz."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from aer_jax.corpora.base import Waveform
+from aer_jax.errors import UserError
+
+SAMPLE_RATE = 16_000
+# A peak of 1e-4 is three steps of 16 bit: the dither of a silent recording stays below, speech is far above.
+SILENT_PEAK = 1e-4
+# Shorter than any spoken word, and the audio tower needs 30 ms for its first token.
+SHORTEST_SECONDS = 0.1
+# Writers that cannot seek leave a placeholder near 2^31 or 2^32 as the length of a WAV file.
+_WAV_PLACEHOLDER = 0x7FFF_0000
+
+
+class BadAudio(UserError):
+    """A clip that nothing can be learned from.
+
+    Attributes:
+        reason: a few words, the same for every clip of its kind; the data report counts them.
+    """
+
+    def __init__(self, reason: str, sentence: str):
+        super().__init__(sentence)
+        self.reason = reason
+
+
+def read_audio(path: str | Path) -> Waveform:
+    """Read one audio file as mono in [-1, 1] at its own rate.
+
+    Args:
+        path: any format of libsndfile (WAV, FLAC, Ogg, MP3, AIFF, ...).
+
+    Raises:
+        BadAudio: the file is missing, unreadable, cut short, empty, silent or not finite; a UserError.
+    """
+    return usable(decode(path), str(path))[0]
+
+
+def decode(path: str | Path) -> Waveform:
+    """The samples of a file, channels averaged, otherwise as they are."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadAudio("audio file missing", f"there is no audio file {path}; check the path.")
+    if path.stat().st_size == 0:
+        raise BadAudio("audio empty", f"the audio file {path} has 0 bytes; replace or remove it.")
+    try:
+        with soundfile.SoundFile(path) as file:
+            frames, rate = file.frames, file.samplerate
+            samples_tc = file.read(dtype="float32", always_2d=True)
+            length = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise BadAudio(
+            "audio unreadable", f"cannot read the audio file {path} ({why}); convert it to WAV or FLAC."
+        ) from None
+    cut = length is not None and int(length[2]) < int(length[1]) < _WAV_PLACEHOLDER
+    if cut or len(samples_tc) != frames:
+        raise BadAudio(
+            "audio cut short", f"the audio file {path} is shorter than its header says; copy it again."
+        )
+    return Waveform(samples_tc.mean(axis=1), rate)
+
+
+def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
+    """Refuse what is no speech at all; scale down what exceeds full scale.
+
+    Args:
+        waveform: mono samples.
+        where: how messages name it.
+
+    Returns:
+        The waveform as float32 in [-1, 1], and whether it had to be scaled down.
+
+    Raises:
+        BadAudio: no samples, a value that is not finite, a peak below `SILENT_PEAK`, or less than
+            `SHORTEST_SECONDS`.
+    """
+    samples = np.asarray(waveform.samples, np.float32)
+    if samples.ndim != 1:
+        raise ValueError(f"a waveform is [samples], not {samples.shape}")
+    if samples.size == 0:
+        raise BadAudio("audio empty", f"{where} holds no samples; replace or remove it.")
+    if not np.isfinite(samples).all():
+        raise BadAudio("audio not finite", f"{where} holds samples that are not finite; export it again.")
+    peak = float(np.abs(samples).max())
+    if peak < SILENT_PEAK:
+        raise BadAudio(
+            "audio silent", f"{where} is silent (peak {peak:.1e}, below {SILENT_PEAK:.0e}); remove it."
+        )
+    seconds = samples.size / waveform.rate
+    if seconds < SHORTEST_SECONDS:
+        raise BadAudio(
+            "audio too short", f"{where} lasts {seconds:.3f} s; a clip needs {SHORTEST_SECONDS} s or more."
+        )
+    return Waveform(samples / max(peak, np.float32(1)), waveform.rate), peak > 1
+
+
+def to_16k(waveform: Waveform) -> np.ndarray:
+    """float32 [samples] at 16 kHz, by soxr's HQ resampler; unchanged where the rate is 16 kHz already."""
+    samples = np.asarray(waveform.samples, np.float32)
+    if waveform.rate == SAMPLE_RATE:
+        return samples
+    return soxr.resample(samples, waveform.rate, SAMPLE_RATE, quality="HQ")
+
+
+def encode_flac(waveform: Waveform) -> bytes:
+    """FLAC with 16 bits, mono, at the waveform's rate; 16-bit sources come back bit for bit."""
+    # libsndfile would multiply by 32767 on the way out but divide by 32768 on the way in.
+    steps = np.clip(np.rint(waveform.samples * np.float32(32768)), -32768, 32767).astype(np.int16)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, steps, waveform.rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_flac(flac: bytes) -> Waveform:
+    """The inverse of `encode_flac`."""
+    samples, rate = soundfile.read(io.BytesIO(flac), dtype="float32")
+    return Waveform(samples, rate)
