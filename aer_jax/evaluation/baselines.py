@@ -1,0 +1,85 @@
+"""What every result is set beside: predictions that hear nothing, oracles, and the listeners themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+from aer_jax.evaluation.metrics import bhattacharyya, hard_labels, js_distance, js_divergence
+from aer_jax.labels.votes import Vote, normalise
+
+HALVINGS = 20
+
+NOTES = {
+    "uniform": "the same share for every class; it names no class, so it has no accuracy",
+    "train_mean": "the mean human distribution of the training split, for every utterance",
+    "best_constant": "oracle: the one distribution with the lowest mean JS to these very references",
+    "oracle_majority": "oracle: all mass on each reference's largest class (of tied ones the first; js and "
+    "bc are the same for each), what a perfect single label would score",
+    "split_half": f"each utterance's whole votes cut at random into two halves, one half against the other, "
+    f"mean of {HALVINGS} seeded cuts; a half has fewer votes than a reference, so this is not a lower bound",
+}
+
+
+def best_constant(references_nk: np.ndarray) -> np.ndarray:
+    """The distribution [K] that minimises the mean JS to `references_nk`: an oracle, since it sees them.
+
+    JS is convex in its second argument, so the minimum found on softmax parameters is the global one.
+    d JS(q, p) / d p = 1/2 log(p / m) with m = (p + q) / 2.
+    """
+    unique_uk, times_u = np.unique(references_nk, axis=0, return_counts=True)
+    weights_u = times_u / times_u.sum()
+
+    def loss(logits_k: np.ndarray) -> tuple[float, np.ndarray]:
+        p_k = softmax(logits_k)
+        mean = weights_u @ js_divergence(unique_uk, p_k) * np.log(2)
+        slope_k = weights_u @ np.log(2 * p_k / (p_k + unique_uk)) / 2
+        return mean, p_k * (slope_k - p_k @ slope_k)
+
+    start_k = np.log(np.clip(references_nk.mean(axis=0), 1e-12, None))
+    found = minimize(loss, start_k, jac=True, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-10})
+    return softmax(found.x)
+
+
+def oracle_majority(references_nk: np.ndarray) -> np.ndarray:
+    """All mass on the largest class of each reference: [N, K].
+
+    Of tied classes the first is taken; js and bc are the same for each of them.
+    """
+    return np.eye(references_nk.shape[1])[hard_labels(references_nk, references_nk)[0]]
+
+
+def split_half(
+    votes: Iterable[Vote], utterances: Sequence[str], classes: Sequence[str], seed: int = 0
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Agreement of the listeners with each other: halves of n // 2 and n - n // 2 votes.
+
+    Only whole votes can be dealt out: a weight of 1, or a count. Shares of a vote are left aside.
+
+    Args:
+        votes: human votes; those for other utterances or labels outside `classes` do not count.
+
+    Returns:
+        (usable_n, values): bool [N], True where an utterance has two whole votes or more, and js,
+        js_distance and bc of those utterances, each the mean over the cuts, float64 [usable_n.sum()].
+    """
+    row = {utterance: n for n, utterance in enumerate(utterances)}
+    column = {label: k for k, label in enumerate(classes)}
+    counts_nk = np.zeros((len(utterances), len(classes)), np.int64)
+    for vote in votes:
+        if vote.utterance in row and vote.label in column and vote.weight == int(vote.weight) > 0:
+            counts_nk[row[vote.utterance], column[vote.label]] += int(vote.weight)
+    usable_n = counts_nk.sum(axis=1) >= 2
+    counts_uk = counts_nk[usable_n]
+    rng = np.random.default_rng(seed)
+    values = {name: np.zeros(len(counts_uk)) for name in ("js", "js_distance", "bc")}
+    for _ in range(HALVINGS if len(counts_uk) else 0):
+        half_uk = np.array([rng.multivariate_hypergeometric(row, row.sum() // 2) for row in counts_uk])
+        p_uk, q_uk = normalise(half_uk), normalise(counts_uk - half_uk)
+        values["js"] += js_divergence(p_uk, q_uk) / HALVINGS
+        values["js_distance"] += js_distance(p_uk, q_uk) / HALVINGS
+        values["bc"] += bhattacharyya(p_uk, q_uk) / HALVINGS
+    return usable_n, values

@@ -1,0 +1,43 @@
+"""Confidence intervals from resampled speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+def speaker_intervals(values: Mapping[str, np.ndarray], speakers: Sequence[str], seed: int = 0) -> dict:
+    """95 % intervals of means over utterances, by drawing whole speakers with replacement.
+
+    Percentile bootstrap (Efron and Tibshirani, 1993) over clusters: the utterances of one speaker resemble
+    each other, so drawing utterances instead would give far too narrow intervals. For the same speakers and
+    seed the draws are the same, so arms and baselines are resampled together.
+
+    Args:
+        values: float arrays [N] by name, one number an utterance.
+        speakers: the speaker of each utterance [N].
+
+    Returns:
+        (low, high) by name, None where a value is NaN or there are fewer than two speakers; `reason` says
+        so in the latter case and is None otherwise.
+    """
+    names, speaker_n = np.unique(np.asarray(speakers), return_inverse=True)
+    if len(names) < 2:
+        reason = f"an interval over speakers needs at least two speakers; there is {len(names) or 'none'}"
+        return {"reason": reason} | dict.fromkeys(values)
+    draws = np.random.default_rng(seed)
+    times_rs = draws.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    sizes_r = times_rs @ np.bincount(speaker_n)
+
+    def interval(values_n: np.ndarray) -> tuple[float, float] | None:
+        if np.isnan(values_n).any():
+            return None
+        means_r = times_rs @ np.bincount(speaker_n, weights=values_n) / sizes_r
+        low, high = np.quantile(means_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(low), float(high)
+
+    return {"reason": None} | {name: interval(values_n) for name, values_n in values.items()}

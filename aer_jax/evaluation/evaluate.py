@@ -1,0 +1,154 @@
+"""Predictions against what the human listeners heard: one dict of metrics, two files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aer_jax.errors import UserError
+from aer_jax.evaluation import baselines
+from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
+from aer_jax.evaluation.bootstrap import LEVEL, RESAMPLES, speaker_intervals
+from aer_jax.evaluation.metrics import DEFINITIONS, by_class, pointwise, pooled, reliability
+from aer_jax.evaluation.predictions import Prediction, checked, human_distributions
+
+if TYPE_CHECKING:
+    from aer_jax.data.dataset import Dataset
+
+
+def evaluate(predictions: Sequence[Prediction], dataset: Dataset, *, split: str) -> dict[str, Any]:
+    """Score predictions for a whole split against the dataset's human votes, whatever they were trained on.
+
+    The order of the predictions does not matter. Intervals are over speakers. References are not smoothed.
+
+    Returns:
+        What metrics.json holds: the metrics by name, n, n_speakers, split, `references` ("human"), `ci`,
+        `baselines`, `by_ambiguity`, `by_class`, `reliability`, and `definitions` that say what each metric
+        is. A metric without a meaning is None.
+
+    Raises:
+        UserError: the predictions do not cover exactly the split, are no distributions, or name other
+            speakers than the dataset; or an utterance has no human vote for the dataset's classes.
+    """
+    predictions = checked(predictions, dataset, split)
+    ids = [prediction.id for prediction in predictions]
+    speakers_n = np.array([prediction.speaker for prediction in predictions])
+    probs_nk = np.array([prediction.probs for prediction in predictions], np.float64)
+    probs_nk /= probs_nk.sum(axis=1, keepdims=True)
+    references_nk = human_distributions(dataset, ids)
+    bin_n = ambiguity_bins(ambiguity(references_nk))
+
+    rows, bins_of = {}, {}
+    values = pointwise(references_nk, probs_nk)
+    model = _summary(values, speakers_n) | pooled(references_nk, probs_nk)
+    model_bins = _by_ambiguity(values, speakers_n, bin_n)
+    for name, baseline_nk, extra in _predictors(references_nk, dataset):
+        top_label = name != "uniform"
+        values = pointwise(references_nk, baseline_nk, top_label)
+        rows[name] = _summary(values, speakers_n) | pooled(references_nk, baseline_nk, top_label) | extra
+        bins_of[name] = _by_ambiguity(values, speakers_n, bin_n)
+    usable_n, values = baselines.split_half(dataset.votes, ids, dataset.classes)
+    rows["split_half"] = _summary(values, speakers_n[usable_n]) | {"accuracy": None}
+    if not usable_n.any():
+        rows["split_half"]["reason"] = "no utterance has two whole votes, so none can be split"
+    bins_of["split_half"] = _by_ambiguity(values, speakers_n[usable_n], bin_n[usable_n])
+
+    curve = reliability(references_nk, probs_nk)
+    bins = zip(NAMES, (0.0, *EDGES), (*EDGES, 1.0), strict=True)
+    about = {
+        "n_speakers": len(np.unique(speakers_n)),
+        "references": "human",
+        "split": split,
+        "dataset": dataset.name,
+        "classes": list(dataset.classes),
+        "baselines": {name: row | {"note": baselines.NOTES[name]} for name, row in rows.items()},
+        "by_ambiguity": {
+            name: model_bins[b]
+            | {"from": low, "to": high, "baselines": {row: found[b] for row, found in bins_of.items()}}
+            for b, (name, low, high) in enumerate(bins)
+        },
+        "by_class": by_class(references_nk, probs_nk, dataset.classes),
+        "reliability": {name: getattr(curve, name).tolist() for name in curve._fields},
+        "definitions": DEFINITIONS,
+    }
+    model["ci"] |= {"level": LEVEL, "over": "speakers", "resamples": RESAMPLES}
+    return _plain(model | about)
+
+
+def write_evaluation(
+    folder: Path, predictions: Sequence[Prediction], metrics: dict[str, Any], dataset: Dataset
+) -> None:
+    """Write predictions.jsonl (sorted by id) and metrics.json into `folder`, each whole or not at all.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    predictions = checked(predictions, dataset, metrics["split"])
+    references_nk = human_distributions(dataset, [prediction.id for prediction in predictions])
+    lines = []
+    for prediction, reference_k, h in zip(predictions, references_nk, ambiguity(references_nk), strict=True):
+        line = {
+            "id": prediction.id,
+            "speaker": prediction.speaker,
+            "probs": dict(zip(dataset.classes, map(float, prediction.probs), strict=True)),
+            "reference": dict(zip(dataset.classes, map(float, reference_k), strict=True)),
+            "ambiguity": float(h),
+        }
+        lines.append(json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_whole(folder / "predictions.jsonl", "".join(lines))
+    text = json.dumps(_plain(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    _write_whole(folder / "metrics.json", text + "\n")
+
+
+def _predictors(references_nk: np.ndarray, dataset: Dataset):
+    """(name, predictions [N, K], what else its row says) of each baseline that predicts."""
+    n, k = references_nk.shape
+    if not dataset.splits["train"]:
+        raise UserError(f"the training split of {dataset.path} is empty; the train_mean baseline needs it.")
+    # Sorted: not even the last bit of the mean depends on the order of the file.
+    train_nk = human_distributions(dataset, sorted(dataset.splits["train"]))
+    constants = {
+        "uniform": np.full(k, 1 / k),
+        "train_mean": train_nk.mean(axis=0),
+        "best_constant": baselines.best_constant(references_nk),
+    }
+    for name, constant_k in constants.items():
+        extra = {"distribution": dict(zip(dataset.classes, map(float, constant_k), strict=True))}
+        yield name, np.broadcast_to(constant_k, (n, k)), extra
+    yield "oracle_majority", baselines.oracle_majority(references_nk), {}
+
+
+def _summary(values: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str, Any]:
+    """n, n_speakers, the mean of each entry over utterances, and the intervals of the means."""
+    n = len(speakers_n)
+    means = {name: float(values_n.mean()) if n else math.nan for name, values_n in values.items()}
+    ci = speaker_intervals(values, speakers_n)
+    return {"n": n, "n_speakers": len(np.unique(speakers_n))} | means | {"ci": ci}
+
+
+def _by_ambiguity(values: dict[str, np.ndarray], speakers_n: np.ndarray, bin_n: np.ndarray) -> list[dict]:
+    here = [bin_n == b for b in range(len(NAMES))]
+    return [_summary({key: v[mine] for key, v in values.items()}, speakers_n[mine]) for mine in here]
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON knows: NaN and infinity become None, tuples lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_whole(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brute
+
+from aer_jax.evaluation.ambiguity import ambiguity, ambiguity_bins
+from aer_jax.evaluation.baselines import best_constant, oracle_majority, split_half
+from aer_jax.evaluation.bootstrap import speaker_intervals
+from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.labels.votes import Vote
+
+
+def votes_of(table):
+    return [Vote(id, label) for id, labels in table.items() for label in labels]
+
+
+def references(n, k, seed, votes=5):
+    rng = np.random.default_rng(seed)
+    p_nk = rng.dirichlet(np.full(k, 0.6), size=n)
+    return np.array([rng.multinomial(votes, p_k) for p_k in p_nk]) / votes
+
+
+def test_best_constant_is_the_minimum_of_a_grid():
+    references_nk = references(30, 3, 0)
+
+    def mean_js(pq):
+        p, q = pq
+        return js_divergence(references_nk, np.array([p, q, 1 - p - q])).mean() if p + q <= 1 else 1.0
+
+    grid = brute(mean_js, [(0.001, 0.999)] * 2, Ns=60)  # polished by Nelder-Mead
+    found_k = best_constant(references_nk)
+    assert found_k.sum() == pytest.approx(1)
+    np.testing.assert_allclose(found_k[:2], grid, atol=1e-3)
+    assert mean_js(found_k[:2]) <= mean_js(grid) + 1e-9
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 20), st.integers(2, 6), st.integers(0, 10**6))
+def test_no_other_constant_beats_the_best(n, k, seed):
+    references_nk = references(n, k, seed)
+    best = js_divergence(references_nk, best_constant(references_nk)).mean()
+    others = [
+        np.full(k, 1 / k),
+        references_nk.mean(0),
+        *np.random.default_rng(seed).dirichlet(np.ones(k), 20),
+    ]
+    assert all(best <= js_divergence(references_nk, other_k).mean() + 1e-7 for other_k in others)
+
+
+def test_oracle_majority_is_one_label_and_ties_do_not_matter():
+    references_nk = np.array([[0.2, 0.8, 0.0], [0.5, 0.0, 0.5]])
+    majority_nk = oracle_majority(references_nk)
+    assert majority_nk.tolist() == [[0, 1, 0], [1, 0, 0]]
+    other_k = np.array([0.0, 0.0, 1.0])
+    assert js_divergence(references_nk[1], majority_nk[1]) == js_divergence(references_nk[1], other_k)
+
+
+def test_split_half_of_unanimous_and_of_two_votes():
+    votes = votes_of({"same": "aaaa", "apart": "ab", "one": "a", "none": ""})
+    usable_n, values = split_half(votes, ["same", "apart", "one", "none"], ["a", "b"])
+    assert usable_n.tolist() == [True, True, False, False]
+    np.testing.assert_allclose(values["js"], [0, 1], atol=1e-12)
+    np.testing.assert_allclose(values["bc"], [1, 0], atol=1e-12)
+
+
+def test_split_half_has_the_expected_mean():
+    # Cutting a a b b: both halves mixed with probability 2/3 (JS 0), else pure against pure (JS 1).
+    ids = [f"u{n}" for n in range(400)]
+    _, values = split_half(votes_of(dict.fromkeys(ids, "aabb")), ids, ["a", "b"])
+    assert values["js"].mean() == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_shares_of_votes_are_not_split():
+    votes = [
+        Vote("u", "a", weight=0.7),
+        Vote("u", "b", weight=0.3),
+        Vote("v", "a", weight=0.5),
+        *votes_of({"v": "ab"}),
+    ]
+    usable_n, values = split_half(votes, ["u", "v"], ["a", "b"])
+    assert usable_n.tolist() == [False, True]
+    assert values["js"].shape == (1,)
+
+
+def test_ambiguity_divides_by_all_classes():
+    p_nk = np.array([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25] * 4, [0.9, 0.1, 0, 0]])
+    np.testing.assert_allclose(ambiguity(p_nk)[:3], [0, 0.5, 1])
+    assert ambiguity_bins(ambiguity(p_nk)).tolist() == [0, 1, 2, 0]
+    eight_nk = np.array([[0.5, 0.5] + [0] * 6, [0.25] * 4 + [0] * 4])  # 1/3 and 2/3 on paper
+    assert ambiguity_bins(ambiguity(eight_nk)).tolist() == [1, 2]
+
+
+def test_interval_covers_speakers_not_utterances():
+    speakers = np.repeat([f"s{i}" for i in range(10)], 50)
+    values_n = np.repeat(np.random.default_rng(0).normal(size=10), 50)  # no variance inside a speaker
+    low, high = speaker_intervals({"js": values_n}, speakers)["js"]
+    by_speaker = values_n[::50]
+    error = by_speaker.std(ddof=1) / np.sqrt(10)
+    assert low < values_n.mean() < high
+    assert (
+        2.5 * error < high - low < 4.2 * error
+    )  # the t-interval is 4.5 errors wide, one over utterances 0.6
+
+
+def test_one_speaker_has_no_interval_but_a_reason():
+    found = speaker_intervals({"js": np.arange(5.0)}, ["s"] * 5)
+    assert found["js"] is None and "at least two" in found["reason"]
+
+
+def test_bootstrap_agrees_with_scipy_for_one_utterance_a_speaker():
+    from scipy.stats import bootstrap
+
+    values_n = np.random.default_rng(1).gamma(2, size=25)
+    expected = bootstrap(
+        (values_n,), np.mean, n_resamples=5000, method="percentile", rng=0
+    ).confidence_interval
+    found = speaker_intervals({"js": values_n}, [str(i) for i in range(25)])["js"]
+    np.testing.assert_allclose(found, expected, rtol=0.03)

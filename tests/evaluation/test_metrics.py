@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.spatial.distance import jensenshannon
+from sklearn import metrics as sk
+
+from aer_jax.evaluation import metrics
+
+counts = hnp.arrays(
+    np.float64, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=6), elements=st.integers(0, 9)
+).filter(lambda c: (c.sum(axis=1) > 0).all())
+
+
+def dirichlet(n, k, seed, alpha=0.7):
+    return np.random.default_rng(seed).dirichlet(np.full(k, alpha), size=n)
+
+
+def references_with_ties(n, k, seed):
+    votes_nk = np.random.default_rng(seed).multinomial(4, np.full(k, 1 / k), size=n)
+    return votes_nk / 4
+
+
+def test_js_is_scipys_distance_squared_in_bits():
+    p_nk, q_nk = dirichlet(50, 5, 0), references_with_ties(50, 5, 1)
+    distance_n = jensenshannon(p_nk, q_nk, base=2, axis=1)
+    np.testing.assert_allclose(metrics.js_divergence(p_nk, q_nk), distance_n**2, atol=1e-12)
+    np.testing.assert_allclose(metrics.js_distance(p_nk, q_nk), jensenshannon(p_nk, q_nk, axis=1), atol=1e-12)
+
+
+def test_js_and_bc_by_hand():
+    p, q = np.array([0.5, 0.5, 0.0, 0.0]), np.array([1.0, 0.0, 0.0, 0.0])
+    # m = (3/4, 1/4): KL(p, m) = 1/2 log2(2/3) + 1/2 log2(2), KL(q, m) = log2(4/3)
+    expected = (0.5 * np.log2(2 / 3) + 0.5 + np.log2(4 / 3)) / 2
+    assert metrics.js_divergence(p, q) == pytest.approx(expected, abs=1e-15)
+    assert metrics.js_divergence(p, q) == pytest.approx(0.311, abs=5e-4)
+    assert metrics.js_distance(p, q) == pytest.approx(0.465, abs=1e-3)
+    assert metrics.bhattacharyya(p, q) == pytest.approx(np.sqrt(0.5))
+    disjoint = np.array([0.0, 0.0, 1.0, 0.0])
+    assert metrics.js_divergence(q, disjoint) == 1.0
+    assert metrics.bhattacharyya(q, disjoint) == 0.0
+
+
+@given(counts, st.integers(0, 2**32 - 1))
+def test_js_and_bc_are_bounded_symmetric_and_zero_for_equal(votes_nk, seed):
+    p_nk = votes_nk / votes_nk.sum(axis=1, keepdims=True)
+    q_nk = dirichlet(*p_nk.shape, seed)
+    js_n, bc_n = metrics.js_divergence(p_nk, q_nk), metrics.bhattacharyya(p_nk, q_nk)
+    assert ((js_n >= 0) & (js_n <= 1)).all() and ((bc_n >= 0) & (bc_n <= 1)).all()
+    np.testing.assert_allclose(js_n, metrics.js_divergence(q_nk, p_nk), atol=1e-15)
+    np.testing.assert_allclose(metrics.js_divergence(p_nk, p_nk), 0, atol=1e-15)
+    np.testing.assert_allclose(metrics.bhattacharyya(p_nk, p_nk), 1, atol=1e-12)
+
+
+def test_r2_is_sklearns_macro_average_where_references_vary():
+    references_nk, probs_nk = dirichlet(40, 4, 2), dirichlet(40, 4, 3)
+    assert metrics.pooled(references_nk, probs_nk)["r2"] == pytest.approx(
+        sk.r2_score(references_nk, probs_nk, multioutput="uniform_average")
+    )
+    constant_nk = np.column_stack(
+        [references_nk[:, :2] / references_nk[:, :2].sum(1, keepdims=True), np.zeros(40)]
+    )
+    r2_k = metrics.r2_by_class(constant_nk, dirichlet(40, 3, 4))
+    assert np.isnan(r2_k).tolist() == [False, False, True]
+    same_nk = np.tile([0.5, 0.5], (3, 1))
+    assert np.isnan(metrics.pooled(same_nk, same_nk)["r2"])
+
+
+def test_labels_agree_with_sklearn_where_nothing_is_tied():
+    references_nk, probs_nk = dirichlet(60, 4, 5), dirichlet(60, 4, 6)
+    truth_n, guess_n = references_nk.argmax(1), probs_nk.argmax(1)
+    scores = metrics.pooled(references_nk, probs_nk)
+    accuracy = metrics.pointwise(references_nk, probs_nk)["accuracy"].mean()
+    assert accuracy == pytest.approx(sk.accuracy_score(truth_n, guess_n))
+    assert scores["uar"] == pytest.approx(sk.balanced_accuracy_score(truth_n, guess_n))
+    assert scores["macro_f1"] == pytest.approx(sk.f1_score(truth_n, guess_n, average="macro"))
+    assert scores["weighted_f1"] == pytest.approx(sk.f1_score(truth_n, guess_n, average="weighted"))
+
+
+def test_any_of_tied_largest_classes_is_right():
+    references_nk = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
+    probs_nk = np.eye(3)
+    reference_n, predicted_n = metrics.hard_labels(references_nk, probs_nk)
+    assert predicted_n.tolist() == [0, 1, 2]
+    assert reference_n.tolist() == [0, 1, 0]  # the third guess is wrong: the first tied class stands
+    assert metrics.pointwise(references_nk, probs_nk)["accuracy"].tolist() == [1, 1, 0]
+
+
+def test_a_class_that_nobody_heard_does_not_count_into_uar():
+    references_nk = np.eye(3)[[0, 0, 1, 1]]
+    probs_nk = np.eye(3)[[0, 0, 1, 2]]
+    scores = metrics.pooled(references_nk, probs_nk)
+    assert scores["uar"] == pytest.approx((1 + 0.5) / 2)
+    assert scores["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)  # the third was predicted, so its F1 is 0
+    recall = {name: row["recall"] for name, row in metrics.by_class(references_nk, probs_nk, "abc").items()}
+    assert recall["a"] == 1 and recall["b"] == 0.5 and np.isnan(recall["c"])
+
+
+def test_calibration_errors_by_hand():
+    probs_nk = np.array([[0.95, 0.05], [0.91, 0.09], [0.35, 0.65]])
+    references_nk = np.array([[0.8, 0.2], [0.25, 0.75], [0.5, 0.5]])
+    scores = metrics.pooled(references_nk, probs_nk)
+    # bin [.9, 1]: confidence .93, right 1 of 2, mean share (.8 + .25) / 2; bin [.6, .7): .65, right (tie), .5
+    assert scores["ece"] == pytest.approx((2 * abs(0.93 - 0.5) + abs(0.65 - 1)) / 3)
+    assert scores["ece_soft"] == pytest.approx((2 * abs(0.93 - 0.525) + abs(0.65 - 0.5)) / 3)
+
+
+def test_ece_agrees_with_sklearns_calibration_curve():
+    references_nk, probs_nk = dirichlet(300, 4, 7), dirichlet(300, 4, 8)
+    right_n = references_nk.argmax(1) == probs_nk.argmax(1)
+    from sklearn.calibration import calibration_curve
+
+    accuracy_b, confidence_b = calibration_curve(right_n, probs_nk.max(1), n_bins=10)
+    bins = metrics.reliability(references_nk, probs_nk)
+    full_b = bins.n > 0
+    np.testing.assert_allclose(bins.accuracy[full_b], accuracy_b, atol=1e-12)
+    np.testing.assert_allclose(bins.confidence[full_b], confidence_b, atol=1e-12)
+    assert bins.n.sum() == 300
+
+
+@given(counts, st.integers(0, 2**32 - 1))
+def test_every_metric_of_a_perfect_prediction_is_perfect(votes_nk, seed):
+    p_nk = votes_nk / votes_nk.sum(axis=1, keepdims=True)
+    scores = metrics.pooled(p_nk, p_nk)
+    assert scores["uar"] == scores["macro_f1"] == scores["weighted_f1"] == 1
+    assert scores["ece_soft"] == pytest.approx(0, abs=1e-12)
+    assert np.isnan(scores["r2"]) or scores["r2"] == pytest.approx(1)
