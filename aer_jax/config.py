@@ -92,13 +92,13 @@ class ModelConfig:
     Attributes:
         checkpoint: directory in Hugging Face layout.
         dtype: of the frozen base and its activations; adapters, head, norms, softmax and loss are float32.
-        head: "paper" as published; "audio" adds the audio tower's layers, mixed and pooled over time.
+        head: "paper" as published; "readout", a linear map of all audio layers' statistics and the last hidden state.
         remat: recompute each layer in the backward pass instead of keeping its activations.
     """
 
     checkpoint: str = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    head: Literal["paper", "audio"] = "audio"
+    head: Literal["paper", "readout"] = "readout"
     remat: bool = True
     lora: LoraConfig = field(default_factory=LoraConfig)
 
@@ -120,7 +120,7 @@ class TrainConfig:
     batch: int = 32
     microbatch: int = 8
     lr: float = 1e-4
-    head_lr: float = 1e-3
+    head_lr: float = 3e-2
     weight_decay: float = 0.03
     warmup: float = 0.15
     clip_norm: float = 3.0
@@ -188,7 +188,9 @@ def load_config(path: str | Path | None, overrides: typing.Sequence[str] = ()) -
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise UserError(f'"{override}" is not an override; write section.key=value, for instance train.epochs=3.')
+            raise UserError(
+                f'"{override}" is not an override; write section.key=value, for instance train.epochs=3.'
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -231,7 +233,9 @@ def _build(cls: type, settings: dict[str, Any], where: str, prefix: str) -> Any:
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if key not in hints:
-            raise UserError(f'{where}: unknown key "{name}".{nearest(str(key), hints)} Known here: {", ".join(hints)}.')
+            raise UserError(
+                f'{where}: unknown key "{name}".{nearest(str(key), hints)} Known here: {", ".join(hints)}.'
+            )
         values[key] = _convert(hints[key], value, where, name)
     return cls(**values)
 

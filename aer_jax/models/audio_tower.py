@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from aer_jax.lengths import state_count
 from aer_jax.models.dropout import split_key
 from aer_jax.models.layers import INIT_STD, Embedding, LayerNorm, Linear, scan, stack
 
@@ -16,23 +17,13 @@ class AudioStates(NamedTuple):
     """What the tower hears.
 
     Attributes:
-        states_btd: [batch, tokens, d_model], after pooling and the last norm; valid up to `token_count`.
+        states_btd: [batch, tokens, d_model], after pooling and the last norm; valid up to `lengths.token_count`.
         statistics_lbe: float32 [layers, batch, 2 d_model], mean and standard deviation over the valid frames of each
             layer's output.
     """
 
     states_btd: jax.Array
     statistics_lbe: jax.Array
-
-
-def state_count(frames: jax.Array) -> jax.Array:
-    """Encoder positions of `frames` valid mel frames, after the stride-2 convolution."""
-    return (frames - 1) // 2 + 1
-
-
-def token_count(frames: jax.Array) -> jax.Array:
-    """Audio tokens of `frames` valid mel frames: as many <|AUDIO|> as the prompt must hold."""
-    return (state_count(frames) - 2) // 2 + 1
 
 
 class Conv1d(nnx.Module):

@@ -11,6 +11,10 @@ from aer_jax.models.layers import LayerNorm, Linear
 from aer_jax.models.qwen2_audio import Features
 
 
+class HeadStatistics(nnx.Variable):
+    """What a head measured once on the training set: kept with the head, never trained."""
+
+
 def torch_linear(d_in: int, d_out: int, *, rngs: nnx.Rngs) -> Linear:
     """A linear layer with torch.nn.Linear's initialisation, U(-1/sqrt(d_in), 1/sqrt(d_in))."""
     linear = Linear(d_in, d_out, bias=True, rngs=rngs)
@@ -72,3 +76,41 @@ class PaperHead(nnx.Module):
         x_bh = x_bh + jax.nn.gelu(dropout(self.linear1(self.norm1(x_bh)), 0.15, key1), approximate=False)
         x_bg = jax.nn.gelu(dropout(self.linear2(self.norm2(x_bh)), 0.1, key2), approximate=False)
         return self.linear3(self.norm3(x_bg))
+
+
+class ReadoutHead(nnx.Module):
+    """A linear readout of everything that was heard, standardised on the training set.
+
+    Two groups of inputs: mean and standard deviation over time of every audio layer (the middle layers hear emotion
+    best, and layers complement each other), and the language model's state at the last token. Each group is divided by
+    the square root of its size, so that neither drowns the other. The kernel starts at zero: before the first step
+    every prediction is uniform.
+
+    Args:
+        audio_size: audio layers x 2 d_model.
+        hidden_size: of the language model.
+        classes: number of emotions.
+    """
+
+    dropout = 0.5
+
+    def __init__(self, audio_size: int, hidden_size: int, classes: int, *, rngs: nnx.Rngs):
+        size = audio_size + hidden_size
+        self.linear = Linear(size, classes, bias=True, rngs=rngs)
+        self.linear.kernel[...] = jnp.zeros((size, classes))
+        self.mean = HeadStatistics(jnp.zeros(size))
+        self.deviation = HeadStatistics(jnp.ones(size))
+        self.sizes = (audio_size, hidden_size)
+
+    def inputs(self, features: Features) -> jax.Array:
+        """float32 [batch, audio_size + hidden_size], before standardising."""
+        audio_be = jnp.moveaxis(features.audio_lbe, 0, 1).reshape(features.audio_lbe.shape[1], -1)
+        last_b = features.mask_bt.shape[1] - 1 - jnp.argmax(features.mask_bt[:, ::-1], axis=1)
+        last_bh = jnp.take_along_axis(features.hidden_bth, last_b[:, None, None], axis=1)[:, 0]
+        return jnp.concatenate([audio_be, last_bh.astype(jnp.float32)], axis=1)
+
+    def __call__(self, features: Features, key: jax.Array | None = None) -> jax.Array:
+        """Logits [batch, classes], float32."""
+        x_be = (self.inputs(features) - self.mean[...]) / self.deviation[...]
+        group_e = jnp.concatenate([jnp.full(size, size**-0.5) for size in self.sizes])
+        return self.linear(dropout(x_be * group_e, self.dropout, key))

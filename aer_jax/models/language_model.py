@@ -20,7 +20,9 @@ def rotary(positions_bt: jax.Array, head_dim: int, theta: float) -> tuple[jax.Ar
 def rotate(x_bthk: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """Turn the pairs (k, k + head_dim / 2) of queries or keys, in float32."""
     first, second = jnp.split(x_bthk.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_bthk.dtype)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(
+        x_bthk.dtype
+    )
 
 
 class Attention(nnx.Module):
@@ -93,7 +95,9 @@ class LanguageModel(nnx.Module):
         self.layers = stack(config.num_hidden_layers, lambda rngs: DecoderLayer(config, rngs=rngs), rngs)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, embeddings_btd: jax.Array, mask_bt: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, embeddings_btd: jax.Array, mask_bt: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
         """Run the decoder.
 
         Args:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SAMPLE_RATE = 16_000
+from aer_jax.lengths import HOP, SAMPLE_RATE
+
 N_FFT = 400
-HOP = 160
 
 
 @functools.cache
@@ -27,11 +27,6 @@ def mel_filters(bins: int) -> np.ndarray:
         norm="slaney",
         mel_scale="slaney",
     ).astype(np.float32)
-
-
-def frame_count(samples: jax.Array) -> jax.Array:
-    """Valid mel frames of a clip: one for each hop begun, as WhisperFeatureExtractor's attention mask counts."""
-    return (samples + HOP - 1) // HOP
 
 
 def log_mel(audio_bs: jax.Array, bins: int) -> jax.Array:

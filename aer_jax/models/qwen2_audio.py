@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.models.dropout import split_key
+from aer_jax.lengths import frame_count
 from aer_jax.models.audio_tower import AudioTower
 from aer_jax.models.language_model import LanguageModel
 from aer_jax.models.layers import Linear
-from aer_jax.models.log_mel import frame_count, log_mel
+from aer_jax.models.log_mel import log_mel
 
 
 class Features(NamedTuple):
@@ -33,7 +34,9 @@ class Projector(nnx.Module):
     """Audio states to token embeddings."""
 
     def __init__(self, config, *, rngs: nnx.Rngs):
-        self.linear = Linear(config.audio_config.d_model, config.text_config.hidden_size, bias=True, rngs=rngs)
+        self.linear = Linear(
+            config.audio_config.d_model, config.text_config.hidden_size, bias=True, rngs=rngs
+        )
 
     def __call__(self, x_btd: jax.Array, key: jax.Array | None = None) -> jax.Array:
         return self.linear(x_btd, key)
@@ -56,7 +59,9 @@ class Qwen2Audio(nnx.Module):
         self.multi_modal_projector = Projector(config, rngs=rngs)
         self.language_model = LanguageModel(text, remat=remat, rngs=rngs)
         self.lm_head = (
-            Linear(text.hidden_size, text.vocab_size, bias=False, rngs=rngs) if output_layer else nnx.data(None)
+            Linear(text.hidden_size, text.vocab_size, bias=False, rngs=rngs)
+            if output_layer
+            else nnx.data(None)
         )
 
     def __call__(
@@ -72,11 +77,13 @@ class Qwen2Audio(nnx.Module):
         Args:
             audio_bs: float32 [batch, samples] at 16 kHz, zero padded to a window of any length up to 30 s.
             samples_b: valid samples of each clip.
-            tokens_bt: the prompt, with as many audio tokens as `audio_tower.token_count` says.
+            tokens_bt: the prompt, with as many audio tokens as `lengths.token_count` says.
             mask_bt: True at the prompt's tokens, padding on either side.
             key: for dropout; None in evaluation.
         """
-        return self.from_mel(log_mel(audio_bs, self.mel_bins), frame_count(samples_b), tokens_bt, mask_bt, key)
+        return self.from_mel(
+            log_mel(audio_bs, self.mel_bins), frame_count(samples_b), tokens_bt, mask_bt, key
+        )
 
     def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, key=None) -> Features:
         """As `__call__`, from log-mel features [batch, frames, bins] and the count of valid frames."""

@@ -72,11 +72,15 @@ class Checkpoint:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_dir():
-            raise UserError(f"no checkpoint directory at {self.path}; give the path of a Qwen2-Audio checkpoint.")
+            raise UserError(
+                f"no checkpoint directory at {self.path}; give the path of a Qwen2-Audio checkpoint."
+            )
         files = sorted(self.path.glob("*.safetensors"))
         index = self.path / "model.safetensors.index.json"
         if index.exists():
-            files = sorted({self.path / name for name in json.loads(index.read_text())["weight_map"].values()})
+            files = sorted(
+                {self.path / name for name in json.loads(index.read_text())["weight_map"].values()}
+            )
         if not files:
             pickled = [*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")]
             hint = "; its pickled weights are not read, convert them to safetensors" if pickled else ""
@@ -101,10 +105,18 @@ def _map_file(file: Path) -> Iterator[tuple[str, np.ndarray]]:
                 raise UserError(f"{broken} (its header is cut short).")
             header = json.loads(stream.read(size))
     except FileNotFoundError:
-        raise UserError(f"{file} is named in the checkpoint's index and missing; download it again.") from None
+        raise UserError(
+            f"{file} is named in the checkpoint's index and missing; download it again."
+        ) from None
     except (ValueError, UnicodeDecodeError):
         raise UserError(f"{broken} (its header cannot be read).") from None
-    end = 8 + size + max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    end = (
+        8
+        + size
+        + max(
+            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0
+        )
+    )
     if file.stat().st_size < end:
         raise UserError(f"{broken} ({file.stat().st_size} bytes of {end}).")
     for name, entry in header.items():
@@ -114,10 +126,20 @@ def _map_file(file: Path) -> Iterator[tuple[str, np.ndarray]]:
             raise UserError(f"{file}: {name} is {entry['dtype']}; only {', '.join(DTYPES)} weights are read.")
         dtype = np.dtype(DTYPES[entry["dtype"]])
         offset = 8 + size + entry["data_offsets"][0]
-        yield name, np.memmap(file, dtype, "r", offset, tuple(entry["shape"])) if entry["shape"] else np.zeros(0, dtype)
+        yield (
+            name,
+            np.memmap(file, dtype, "r", offset, tuple(entry["shape"]))
+            if entry["shape"]
+            else np.zeros(0, dtype),
+        )
 
 
-def load_base(model: nnx.Module, checkpoint: Checkpoint, sharding: Callable[[tuple, tuple], jax.sharding.Sharding], dtype) -> None:
+def load_base(
+    model: nnx.Module,
+    checkpoint: Checkpoint,
+    sharding: Callable[[tuple, tuple], jax.sharding.Sharding],
+    dtype,
+) -> None:
     """Fill the base parameters of an abstract `model` from a checkpoint, in place.
 
     Each process reads the bytes of its own shards and nothing else; a stacked parameter is read layer by layer.
@@ -144,7 +166,9 @@ def load_base(model: nnx.Module, checkpoint: Checkpoint, sharding: Callable[[tup
                 continue
             found = tensor.shape if rule.axes is None else tuple(tensor.shape[a] for a in rule.axes)
             if found != shape:
-                wrong.append(f"{name.format(layer)} is {list(tensor.shape)}, transposed {list(found)}, not {list(shape)}")
+                wrong.append(
+                    f"{name.format(layer)} is {list(tensor.shape)}, transposed {list(found)}, not {list(shape)}"
+                )
         plan.append((path, variable, name, rule, stacked))
     if wrong:
         shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")

@@ -1,0 +1,25 @@
+"""How samples become mel frames, encoder states and <|AUDIO|> tokens; for plain integers and for arrays."""
+
+from __future__ import annotations
+
+SAMPLE_RATE = 16_000
+HOP = 160  # samples a mel frame
+MAX_SAMPLES = 30 * SAMPLE_RATE  # what the audio tower's positions can hold
+TAIL = (
+    1600  # zeros that must follow a clip in its window, so that no frame of the clip feels the window's end
+)
+
+
+def frame_count(samples):
+    """Mel frames of a clip: one for each hop begun, as WhisperFeatureExtractor's attention mask counts."""
+    return (samples + HOP - 1) // HOP
+
+
+def state_count(frames):
+    """Encoder positions of `frames` mel frames, after the stride-2 convolution."""
+    return (frames - 1) // 2 + 1
+
+
+def token_count(frames):
+    """Audio tokens of `frames` mel frames, after the pooling of pairs."""
+    return (state_count(frames) - 2) // 2 + 1

@@ -1,0 +1,128 @@
+"""The model that is trained: a frozen Qwen2-Audio with adapters, and a head over emotions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from aer_jax.config import ModelConfig
+from aer_jax.errors import UserError
+from aer_jax.models import lora
+from aer_jax.models.dropout import split_key
+from aer_jax.models.emotion_head import HeadStatistics, PaperHead, ReadoutHead
+from aer_jax.models.qwen2_audio import Features, Qwen2Audio
+from aer_jax.models.sharding import sharding
+from aer_jax.models.weights import Checkpoint, load_base
+
+# What is trained, and what a checkpoint of a run holds beside it; all else is the frozen base.
+TRAINABLE = nnx.All(nnx.Any(nnx.LoRAParam, nnx.PathContains("emotion_head")), nnx.Not(HeadStatistics))
+STATISTICS = HeadStatistics
+
+
+class Batch(NamedTuple):
+    """What the model is given: see `Qwen2Audio.__call__` for shapes."""
+
+    audio: jax.Array
+    audio_samples: jax.Array
+    tokens: jax.Array
+    token_mask: jax.Array
+
+
+class EmotionModel(nnx.Module):
+    """Logits over emotions from speech and prompt.
+
+    Args:
+        base_config: transformers' Qwen2AudioConfig.
+        config: which adapters, which head.
+        classes: number of emotions.
+    """
+
+    def __init__(self, base_config, config: ModelConfig, classes: int, *, rngs: nnx.Rngs):
+        audio, text = base_config.audio_config, base_config.text_config
+        self.base = Qwen2Audio(base_config, remat=config.remat, rngs=rngs)
+        settings = config.lora
+        lora.attach(
+            self.base,
+            settings.targets,
+            rank=settings.rank,
+            alpha=settings.alpha,
+            dropout=settings.dropout,
+            key=rngs.params(),
+        )
+        if config.head == "paper":
+            if text.hidden_size % PaperHead.heads:
+                raise UserError(
+                    f"model.head: the paper's head needs a hidden size that divides by {PaperHead.heads}, and this "
+                    f"checkpoint's is {text.hidden_size}; use model.head=readout."
+                )
+            self.emotion_head = PaperHead(text.hidden_size, classes, rngs=rngs)
+        else:
+            size = audio.encoder_layers * 2 * audio.d_model
+            self.emotion_head = ReadoutHead(size, text.hidden_size, classes, rngs=rngs)
+
+    def features(self, batch: Batch, key: jax.Array | None = None) -> Features:
+        """What the head reads."""
+        return self.base(batch.audio, batch.audio_samples, batch.tokens, batch.token_mask, key)
+
+    def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+        """Logits, float32 [batch, classes]; `key` draws dropout, None turns it off."""
+        base_key, head_key = split_key(key, 2)
+        return self.emotion_head(self.features(batch, base_key), head_key)
+
+
+def read_config(checkpoint: str | Path):
+    """transformers' Qwen2AudioConfig of a checkpoint directory.
+
+    Raises:
+        UserError: there is no readable config.json of a Qwen2-Audio model.
+    """
+    from transformers import Qwen2AudioConfig
+
+    file = Path(checkpoint) / "config.json"
+    if not file.is_file():
+        raise UserError(
+            f"{checkpoint} is not a checkpoint directory: it has no config.json; check model.checkpoint."
+        )
+    try:
+        kind = json.loads(file.read_text()).get("model_type")
+    except (ValueError, AttributeError, UnicodeDecodeError):
+        raise UserError(f"{file} is not valid JSON; copy the checkpoint again.") from None
+    if kind != "qwen2_audio":
+        raise UserError(f'{file} describes a "{kind}" model, not a qwen2_audio one.')
+    return Qwen2AudioConfig.from_pretrained(checkpoint, local_files_only=True)
+
+
+def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed: int) -> EmotionModel:
+    """Build the model on a mesh: the base from its checkpoint, fresh adapters and head from `seed`.
+
+    The base never passes through the host whole, see `weights.load_base`.
+    """
+    base_config = read_config(config.checkpoint)
+    checkpoint = Checkpoint(config.checkpoint)
+
+    def build() -> EmotionModel:
+        return EmotionModel(base_config, config, classes, rngs=nnx.Rngs(seed))
+
+    def fresh() -> nnx.State:
+        return nnx.state(build(), nnx.Any(TRAINABLE, STATISTICS))
+
+    model = nnx.eval_shape(build)
+    where = jax.tree.map_with_path(
+        lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), jax.eval_shape(fresh)
+    )
+    nnx.update(model, jax.jit(fresh, out_shardings=where)())
+    load_base(
+        model.base, checkpoint, lambda path, shape: sharding(mesh, path, shape), jnp.dtype(config.dtype)
+    )
+    return model
+
+
+def key_names(path) -> list[str]:
+    """The names along a jax key path, without the `value` of an nnx variable."""
+    names = [str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path]
+    return [name for name in names if name != "value"]

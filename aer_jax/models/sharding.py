@@ -1,0 +1,76 @@
+"""Where every array lives: one table from parameter names to mesh axes.
+
+The mesh has three axes. `data` divides the batch alone. `fsdp` divides the batch and, so that a frozen 7B need not fit
+on one chip, one axis of every large matrix; XLA gathers a layer's slice when it is due. `tensor` divides the heads and
+the feed-forward width inside a layer (Shoeybi et al., 2019): matrices that open a block split their output, those that
+close it split their input, so a block needs one reduction. The published audio tower has 20 heads, so a `tensor` axis of
+1, 2, 4, 5, 10 or 20 keeps heads whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from aer_jax.config import MeshConfig
+from aer_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+OPENS = r"(q_proj|k_proj|v_proj|gate_proj|up_proj|fc1|multi_modal_projector\.linear|lm_head|linear1|linear2)"
+CLOSES = r"(o_proj|out_proj|down_proj|fc2)"
+
+# First match wins. Specs name the last axes; the leading axis of stacked layers is never divided.
+RULES = (
+    (rf"{OPENS}\.kernel", ("fsdp", "tensor")),
+    (rf"{CLOSES}\.kernel", ("tensor", "fsdp")),
+    (rf"{OPENS}\.bias", ("tensor",)),
+    # An adapter follows its base: A shares the input's division, B the output's; the rank stays whole.
+    (rf"{OPENS}\.lora\.a", ("fsdp", None)),
+    (rf"{OPENS}\.lora\.b", (None, "tensor")),
+    (rf"{CLOSES}\.lora\.a", ("tensor", None)),
+    (rf"{CLOSES}\.lora\.b", (None, "fsdp")),
+    (r"embed_tokens\.embedding", ("tensor", "fsdp")),
+    # Norms, biases behind a reduction, convolutions, positions and the readout are small: a copy on each chip.
+    (r"", ()),
+)
+
+BATCH = P(("data", "fsdp"))
+
+
+def make_mesh(shape: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices.
+
+    Raises:
+        UserError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [shape.data, shape.fsdp, shape.tensor]
+    known = int(np.prod([size for size in sizes if size > 0]))
+    if sizes.count(-1) == 1 and len(devices) % known == 0:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
+        asked = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
+        raise UserError(f"mesh: {asked} does not make {len(devices)} devices; change the mesh section.")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def sharding(mesh: Mesh, path: Sequence[str | int], shape: Sequence[int]) -> NamedSharding:
+    """Where the parameter at `path` lives; an axis that a mesh axis does not divide is replicated."""
+    name = ".".join(map(str, path))
+    spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
+    spec = (None,) * (len(shape) - len(spec)) + spec
+    fits = [
+        axis if axis and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(spec, shape, strict=True)
+    ]
+    return NamedSharding(mesh, P(*fits))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy on each device."""
+    return NamedSharding(mesh, P())
