@@ -1,0 +1,84 @@
+"""What a synthetic listener is asked. The wording lies in the text files beside this one, made to be edited."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aer_jax.errors import UserError
+from aer_jax.proxies.parsing import label_table
+
+FOLDER = Path(__file__).parent
+FIELDS = ("transcript", "persona", "labels")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The annotation prompt.
+
+    Attributes:
+        system: the system line.
+        question: the user's text; a line that holds {transcript} is left out where the words are unknown.
+        personas: the lines that {persona} stands for, one a kind of listener.
+        labels: the allowed answers.
+    """
+
+    system: str
+    question: str
+    personas: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits that change with any wording, persona or label."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
+
+    def messages(self, transcript: str, persona: str) -> list[dict[str, Any]]:
+        """The conversation for `processor.apply_chat_template`: system line, then text first and audio last.
+
+        Args:
+            transcript: the words, or "" where unknown; control tokens in it are blotted out, since a
+                second <|AUDIO|> would ask for a second clip.
+            persona: one of `personas`.
+        """
+        words = " ".join(re.sub(r"<\|[^|>]*\|>", " ", transcript).split())
+        values = {"transcript": words, "persona": persona, "labels": ", ".join(self.labels)}
+        lines = [line for line in self.question.splitlines() if words or "{transcript}" not in line]
+        # One pass, so that braces in a transcript stay what they are.
+        text = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], "\n".join(lines) + "\n")
+        return [
+            {"role": "system", "content": self.system},
+            {"role": "user", "content": [{"type": "text", "text": text}, {"type": "audio"}]},
+        ]
+
+
+def load_prompt(labels: Sequence[str], folder: Path = FOLDER) -> Prompt:
+    """Read system.txt, question.txt and personas.txt (one persona a line) from `folder`.
+
+    Raises:
+        UserError: a file is missing or empty, the question lacks {persona} or {labels} or holds another
+            field, or two labels could not be told apart in an answer.
+    """
+    label_table(labels)
+    texts = {}
+    for name in ("system", "question", "personas"):
+        path = folder / f"{name}.txt"
+        try:
+            texts[name] = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"the prompt file {path} cannot be read ({error}).") from None
+        if not texts[name]:
+            raise UserError(f"the prompt file {path} is empty.")
+    fields = set(re.findall(r"\{(\w+)\}", texts["question"]))
+    if not {"persona", "labels"} <= fields <= set(FIELDS):
+        raise UserError(
+            f"{folder / 'question.txt'} must hold {{persona}} and {{labels}}, may hold {{transcript}}, and "
+            f"no other field; it has {', '.join(sorted(fields)) or 'none'}."
+        )
+    personas = tuple(line.strip() for line in texts["personas"].splitlines() if line.strip())
+    return Prompt(texts["system"], texts["question"], personas, tuple(labels))
