@@ -26,17 +26,13 @@ def test_only_labels_are_parsed(response):
         assert letters == "".join(label.casefold().split())
 
 
-@given(
-    st.sampled_from(LABELS), st.text(alphabet="abcdefghijklmnopqrstuvwxyz-/0 ", min_size=1).filter(str.strip)
-)
+@given(st.sampled_from(LABELS), st.text(alphabet="abehnotu-/0 ", min_size=1).filter(str.strip))
 def test_anything_added_is_unparsed(label, more):
     assert parse(f"{more}{label}", LABELS) is None
     assert parse(f"{label}{more}", LABELS) is None
 
 
-@given(
-    st.lists(st.sampled_from(LABELS), min_size=2, max_size=4), st.sampled_from([" ", ", ", " or ", "/", "\n"])
-)
+@given(st.lists(st.sampled_from(LABELS), min_size=2, max_size=4), st.sampled_from([" ", ", ", " or ", "/", "\n"]))
 def test_several_labels_are_unparsed(labels, between):
     assert parse(between.join(labels), LABELS) is None
 

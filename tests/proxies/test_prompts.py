@@ -1,4 +1,4 @@
-"""The annotation prompt: its wording as the model sees it, its fingerprint, and edited files that are wrong."""
+"""The annotation prompt: its wording as the model sees it, its fingerprint, wrong files."""
 
 import shutil
 
@@ -24,7 +24,8 @@ def test_rendered_prompt():
         "<|im_start|>system\nYou are an expert judge of emotion in speech.<|im_end|>\n"
         "<|im_start|>user\n"
         'Words: "it is four o\'clock"\n'
-        "Go by the tone of voice. Which emotion is it: angry, happy, neutral, sad? Answer with one label only.\n"
+        "Go by the tone of voice. Which emotion is it: angry, happy, neutral, sad? "
+        "Answer with one label only.\n"
         "Audio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\n<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
