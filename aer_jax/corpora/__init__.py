@@ -57,6 +57,7 @@ def choose_classes(corpus: Corpus, classes: Sequence[str] | None) -> tuple[str, 
             raise UserError(f'class "{label}" is named twice; name each class once.')
     if len(chosen) < 2:
         raise UserError(
-            f"a distribution needs at least two classes, not {len(chosen)}; name more with --classes."
+            f"a distribution needs at least two classes, not {len(chosen)} ({', '.join(chosen)}); "
+            f"the votes in {corpus.name} name {', '.join(corpus.labels)}."
         )
     return chosen

@@ -7,10 +7,12 @@ intended, not what anybody heard, so it is never read as a label.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 
 from aer_jax.corpora.base import Clip, Corpus
+from aer_jax.corpora.text import read_text
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 
@@ -68,49 +70,39 @@ def read(root: Path) -> Corpus:
         if id not in on_disk:
             corpus.drop("vote row whose clip is not on disk", id)
     if not corpus.clips:
-        raise UserError(
-            f"{folder} holds no CREMA-D clip (actor_sentence_emotion_level.wav); fetch the audio first."
-        )
+        raise UserError(f"{folder} holds no CREMA-D clip (actor_sentence_emotion_level.wav); fetch the audio first.")
     return corpus
 
 
 def read_voice_votes(table: Path) -> dict[str, tuple[Vote, ...]]:
     """The voice-only rows of tabulatedVotes.csv: clip -> one vote a count."""
     votes: dict[str, tuple[Vote, ...]] = {}
+    rows = csv.reader(io.StringIO(read_text(table), newline=""), strict=True)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, [])
-            missing = [name for name in (*LABELS, "fileName", "numResponses") if name not in header]
-            if missing:
-                raise UserError(
-                    f"{table}, line 1: the column {missing[0]} is missing; fetch the table again."
-                )
-            for row in rows:
-                where = f"{table}, line {rows.line_num}"
-                if len(row) != len(header):
-                    raise UserError(
-                        f"{where} has {len(row)} fields, not {len(header)}; mend it or fetch the table again."
-                    )
-                fields = dict(zip(header, row, strict=True))
-                # The index is the first column; its header cell is empty.
-                if _count(row[0], "the index", where) // 100_000 not in _MODES:
-                    raise UserError(f"{where}: the index {row[0]} tells no mode (1, 2 or 3 times 100000).")
-                if int(row[0]) // 100_000 != _VOICE:
-                    continue
-                clip = fields["fileName"]
-                counts = {label: _count(fields[letter], letter, where) for letter, label in LABELS.items()}
-                if sum(counts.values()) != _count(fields["numResponses"], "numResponses", where):
-                    raise UserError(f"{where}: the counts of {clip} do not add up to its numResponses.")
-                if clip in votes:
-                    raise UserError(f"{where}: {clip} has a second voice-only row; keep one.")
-                votes[clip] = tuple(Vote(clip, label) for label, n in counts.items() for _ in range(n))
-    except UnicodeDecodeError:
-        raise UserError(f"{table} is not UTF-8 text; fetch the table again.") from None
+        header = next(rows, [])
+        for name in (*LABELS, "fileName", "numResponses"):
+            if name not in header:
+                raise UserError(f'{table}, line 1: the column "{name}" is missing; fetch the table again.')
+        for row in rows:
+            where = f"{table}, line {rows.line_num}"
+            if len(row) != len(header):
+                raise UserError(f"{where} has {len(row)} fields, not {len(header)}; fetch the table again.")
+            fields = dict(zip(header, row, strict=True))
+            # The index is the first column; its header cell is empty.
+            mode = _count(row[0], "the index", where) // 100_000
+            if mode not in _MODES:
+                raise UserError(f"{where}: the index {row[0]} tells no mode; it starts with 1, 2 or 3.")
+            if mode != _VOICE:
+                continue
+            clip = fields["fileName"]
+            counts = {label: _count(fields[letter], letter, where) for letter, label in LABELS.items()}
+            if sum(counts.values()) != _count(fields["numResponses"], "numResponses", where):
+                raise UserError(f"{where}: the counts of {clip} do not add up to its numResponses.")
+            if clip in votes:
+                raise UserError(f"{where}: {clip} has a second voice-only row; keep one.")
+            votes[clip] = tuple(Vote(clip, label) for label, n in counts.items() for _ in range(n))
     except csv.Error as error:
         raise UserError(f"{table}, line {rows.line_num} is not CSV ({error}).") from None
-    except OSError as error:
-        raise UserError(f"cannot read {table}: {error.strerror}.") from None
     return votes
 
 

@@ -49,11 +49,11 @@ def read_audio(path: str | Path) -> Waveform:
 def decode(path: str | Path) -> Waveform:
     """The samples of a file, channels averaged, otherwise as they are."""
     path = Path(path)
-    if not path.is_file():
-        raise BadAudio("audio file missing", f"there is no audio file {path}; check the path.")
-    if path.stat().st_size == 0:
-        raise BadAudio("audio empty", f"the audio file {path} has 0 bytes; replace or remove it.")
     try:
+        if not path.is_file():
+            raise BadAudio("audio file missing", f"there is no audio file {path}; check the path.")
+        if path.stat().st_size == 0:
+            raise BadAudio("audio empty", f"the audio file {path} has 0 bytes; replace or remove it.")
         with soundfile.SoundFile(path) as file:
             frames, rate = file.frames, file.samplerate
             samples_tc = file.read(dtype="float32", always_2d=True)
@@ -65,9 +65,7 @@ def decode(path: str | Path) -> Waveform:
         ) from None
     cut = length is not None and int(length[2]) < int(length[1]) < _WAV_PLACEHOLDER
     if cut or len(samples_tc) != frames:
-        raise BadAudio(
-            "audio cut short", f"the audio file {path} is shorter than its header says; copy it again."
-        )
+        raise BadAudio("audio cut short", f"the audio file {path} is shorter than its header says; copy it again.")
     return Waveform(samples_tc.mean(axis=1), rate)
 
 
@@ -94,14 +92,10 @@ def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
         raise BadAudio("audio not finite", f"{where} holds samples that are not finite; export it again.")
     peak = float(np.abs(samples).max())
     if peak < SILENT_PEAK:
-        raise BadAudio(
-            "audio silent", f"{where} is silent (peak {peak:.1e}, below {SILENT_PEAK:.0e}); remove it."
-        )
+        raise BadAudio("audio silent", f"{where} is silent (peak {peak:.1e}, below {SILENT_PEAK:.0e}); remove it.")
     seconds = samples.size / waveform.rate
     if seconds < SHORTEST_SECONDS:
-        raise BadAudio(
-            "audio too short", f"{where} lasts {seconds:.3f} s; a clip needs {SHORTEST_SECONDS} s or more."
-        )
+        raise BadAudio("audio too short", f"{where} lasts {seconds:.3f} s; a clip needs {SHORTEST_SECONDS} s or more.")
     return Waveform(samples / max(peak, np.float32(1)), waveform.rate), peak > 1
 
 

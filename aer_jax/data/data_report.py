@@ -50,9 +50,7 @@ def data_report(kept: Kept) -> str:
         "",
         "## Votes",
         "",
-        *_table(
-            ("class", "votes", "share", "clips where it leads"), _votes_by_class(kept.classes, counts_nk)
-        ),
+        *_table(("class", "votes", "share", "clips where it leads"), _votes_by_class(kept.classes, counts_nk)),
         "",
         *_votes_outside(kept),
         "## Clips",

@@ -67,9 +67,7 @@ class Dataset:
             raise UserError(f"the dataset {self.path} has no utterance {id}.")
         record = self._records.read(utterance.shard, utterance.row)
         if record.id != id:
-            raise UserError(
-                f"{self.path} holds {record.id} where {id} should be; run `aer-jax prepare` again."
-            )
+            raise UserError(f"{self.path} holds {record.id} where {id} should be; run `aer-jax prepare` again.")
         return to_16k(decode_flac(record.flac))
 
 
@@ -126,8 +124,6 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     yield json.loads(line)
                 except ValueError:
-                    raise UserError(
-                        f"{path}, line {number} is not JSON; run `aer-jax prepare` again."
-                    ) from None
+                    raise UserError(f"{path}, line {number} is not JSON; run `aer-jax prepare` again.") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); run `aer-jax prepare` again.") from None

@@ -68,12 +68,8 @@ def prepare(corpus: Corpus, out: str | Path, classes: Sequence[str] | None = Non
             raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise UserError(
-                f"the disk of {out} is full; free space or choose another place for --out."
-            ) from None
-        raise UserError(
-            f"cannot write the dataset {out}: {error.strerror}; choose another place for --out."
-        ) from None
+            raise UserError(f"the disk of {out} is full; free space or choose another place for --out.") from None
+        raise UserError(f"cannot write the dataset {out}: {error.strerror}; choose another place for --out.") from None
     return open_dataset(out)
 
 
@@ -123,7 +119,7 @@ def _write(corpus: Corpus, folder: Path, classes: tuple[str, ...], seed: int) ->
     _write_lines(folder / "votes.jsonl", (dataclasses.asdict(v) for v in votes))
     _write_json(folder / "splits.json", {"seed": seed, "how": how, **splits})
     summary = Kept(corpus.name, classes, len(corpus.clips), utterances, votes, splits, how, scaled, dropped)
-    (folder / "report.md").write_text(data_report(summary), encoding="utf-8")
+    (folder / "report.md").write_text(data_report(summary), "utf-8", "backslashreplace")
     about = {
         "format": FORMAT,
         "corpus": corpus.name,

@@ -120,9 +120,7 @@ class RecordReader:
             return Record(**msgpack.unpackb(self._open(shard).read([row])[0]))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             why = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"record {row} of {path} cannot be read ({why}); run `aer-jax prepare` again."
-            ) from None
+            raise UserError(f"record {row} of {path} cannot be read ({why}); run `aer-jax prepare` again.") from None
 
     def _open(self, shard: int) -> ArrayRecordReader:
         readers = self._local.__dict__.setdefault("readers", {})

@@ -39,9 +39,7 @@ def split_clips(clips: Sequence[Clip], seed: int) -> tuple[dict[str, list[str]],
     splits = {part: [clip.id for clip in clips if part_of[clip.id] == part] for part in SPLITS}
     for part, ids in splits.items():
         if not ids:
-            raise UserError(
-                f"the corpus' own split leaves no usable clip for {part}; mend it or leave the split out."
-            )
+            raise UserError(f"the corpus' own split leaves no usable clip for {part}; mend it or leave the split out.")
     assert_disjoint(splits, {clip.id: clip.speaker for clip in clips}, "the corpus' own split")
     return splits, how
 
