@@ -1,0 +1,68 @@
+"""Clips and prompts to one batch of a fixed shape.
+
+A batch is a dict of numpy arrays, B rows, S samples, T tokens, K classes:
+
+    audio          float32 [B, S]   16 kHz, zeros after the clip
+    audio_samples  int32   [B]      length of the clip
+    tokens         int32   [B, T]   the prompt, padded on the right
+    token_mask     bool    [B, T]
+    target         float32 [B, K]
+    weight         float32 [B]      1, or 0 for a row that only fills the batch up
+    row            int32   [B]      which example or utterance it is; -1 for a filler
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+def collate(
+    audio: Sequence[np.ndarray],
+    tokens: Sequence[np.ndarray],
+    targets_nk: np.ndarray,
+    rows: Sequence[int],
+    *,
+    batch: int,
+    window: int,
+    text_length: int,
+    pad_id: int,
+) -> Batch:
+    """Clips and their prompts as one batch of fixed shape.
+
+    Rows beyond the clips repeat the first one, with weight 0 and row -1: no mask is ever empty.
+
+    Args:
+        audio: waveforms, float32 [samples <= window].
+        tokens: prompts, int [tokens <= text_length].
+        targets_nk: distributions [n, K]; zeros where there is none.
+        rows: what the batch's `row` says.
+        batch: rows of the batch, at least n.
+        window: samples of the audio window.
+        text_length: tokens of a row.
+        pad_id: the tokenizer's padding token.
+    """
+    n = len(audio)
+    if not 1 <= n <= batch:
+        raise ValueError(f"{n} clips do not make a batch of {batch}")
+    source = [*range(n), *[0] * (batch - n)]
+    audio_bs = np.zeros((batch, window), np.float32)
+    tokens_bt = np.full((batch, text_length), pad_id, np.int32)
+    mask_bt = np.zeros((batch, text_length), bool)
+    for b, i in enumerate(source):
+        audio_bs[b, : len(audio[i])] = audio[i]
+        tokens_bt[b, : len(tokens[i])] = tokens[i]
+        mask_bt[b, : len(tokens[i])] = True
+    real_b = np.arange(batch) < n
+    return {
+        "audio": audio_bs,
+        "audio_samples": np.array([len(audio[i]) for i in source], np.int32),
+        "tokens": tokens_bt,
+        "token_mask": mask_bt,
+        "target": np.asarray(targets_nk, np.float32)[source],
+        "weight": real_b.astype(np.float32),
+        "row": np.where(real_b, np.asarray(rows)[source], -1).astype(np.int32),
+    }

@@ -1,0 +1,154 @@
+"""What DiME-Aug (arXiv 2601.14620) compares two clips by: 72 numbers of sound and 10 of text.
+
+The order of the 82, all at 16 kHz with librosa's defaults, mean and standard deviation over time:
+
+    0..25   13 MFCC, means then deviations
+    26..49  12 chroma of the STFT, means then deviations
+    50..63  7 bands of spectral contrast, means then deviations
+    64..71  mean and deviation of zero-crossing rate, roll-off, centroid, RMS
+    72..73  length of the text in characters and in words
+    74..77  how often ! ? . , occur
+    78..79  vowels and consonants, as shares of the characters
+    80..81  mean word length in characters; share of upper-case characters
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import joblib
+import librosa
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from aer_jax.data.audio import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from aer_jax.data.dataset import Dataset
+
+FEATURES = 82
+CACHE = "dime_features.safetensors"
+# Changes whenever the numbers would: our own order or definition, or librosa's.
+VERSION = f"1, librosa {librosa.__version__}"
+# Clips a task; below some of these, starting processes takes longer than the work.
+CHUNK, SERIAL = 32, 256
+
+log = logging.getLogger(__name__)
+
+
+def utterance_features(audio_t: np.ndarray, transcript: str) -> np.ndarray:
+    """The features of one clip, in the order of this module's docstring.
+
+    Args:
+        audio_t: float32 [samples] at 16 kHz.
+        transcript: the words, "" where unknown.
+
+    Returns:
+        float64 [82], finite.
+    """
+    return np.concatenate([_sound(audio_t), _text(transcript)])
+
+
+def _sound(audio_t: np.ndarray) -> np.ndarray:
+    y, sr = audio_t, SAMPLE_RATE
+    with warnings.catch_warnings():
+        # A clip shorter than librosa's frame is zero-padded to one frame, and a toneless one has no tuning:
+        # both fine.
+        warnings.filterwarnings("ignore", message="n_fft=|Trying to estimate tuning")
+        curves = [
+            librosa.feature.mfcc(y=y, sr=sr, n_mfcc=13),
+            librosa.feature.chroma_stft(y=y, sr=sr),
+            librosa.feature.spectral_contrast(y=y, sr=sr),
+            librosa.feature.zero_crossing_rate(y),
+            librosa.feature.spectral_rolloff(y=y, sr=sr),
+            librosa.feature.spectral_centroid(y=y, sr=sr),
+            librosa.feature.rms(y=y),
+        ]
+    means_and_deviations = [part for c in curves for part in (c.mean(axis=1, dtype=float), c.std(axis=1, dtype=float))]
+    return np.concatenate(means_and_deviations)
+
+
+def _text(transcript: str) -> np.ndarray:
+    words = transcript.split()
+    characters = max(len(transcript), 1)
+    letters = sum(c.isalpha() for c in transcript)
+    vowels = sum(c in "aeiou" for c in transcript.lower())
+    return np.array(
+        [
+            len(transcript),
+            len(words),
+            *(transcript.count(mark) for mark in "!?.,"),
+            vowels / characters,
+            (letters - vowels) / characters,
+            sum(map(len, words)) / max(len(words), 1),
+            sum(c.isupper() for c in transcript) / characters,
+        ],
+        np.float64,
+    )
+
+
+def features(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
+    """Features of many clips: from the cache where they are known, else computed in parallel.
+
+    Args:
+        dataset: where audio and transcripts come from; the cache is `dime_features.safetensors` in its
+            directory. ids: utterances.
+
+    Returns:
+        float64 [len(ids), 82].
+    """
+    path = Path(dataset.path) / CACHE
+    known = _read_cache(path)
+    missing = [id for id in dict.fromkeys(ids) if id not in known]
+    if missing:
+        chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
+        jobs = 1 if len(missing) < SERIAL else -1
+        results = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+            joblib.delayed(_chunk_features)(dataset, chunk) for chunk in chunks
+        )
+        with tqdm(total=len(missing), desc="DiME-Aug features", unit="clip", delay=2) as bar:
+            for chunk, features_nf in zip(chunks, results, strict=True):
+                known.update(zip(chunk, features_nf, strict=True))
+                bar.update(len(chunk))
+        _write_cache(path, known)
+    return np.array([known[id] for id in ids], np.float64).reshape(len(ids), FEATURES)
+
+
+def _chunk_features(dataset: Dataset, ids: list[str]) -> np.ndarray:
+    return np.stack([utterance_features(dataset.audio(id), dataset.utterances[id].transcript) for id in ids])
+
+
+def _read_cache(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+            ids = json.loads(about.get("ids", "[]"))
+            features_nf = file.get_tensor("features")
+    except (OSError, SafetensorError, ValueError) as error:
+        log.warning("%s cannot be read (%s); the features are computed again.", path, error)
+        return {}
+    if about.get("version") != VERSION or features_nf.shape != (len(ids), FEATURES):
+        log.warning("%s does not fit (it is of version %s); computed again.", path, about.get("version"))
+        return {}
+    return dict(zip(ids, features_nf, strict=True))
+
+
+def _write_cache(path: Path, known: dict[str, np.ndarray]) -> None:
+    about = {"version": VERSION, "ids": json.dumps(list(known))}
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({"features": np.stack(list(known.values()))}, beside, metadata=about)
+        beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        beside.unlink(missing_ok=True)
+        log.warning("%s cannot be written (%s); the features are not kept.", path, error)

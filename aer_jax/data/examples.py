@@ -1,0 +1,41 @@
+"""A training example: a clip, or two clips interpolated, and the distribution to learn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a batch before its audio is read.
+
+    Attributes:
+        first: id of an utterance.
+        target: the distribution over the classes, sums to 1.
+        second: id of the utterance that it is mixed with; None for a real clip.
+        alpha: share of `second` in the mix, 0 to 1.
+    """
+
+    first: str
+    target: tuple[float, ...]
+    second: str | None = None
+    alpha: float = 0.0
+
+    @property
+    def spoken(self) -> str:
+        """The utterance whose words and speaker the prompt names: the one that is heard more."""
+        return self.first if self.second is None or self.alpha < 0.5 else self.second
+
+
+def real_examples(ids: Sequence[str], targets_nk: np.ndarray) -> list[Example]:
+    """One example for each utterance, unmixed."""
+    return [Example(id, tuple(float(p) for p in target_k)) for id, target_k in zip(ids, targets_nk, strict=True)]
+
+
+def mix_audio(a_t: np.ndarray, b_t: np.ndarray, alpha: float) -> np.ndarray:
+    """a + alpha (b - a) over the shorter length; float32 [min(len(a), len(b))]."""
+    samples = min(len(a_t), len(b_t))
+    return a_t[:samples] + np.float32(alpha) * (b_t[:samples] - a_t[:samples])

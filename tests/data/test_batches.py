@@ -1,0 +1,291 @@
+"""Batches: fixed shapes, every clip where it belongs, and a stream that can be taken up at any point."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from aer_jax.data.batches import collate, evaluation_batches, train_batches
+from aer_jax.data.examples import Example, mix_audio, real_examples
+from aer_jax.errors import UserError
+
+K = 3
+
+
+class FakeDataset:
+    """Noise clips of known lengths; the first sample of each tells which one it is."""
+
+    path = "fake"
+
+    def __init__(self, lengths):
+        self.clips = {}
+        self.utterances = {}
+        for n, samples in enumerate(lengths):
+            audio = np.random.default_rng(n).normal(0, 0.1, samples).astype(np.float32)
+            self.clips[f"u{n}"] = audio
+            self.utterances[f"u{n}"] = SimpleNamespace(
+                transcript="a" * (n % 23), speaker=f"s{n % 4}", seconds=round(samples / 16_000, 3)
+            )
+
+    def audio(self, id):
+        return self.clips[id]
+
+
+class FakePrompt:
+    """One token a letter, and one for every 640 samples."""
+
+    pad_id = 0
+
+    def encode(self, transcript, speaker, samples):
+        text = [int(speaker[1:]) + 100, *(7 for _ in transcript)]
+        return np.array([*text, *(9 for _ in range(samples // 640))], np.int32)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rng = np.random.default_rng(0)
+    return FakeDataset(rng.integers(2_000, 60_000, 83))
+
+
+@pytest.fixture(scope="module")
+def targets(dataset):
+    """Distributions whose most likely class is 0, 1, 2 in shares of about .7, .2, .1."""
+    rng = np.random.default_rng(1)
+    classes = rng.choice(K, len(dataset.clips), p=[0.7, 0.2, 0.1])
+    return np.eye(K)[classes] * 0.5 + rng.dirichlet(np.ones(K), len(classes)) * 0.5
+
+
+def stream(dataset, targets, examples=None, **settings):
+    ids = list(dataset.clips)
+    settings = {
+        "windows": 4, "batch": 8, "seed": 3, "augment": 0.0, "sampling": "uniform", "max_seconds": 30.0,
+    } | settings  # fmt: skip
+    return train_batches(examples or real_examples(ids, targets), dataset, FakePrompt(), **settings)
+
+
+def first(train, batches):
+    iterator = iter(train.iter_dataset)
+    return [next(iterator) for _ in range(batches)]
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+        assert a[key].dtype == b[key].dtype
+
+
+def check_content(batch, dataset, examples, shapes):
+    """Everything that the interface promises about one batch."""
+    b, s = batch["audio"].shape
+    assert (s, batch["tokens"].shape[1]) in shapes
+    dtypes = {key: str(value.dtype) for key, value in batch.items()}
+    assert dtypes == {
+        "audio": "float32", "audio_samples": "int32", "tokens": "int32", "token_mask": "bool",
+        "target": "float32", "weight": "float32", "row": "int32",
+    }  # fmt: skip
+    for i in range(b):
+        samples = batch["audio_samples"][i]
+        assert samples + 1600 <= s and not batch["audio"][i, samples:].any()
+        assert batch["token_mask"][i].any()
+        row = batch["row"][i]
+        if row == -1:
+            assert batch["weight"][i] == 0 and batch["audio"][i].any()
+            continue
+        assert batch["weight"][i] == 1
+        example = examples[row]
+        spoken = dataset.utterances[example.spoken]
+        tokens = FakePrompt().encode(spoken.transcript, spoken.speaker, int(samples))
+        np.testing.assert_array_equal(batch["tokens"][i][batch["token_mask"][i]], tokens)
+        assert not batch["tokens"][i, len(tokens) :].any()
+        np.testing.assert_allclose(batch["target"][i], example.target, rtol=1e-6)
+
+
+def test_uniform_epoch_visits_every_example_once_and_carries_its_content(dataset, targets):
+    train = stream(dataset, targets)
+    examples = real_examples(list(dataset.clips), targets)
+    batches = first(train, 3 * train.steps_per_epoch)
+    orders = []
+    for epoch in range(3):
+        part = batches[epoch * train.steps_per_epoch : (epoch + 1) * train.steps_per_epoch]
+        rows = np.concatenate([batch["row"] for batch in part])
+        assert sorted(rows[rows >= 0]) == list(range(len(examples)))
+        assert sum(batch["weight"].sum() for batch in part) == len(examples)
+        orders.append(rows.tolist())
+        for batch in part:
+            check_content(batch, dataset, examples, train.shapes)
+            for i in np.flatnonzero(batch["row"] >= 0):
+                clip = dataset.clips[examples[batch["row"][i]].first]
+                np.testing.assert_array_equal(batch["audio"][i, : batch["audio_samples"][i]], clip)
+    assert orders[0] != orders[1] != orders[2]
+    assert len(train.shapes) == 4
+    assert all(s % 320 == 0 and t % 8 == 0 for s, t in train.shapes)
+    assert train.cut == 0
+
+
+def test_the_stream_is_a_function_of_its_seed(dataset, targets):
+    a, b, other = (first(stream(dataset, targets, seed=seed, augment=1.0), 5) for seed in (3, 3, 4))
+    for x, y in zip(a, b, strict=True):
+        assert_same(x, y)
+    assert any((x["row"] != y["row"]).any() for x, y in zip(a, other, strict=True))
+
+
+def test_balanced_sampling_draws_classes_equally_often(dataset, targets):
+    train = stream(dataset, targets, sampling="balanced")
+    class_n = targets.argmax(axis=1)
+    epochs = 20
+    drawn = np.zeros(K, int)
+    visited = Counter()
+    for step in range(epochs * train.steps_per_epoch):
+        plan = train._plan(step // train.steps_per_epoch)[step % train.steps_per_epoch]
+        drawn += np.bincount(class_n[plan.rows], minlength=K)
+        visited.update(plan.rows.tolist())
+    assert stats.chisquare(drawn).pvalue > 0.01
+    assert abs(drawn.sum() - epochs * len(class_n)) <= epochs * len(train.shapes)
+    assert len(visited) == len(class_n)  # no example is shut out
+    # The same test must see that uniform sampling is not balanced.
+    assert stats.chisquare(epochs * np.bincount(class_n)).pvalue < 1e-6
+    for batch in first(train, train.steps_per_epoch):
+        check_content(batch, dataset, real_examples(list(dataset.clips), targets), train.shapes)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced"])
+def test_every_epoch_has_the_same_number_of_batches(dataset, targets, sampling):
+    train = stream(dataset, targets, sampling=sampling)
+    assert {len(train._plan(epoch)) for epoch in range(10)} == {train.steps_per_epoch}
+
+
+def test_augmentation_changes_audio_but_never_leaves_the_shapes(dataset, targets):
+    train = stream(dataset, targets, augment=1.0, windows=2)
+    examples = real_examples(list(dataset.clips), targets)
+    changed = lengths = rows = 0
+    for batch in first(train, train.steps_per_epoch):
+        check_content(batch, dataset, examples, train.shapes)
+        assert np.isfinite(batch["audio"]).all()
+        for i in np.flatnonzero(batch["row"] >= 0):
+            clip = dataset.clips[examples[batch["row"][i]].first]
+            heard = batch["audio"][i, : batch["audio_samples"][i]]
+            rows += 1
+            lengths += len(heard) != len(clip)
+            changed += len(heard) != len(clip) or not np.array_equal(heard, clip)
+    # One third each: pitch, tempo, nothing; five standard deviations.
+    assert abs(changed / rows - 2 / 3) < 5 * np.sqrt(2 / 9 / rows)
+    assert abs(lengths / rows - 1 / 3) < 5 * np.sqrt(2 / 9 / rows)
+
+
+def test_mixes_are_interpolated_and_carry_the_chosen_text(dataset):
+    target = (0.2, 0.3, 0.5)
+    mixes = [Example("u1", target, "u22", alpha) for alpha in (0.1, 0.49, 0.5, 0.9)]
+    train = stream(dataset, None, mixes, batch=4)
+    (batch,) = first(train, 1)
+    check_content(batch, dataset, mixes, train.shapes)
+    for i, row in enumerate(batch["row"]):
+        want = mix_audio(dataset.clips["u1"], dataset.clips["u22"], mixes[row].alpha)
+        np.testing.assert_array_equal(batch["audio"][i, : batch["audio_samples"][i]], want)
+        letters = int((batch["tokens"][i] == 7).sum())
+        assert letters == (1 if mixes[row].alpha < 0.5 else 22)
+
+
+def test_long_clips_are_cut_and_counted(dataset, targets):
+    train = stream(dataset, targets, max_seconds=1.0, augment=1.0)
+    assert train.cut == sum(len(clip) > 16_000 for clip in dataset.clips.values()) > 0
+    for batch in first(train, train.steps_per_epoch):
+        assert batch["audio_samples"].max() <= 16_000
+    assert max(s for s, _ in train.shapes) == 17_600
+
+
+def test_thirty_seconds_fill_the_longest_window():
+    dataset = FakeDataset([500_000])
+    train = stream(dataset, np.ones((1, K)) / K, batch=1)
+    assert [s for s, _ in train.shapes] == [480_000]
+    assert train.read(0)["audio_samples"].tolist() == [480_000]
+
+
+def test_evaluation_visits_every_utterance_once_unchanged(dataset, targets):
+    ids = list(dataset.clips)[::-1]
+    batches = evaluation_batches(ids, dataset, FakePrompt(), targets, windows=3, batch=8, max_seconds=30.0)
+    seen = []
+    for _ in range(2):  # it can be gone through again
+        seen = []
+        for batch in batches:
+            check_content(batch, dataset, real_examples(ids, targets), batches.shapes)
+            for i in np.flatnonzero(batch["weight"]):
+                clip = dataset.clips[ids[batch["row"][i]]]
+                np.testing.assert_array_equal(batch["audio"][i, : batch["audio_samples"][i]], clip)
+                seen.append(int(batch["row"][i]))
+    assert sorted(seen) == list(range(len(ids)))
+    windows = [batch["audio"].shape[1] for batch in batches]
+    assert windows == sorted(windows) and len(windows) == len(batches)
+
+
+def test_collate_fills_up_with_harmless_rows():
+    audio = [np.ones(3, np.float32), np.ones(2, np.float32)]
+    tokens = [np.array([5, 6], np.int32), np.array([7], np.int32)]
+    batch = collate(
+        audio, tokens, np.eye(2), [4, 2], batch=4, window=8, text_length=3, pad_id=1
+    )  # fmt: skip
+    np.testing.assert_array_equal(batch["row"], [4, 2, -1, -1])
+    np.testing.assert_array_equal(batch["weight"], [1, 1, 0, 0])
+    np.testing.assert_array_equal(batch["tokens"], [[5, 6, 1], [7, 1, 1], [5, 6, 1], [5, 6, 1]])
+    np.testing.assert_array_equal(batch["token_mask"].sum(axis=1), [2, 1, 2, 2])
+    np.testing.assert_array_equal(batch["audio_samples"], [3, 2, 3, 3])
+    np.testing.assert_array_equal(batch["audio"].sum(axis=1), [3, 2, 3, 3])
+    with pytest.raises(ValueError, match="batch of 1"):
+        collate(audio, tokens, np.eye(2), [4, 2], batch=1, window=8, text_length=3, pad_id=1)
+
+
+def test_orbax_restores_to_the_very_next_batch(dataset, targets, tmp_path):
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from orbax.checkpoint.experimental import v1 as ocp
+
+    settings = {"augment": 1.0, "sampling": "balanced"}
+    train = stream(dataset, targets, **settings)
+    through = train.steps_per_epoch - 2  # the batches after it cross into the next epoch
+    iterator = iter(train.iter_dataset)
+    for _ in range(through):
+        next(iterator)
+    with ocp.training.Checkpointer(tmp_path) as checkpointer:
+        saved = checkpointer.save_checkpointables_async(
+            through, {"state": {"step": np.array(through)}, "data": iterator}
+        )
+        # Going on while the checkpoint is being written must not leak into it.
+        want = [next(iterator) for _ in range(6)]
+        assert saved.result()
+
+    again = iter(stream(dataset, targets, **settings).iter_dataset)
+    with ocp.training.Checkpointer(tmp_path) as checkpointer:
+        checkpointer.load_checkpointables(through, {"state": {"step": np.array(0)}, "data": again})
+    for batch in want:
+        assert_same(batch, next(again))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"max_seconds": 31.0}, "at most 30 s"),
+        ({"max_seconds": 0.0}, "at most 30 s"),
+        ({"augment": 1.5}, "probability"),
+        ({"windows": 0}, "at least one window"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_settings_out_of_range_are_refused(dataset, targets, settings, says):
+    with pytest.raises(UserError, match=says):
+        stream(dataset, targets, **settings)
+
+
+def test_no_utterances_is_an_error(dataset):
+    with pytest.raises(UserError, match="no utterances"):
+        evaluation_batches([], dataset, FakePrompt(), np.zeros((0, K)), windows=2, batch=4, max_seconds=30.0)
+
+
+def test_audio_longer_than_promised_is_an_error():
+    dataset = FakeDataset([40_000])
+    dataset.utterances["u0"].seconds = 1.0
+    with pytest.raises(UserError, match="prepare the dataset again"):
+        stream(dataset, np.ones((1, K)) / K).read(0)
