@@ -72,7 +72,7 @@ def attach(
                 f'model.lora.targets: "{pattern}" matches no linear layer; the layers are {", ".join(sorted(linears))}.'
             )
         chosen |= hits
-    for key, name in zip(jax.random.split(key, len(chosen)), sorted(chosen), strict=True):
+    for adapter_key, name in zip(jax.random.split(key, len(chosen)), sorted(chosen), strict=True):
         linear = chosen[name]
-        linear.lora = LoRA(linear.kernel.shape, rank, alpha, dropout, key)
+        linear.lora = LoRA(linear.kernel.shape, rank, alpha, dropout, adapter_key)
     return sorted(chosen)

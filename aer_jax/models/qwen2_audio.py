@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from aer_jax.models.dropout import split_key
 from aer_jax.lengths import frame_count
 from aer_jax.models.audio_tower import AudioTower
+from aer_jax.models.dropout import split_key
 from aer_jax.models.language_model import LanguageModel
 from aer_jax.models.layers import Linear
 from aer_jax.models.log_mel import log_mel

@@ -1,0 +1,86 @@
+"""What of a run survives it: the latest state, to go on from, and the best trainables, to predict with."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from aer_jax.errors import UserError
+
+
+@contextmanager
+def full_disk(where: Path) -> Iterator[None]:
+    """Say in one sentence that the disk is full; what was saved before stays."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise UserError(f"the disk of {where} is full; free some space and go on with --resume.") from None
+        raise
+
+
+class Checkpoints:
+    """Orbax checkpoints below one directory, each whole or absent.
+
+    Args:
+        directory: made where it does not exist; remains of interrupted saves are removed.
+        keep: how many of the latest are kept.
+    """
+
+    def __init__(self, directory: Path, keep: int):
+        self.directory = directory
+        self._checkpointer = ocp.training.Checkpointer(
+            directory.absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest checkpoint, None where there is none."""
+        found = self._checkpointer.latest
+        return None if found is None else found.step
+
+    def save(self, step: int, items: dict[str, Any]) -> None:
+        """Start saving; the arrays are copied before this returns, the writing goes on in the background.
+
+        Raises:
+            UserError: the disk is full; earlier checkpoints stay.
+        """
+        with full_disk(self.directory):
+            self._checkpointer.save_checkpointables_async(step, items, force=True, overwrite=True)
+
+    def load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        """The items of a step, laid out like the given arrays, or restored in place where they carry state.
+
+        Raises:
+            UserError: the checkpoint cannot be read or does not fit.
+        """
+        abstract = {name: jax.tree.map(ocp_abstract, item) if is_arrays(item) else item for name, item in like.items()}
+        try:
+            return self._checkpointer.load_checkpointables(step, abstract)
+        except (ValueError, KeyError, OSError, TypeError) as error:
+            reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            raise UserError(f"the checkpoint {self.directory}/{step} cannot be restored: {reason}") from None
+
+    def close(self) -> None:
+        """Wait until everything is on disk."""
+        with full_disk(self.directory):
+            self._checkpointer.close()
+
+
+def is_arrays(item: Any) -> bool:
+    """Whether every leaf of `item` is a jax array; a Grain iterator is not."""
+    leaves = jax.tree.leaves(item)
+    return bool(leaves) and all(isinstance(leaf, jax.Array) for leaf in leaves)
+
+
+def ocp_abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    """Shape, type and place of an array."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

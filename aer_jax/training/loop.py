@@ -1,0 +1,239 @@
+"""The training run, from settings to a run directory; `train` reads from top to bottom."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from aer_jax.config import Config
+from aer_jax.data import dime_aug, dime_features
+from aer_jax.data.batches import evaluation_batches, train_batches
+from aer_jax.data.dataset import Dataset, open_dataset
+from aer_jax.data.examples import Example, real_examples
+from aer_jax.data.prompt import PromptEncoder
+from aer_jax.errors import UserError
+from aer_jax.labels.sources import label_distributions
+from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
+from aer_jax.models.emotion_model import EmotionModel, load_model
+from aer_jax.models.sharding import make_mesh
+from aer_jax.training.checkpoint import Checkpoints
+from aer_jax.training.metrics_log import MetricsLog
+from aer_jax.training.objective import jensen_shannon, objective
+from aer_jax.training.optimizer import make_optimizer, schedule
+from aer_jax.training.predictor import predict_rows
+from aer_jax.training.run import Run, create_run, resume_run
+from aer_jax.training.signals import stop_signals
+from aer_jax.training.step import (
+    init_state,
+    make_predict_step,
+    make_train_step,
+    model_batch,
+    take_apart,
+    to_device,
+)
+
+STATISTICS_CLIPS = 256  # enough to standardise the readout's inputs to a few per cent
+
+
+def train(config: Config, *, resume: bool = False) -> Run:
+    """Train on a dataset until its epochs are over or validation stops improving.
+
+    Args:
+        config: the settings; `out`, `data.dataset` and `model.checkpoint` must be set.
+        resume: continue the run in `config.out` from its latest checkpoint.
+
+    Returns:
+        the run, its best checkpoint on disk.
+
+    Raises:
+        UserError: something that the settings name is missing or does not fit, the loss is not finite, the disk is
+            full, or a signal stopped the run (after saving).
+    """
+    settings = config.train
+    mesh = make_mesh(config.mesh)
+    check(config, mesh)
+
+    # ---- data ----
+    dataset = open_dataset(config.data.dataset)
+    prompt = PromptEncoder(
+        config.model.checkpoint, dataset.classes, transcript=config.data.transcript, speaker=config.data.speaker
+    )
+    train_ids, validation_ids = dataset.splits["train"], dataset.splits["validation"]
+    targets_nk = label_distributions(dataset, train_ids, config.labels)
+    validation_nk = label_distributions(dataset, validation_ids, config.labels)
+    run = resume_run(config) if resume else create_run(config, dataset.classes)
+    mixes = dime_aug_examples(config, dataset, targets_nk, run.path / "dime_aug.json")
+    stream = train_batches(
+        real_examples(train_ids, targets_nk) + mixes,
+        dataset,
+        prompt,
+        windows=config.data.windows,
+        batch=settings.batch,
+        seed=config.seed,
+        augment=config.data.augment,
+        sampling=config.data.sampling,
+        max_seconds=config.data.max_seconds,
+    )
+    evaluation = functools.partial(
+        evaluation_batches,
+        dataset=dataset,
+        prompt=prompt,
+        windows=config.data.windows,
+        batch=settings.microbatch,
+        max_seconds=config.data.max_seconds,
+    )
+    validation = evaluation(validation_ids, targets_nk=validation_nk)
+    batches = iter(stream.iter_dataset)
+    total_steps = settings.epochs * stream.steps_per_epoch
+
+    # ---- model ----
+    checkpoints = Checkpoints(run.path / "checkpoints", keep=2)
+    best = Checkpoints(run.path / "best", keep=1)
+    latest = checkpoints.latest if resume else None
+    jax.set_mesh(mesh)
+    model = load_model(config.model, len(dataset.classes), mesh, config.seed)
+    if latest is None and isinstance(model.emotion_head, ReadoutHead):
+        some = np.random.default_rng(config.seed).permutation(len(train_ids))[:STATISTICS_CLIPS]
+        clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
+        standardise(model, tqdm(clips, desc="standardise", unit="batch"), mesh)
+    parts = take_apart(model)
+    rate = schedule(settings.lr, settings.warmup, total_steps)
+    optimizer = make_optimizer(settings, total_steps)
+    state = init_state(parts, optimizer, mesh)
+    step = make_train_step(
+        parts.graphdef, optimizer, rate=rate, entropy_weight=settings.entropy_weight, seed=config.seed
+    )
+    predict = make_predict_step(parts.graphdef)
+
+    # ---- where an earlier process stopped ----
+    statistics, base = parts.frozen.split(HeadStatistics, ...)
+    early = {"best_loss": np.array(math.inf), "stale_epochs": np.array(0)}
+    if latest is not None:
+        saved = checkpoints.load(latest, {"state": state, "statistics": statistics, "early": early, "data": batches})
+        state, statistics, early = saved["state"], saved["statistics"], saved["early"]
+    frozen = nnx.merge_state(statistics, base)
+    done = latest or 0
+
+    def save() -> None:
+        checkpoints.save(done, {"state": state, "statistics": statistics, "early": early, "data": batches})
+
+    # ---- steps ----
+    bar = tqdm(total=total_steps, initial=done, unit="step", desc="train")
+    log = MetricsLog(run.path / "metrics.jsonl", done, stream.steps_per_epoch, bar)
+    saved_at = time.monotonic()
+    with bar, stop_signals() as stop, jax.transfer_guard("disallow"):
+        while done < total_steps and early["stale_epochs"] < settings.patience and not stop.is_set():
+            waits = time.monotonic()
+            batch = next(batches)
+            input_seconds = time.monotonic() - waits
+            state, measured = step(state, frozen, to_device(batch, mesh, settings.microbatch))
+            done += 1
+            log.step(done, measured, input_seconds)
+            epoch_ends = done % stream.steps_per_epoch == 0
+            if epoch_ends:
+                log.flush()
+                logits_nk = predict_rows(
+                    validation, *validation_nk.shape, lambda rows: predict(state.trainable, frozen, rows), mesh
+                )
+                losses = validation_losses(logits_nk, validation_nk, settings.entropy_weight)
+                log.write(done, **losses)
+                improved = losses["val_loss"] < early["best_loss"]
+                if improved:
+                    best.save(done, {"learned": nnx.merge_state(state.trainable, statistics)})
+                early = {
+                    "best_loss": np.minimum(early["best_loss"], losses["val_loss"]),
+                    "stale_epochs": np.array(0 if improved else early["stale_epochs"] + 1),
+                }
+                mark = "best so far" if improved else f"{early['stale_epochs']} since the best"
+                bar.write(
+                    f"epoch {done // stream.steps_per_epoch}: validation JS {losses['val_js']:.4f} (base 2), {mark}"
+                )
+            if epoch_ends or stop.is_set() or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes:
+                save()
+                saved_at = time.monotonic()
+                log.restart_clock()
+        log.flush()
+    best.close()
+    checkpoints.close()
+    log.close()
+    if stop.is_set() and done < total_steps:
+        raise UserError(
+            f"stopped at step {done} of {total_steps} as asked; {run.path} is saved, continue it with --resume."
+        )
+    return run
+
+
+def check(config: Config, mesh: jax.sharding.Mesh) -> None:
+    """Refuse settings that cannot work before anything is loaded."""
+    needed = {"out": config.out, "data.dataset": config.data.dataset, "model.checkpoint": config.model.checkpoint}
+    for name, value in needed.items():
+        if not value:
+            raise UserError(f"{name} is not set; add it to the config file or as {name}=... on the command line.")
+    batch, microbatch = config.train.batch, config.train.microbatch
+    divides = mesh.shape["data"] * mesh.shape["fsdp"]
+    if microbatch < 1 or batch % microbatch or microbatch % divides:
+        raise UserError(
+            f"train.batch {batch} must be a multiple of train.microbatch {microbatch}, and that one of the {divides} "
+            "devices along data and fsdp."
+        )
+    if config.train.epochs < 1 or config.train.patience < 1:
+        raise UserError("train.epochs and train.patience must be at least 1.")
+
+
+def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, plan_file: Path) -> list[Example]:
+    """DiME-Aug's mixes for the training split, from the run's plan; the plan is made and stored where there is none."""
+    settings = config.data.dime_aug
+    if settings.ratio == 0:
+        return []
+    if plan_file.exists():
+        return list(dime_aug.from_json(plan_file.read_text()).mixes)
+    plan = dime_aug.plan(
+        dataset.splits["train"],
+        targets_nk,
+        dataset.classes,
+        functools.partial(dime_features.features, dataset),
+        ratio=settings.ratio,
+        neighbours=settings.neighbours,
+        seed=config.seed,
+    )
+    for note in plan.notes():
+        tqdm.write(note)
+    partial = plan_file.with_suffix(".partial")
+    partial.write_text(dime_aug.to_json(plan))
+    partial.rename(plan_file)
+    return list(plan.mixes)
+
+
+def standardise(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh: jax.sharding.Mesh) -> None:
+    """Measure mean and deviation of the readout's inputs over the clips of `batches`, in place."""
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def inputs(state, batch):
+        model = nnx.merge(graphdef, state)
+        return model.emotion_head.inputs(model.features(model_batch(batch)))
+
+    rows = [np.asarray(inputs(state, to_device(batch, mesh)))[batch["row"] >= 0] for batch in batches]
+    inputs_ne = np.concatenate(rows)
+    for variable, value in (
+        (model.emotion_head.mean, inputs_ne.mean(axis=0)),
+        (model.emotion_head.deviation, inputs_ne.std(axis=0) + 1e-5),
+    ):
+        variable.set_value(jax.device_put(value, variable.sharding))
+
+
+def validation_losses(logits_nk: np.ndarray, targets_nk: np.ndarray, entropy_weight: float) -> dict[str, float]:
+    """The training loss (nats) and the divergence (base 2) on the validation split."""
+    with jax.transfer_guard("allow"):
+        loss_n = np.asarray(objective(logits_nk, targets_nk.astype(np.float32), entropy_weight))
+        js_n = np.asarray(jensen_shannon(logits_nk, targets_nk.astype(np.float32)))
+    return {"val_loss": float(loss_n.mean()), "val_js": float(js_n.mean() / math.log(2))}

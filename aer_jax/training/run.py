@@ -1,0 +1,117 @@
+"""A run directory: its settings, what it ran on, its log and its checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from aer_jax.config import Config, load_config, to_yaml
+from aer_jax.errors import UserError
+from aer_jax.models.fingerprint import fingerprint
+
+PACKAGES = ("aer-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Paths and settings of one run.
+
+    Attributes:
+        path: the directory.
+        config: resolved settings.
+        environment: classes, base fingerprint, versions, devices.
+    """
+
+    path: Path
+    config: Config
+    environment: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes predicted, in order."""
+        return tuple(self.environment["classes"])
+
+    def evaluation(self, split: str) -> Path:
+        """Where predictions and metrics of a split are written."""
+        return self.path / "evaluation" / split
+
+
+def create_run(config: Config, classes: Sequence[str]) -> Run:
+    """Make a new run directory.
+
+    Raises:
+        UserError: no directory was named, or it already holds a run.
+    """
+    path = Path(config.out)
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} already holds a run; continue it with --resume, remove it, or choose another out=.")
+    path.mkdir(parents=True, exist_ok=True)
+    devices = jax.devices()
+    environment = {
+        "classes": list(classes),
+        "base": fingerprint(config.model.checkpoint),
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "processes": jax.process_count(),
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+    (path / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+    (path / "config.yaml").write_text(to_yaml(config))
+    return Run(path, config, environment)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run directory, finished or not.
+
+    Raises:
+        UserError: it is none, or its base checkpoint is gone or another one now.
+    """
+    path = Path(path)
+    if not (path / "config.yaml").is_file() or not (path / "environment.json").is_file():
+        raise UserError(
+            f"{path} is not a run directory (no config.yaml and environment.json); `aer-jax train` makes one."
+        )
+    config = load_config(path / "config.yaml")
+    environment = json.loads((path / "environment.json").read_text())
+    checkpoint = Path(config.model.checkpoint)
+    if not (checkpoint / "config.json").is_file():
+        raise UserError(f"the base checkpoint {checkpoint} of {path} is gone; put it back there.")
+    if fingerprint(checkpoint) != environment["base"]:
+        raise UserError(f"{checkpoint} is not the base that {path} was trained on; put the same checkpoint there.")
+    return Run(path, config, environment)
+
+
+def resume_run(config: Config) -> Run:
+    """Open the run of `config.out` to continue it.
+
+    Raises:
+        UserError: there is none, or it was begun with other settings; the differences are shown.
+    """
+    run = open_run(config.out)
+    changed = [
+        f"{name}: {was!r} -> {now!r}"
+        for (name, was), (_, now) in zip(flat(run.config), flat(config), strict=True)
+        if was != now and not name.startswith("mesh.")
+    ]
+    if changed:
+        raise UserError(f"{run.path} was begun with other settings ({'; '.join(changed)}); resume with the same ones.")
+    return dataclasses.replace(run, config=config)
+
+
+def flat(settings: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """("section.key", value) of every setting."""
+    pairs = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        nested = dataclasses.is_dataclass(value)
+        pairs += flat(value, f"{prefix}{field.name}.") if nested else [(f"{prefix}{field.name}", value)]
+    return pairs

@@ -1,0 +1,112 @@
+"""One optimizer step and one prediction, compiled once a batch shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from aer_jax.models.emotion_model import TRAINABLE, Batch, EmotionModel, key_names
+from aer_jax.models.sharding import BATCH, sharding
+from aer_jax.training.objective import objective
+
+
+class TrainState(NamedTuple):
+    """What a step changes: the count of steps done, adapters and head, the optimizer's moments."""
+
+    step: jax.Array
+    trainable: nnx.State
+    optimizer: optax.OptState
+
+
+class Parts(NamedTuple):
+    """A model taken apart, so that gradients and donation concern the trainables alone."""
+
+    graphdef: nnx.GraphDef
+    trainable: nnx.State
+    frozen: nnx.State
+
+
+def take_apart(model: EmotionModel) -> Parts:
+    """Structure, trainables, and all that stays as it is."""
+    return Parts(*nnx.split(model, TRAINABLE, ...))
+
+
+def init_state(parts: Parts, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Step 0; the moments live where their parameters live, scalars on every device."""
+    abstract = jax.eval_shape(optimizer.init, parts.trainable)
+    where = jax.tree.map_with_path(lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), abstract)
+    moments = jax.jit(optimizer.init, out_shardings=where)(parts.trainable)
+    step = jax.device_put(np.zeros((), np.int32), NamedSharding(mesh, P()))
+    return TrainState(step, parts.trainable, moments)
+
+
+def model_batch(batch: Mapping[str, Any]) -> Batch:
+    """The part of a data batch that the model is given."""
+    return Batch(**{name: batch[name] for name in Batch._fields})
+
+
+def to_device(batch: Mapping[str, np.ndarray], mesh: Mesh, microbatch: int | None = None) -> dict[str, jax.Array]:
+    """Lay a host batch over the mesh, rows divided over `data` and `fsdp`.
+
+    Args:
+        batch: numpy arrays [rows, ...].
+        microbatch: where given, arrays become [rows / microbatch, microbatch, ...] and the second axis is divided.
+    """
+    if microbatch is not None:
+        batch = {name: a.reshape(-1, microbatch, *a.shape[1:]) for name, a in batch.items()}
+    spec = BATCH if microbatch is None else P(None, *BATCH)
+    return jax.device_put(dict(batch), NamedSharding(mesh, spec))
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    *,
+    rate: optax.Schedule,
+    entropy_weight: float,
+    seed: int,
+) -> Callable[[TrainState, nnx.State, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """The compiled step: (state, frozen, batch [microbatches, rows, ...]) -> (state, metrics).
+
+    Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
+    bias the step. `rate` is only reported. Dropout depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
+    """
+
+    def loss(trainable, frozen, batch, key):
+        logits_bk = nnx.merge(graphdef, trainable, frozen)(model_batch(batch), key)
+        loss_b = objective(logits_bk, batch["target"], entropy_weight)
+        return (loss_b * batch["weight"]).sum()
+
+    def step(state: TrainState, frozen: nnx.State, batch: dict[str, jax.Array]):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        count = batch["weight"].shape[0]
+
+        def accumulate(total, microbatch):
+            rows, i = microbatch
+            value, gradient = jax.value_and_grad(loss)(state.trainable, frozen, rows, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, total, (value, gradient)), None
+
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.trainable))
+        (value, gradient), _ = jax.lax.scan(accumulate, zero, (batch, jnp.arange(count)))
+        weight = batch["weight"].sum()
+        gradient = jax.tree.map(lambda g: g / weight, gradient)
+        updates, moments = optimizer.update(gradient, state.optimizer, state.trainable)
+        metrics = {"loss": value / weight, "lr": rate(state.step), "grad_norm": optax.global_norm(gradient)}
+        return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), moments), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_predict_step(
+    graphdef: nnx.GraphDef,
+) -> Callable[[nnx.State, nnx.State, dict[str, jax.Array]], jax.Array]:
+    """The compiled prediction without dropout: (trainable, frozen, batch [rows, ...]) -> logits [rows, classes]."""
+    return jax.jit(lambda trainable, frozen, batch: nnx.merge(graphdef, trainable, frozen)(model_batch(batch)))
