@@ -5,7 +5,7 @@ from __future__ import annotations
 import librosa
 import numpy as np
 
-from aer_jax.data.audio import SAMPLE_RATE
+from aer_jax.lengths import SAMPLE_RATE
 
 SEMITONES = 1.0
 SLOWEST, FASTEST = 0.95, 1.05

@@ -100,7 +100,7 @@ def train_batches(
         examples: real clips (`real_examples`) and DiME-Aug's mixes; `row` of a batch counts in this list.
         dataset: where audio, transcripts and durations come from.
         prompt: makes the tokens.
-        windows: how many audio windows at most; chosen from the clips.
+        windows: how many audio windows at most; see `choose_windows`.
         batch: rows of each batch.
         seed: at least 0; order, draws and augmentation depend on it, on the epoch and the position alone.
         augment: probability of pitch or tempo augmentation.

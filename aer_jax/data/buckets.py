@@ -15,12 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from aer_jax.data import augment
-from aer_jax.data.audio import SAMPLE_RATE
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.examples import Example, mix_audio
 from aer_jax.data.sampling import BatchPlan
-from aer_jax.data.windows import LONGEST, choose_windows, window_for
+from aer_jax.data.windows import choose_windows, window_for
 from aer_jax.errors import UserError
+from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
@@ -50,7 +50,7 @@ class Buckets:
             raise UserError(f"there must be at least one window and one row; windows is {windows}, batch {batch}.")
         if not 0 <= augmented <= 1:
             raise UserError(f"data.augment is {augmented}; it is a probability, 0 to 1.")
-        if not 0 < max_seconds <= LONGEST / SAMPLE_RATE:
+        if not 0 < max_seconds <= MAX_SAMPLES / SAMPLE_RATE:
             raise UserError(f"data.max_seconds is {max_seconds}; the audio tower hears more than 0 and at most 30 s.")
         self.examples, self.dataset, self.prompt = examples, dataset, prompt
         self.batch_rows, self.augmented = batch, augmented
@@ -58,7 +58,7 @@ class Buckets:
         self.cut = sum(self._seconds(example) > max_seconds for example in examples)
         lengths = [self._samples(example) for example in examples]
         longest_n = np.array([min(augment.longest(samples, augmented), self.most) for samples in lengths])
-        windows_w = np.array(choose_windows(longest_n, windows))
+        windows_w = np.array(choose_windows(longest_n, windows, batch))
         self.bucket_n = np.searchsorted(windows_w, window_for(longest_n))
         text_w = np.zeros(len(windows_w), np.int64)
         # A prompt grows with its audio, so the longest audio gives the longest prompt.

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from aer_jax.data.audio import SAMPLE_RATE
+from aer_jax.lengths import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset

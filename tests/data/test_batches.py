@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from aer_jax.data import dime_aug
 from aer_jax.data.batches import collate, evaluation_batches, train_batches
+from aer_jax.data.dime_features import features
 from aer_jax.data.examples import Example, mix_audio, real_examples
 from aer_jax.errors import UserError
+from aer_jax.labels.votes import count_votes, normalise
 
 K = 3
 
@@ -289,3 +293,46 @@ def test_audio_longer_than_promised_is_an_error():
     dataset.utterances["u0"].seconds = 1.0
     with pytest.raises(UserError, match="prepare the dataset again"):
         stream(dataset, np.ones((1, K)) / K).read(0)
+
+
+@pytest.fixture(scope="module")
+def toy_dataset(tmp_path_factory):
+    """A prepared dataset directory with its record store."""
+    from aer_jax.corpora import toy
+    from aer_jax.data.prepare import prepare
+
+    return prepare(toy.generate(clips=60, speakers=6), tmp_path_factory.mktemp("data") / "toy")
+
+
+class LettersPrompt(FakePrompt):
+    def encode(self, transcript, speaker, samples):
+        return np.array([*map(ord, transcript), *(9 for _ in range(samples // 640))], np.int32)
+
+
+def test_from_a_dataset_directory_through_dime_aug_to_batches(toy_dataset):
+    ids = toy_dataset.splits["train"]
+    targets_nk = normalise(count_votes(toy_dataset.votes, ids, toy_dataset.classes))
+    plan = dime_aug.plan(
+        ids, targets_nk, toy_dataset.classes, partial(features, toy_dataset), ratio=0.9, neighbours=3, seed=0
+    )
+    examples = real_examples(ids, targets_nk) + list(plan.mixes)
+    assert len(examples) > len(ids)
+    settings = {"windows": 3, "batch": 8, "seed": 0, "augment": 0.5, "sampling": "balanced", "max_seconds": 30.0}
+    train = train_batches(examples, toy_dataset, LettersPrompt(), **settings)
+    for batch in first(train, train.steps_per_epoch + 1):
+        assert (batch["audio"].shape[1], batch["tokens"].shape[1]) in train.shapes
+        for i in np.flatnonzero(batch["weight"]):
+            example = examples[batch["row"][i]]
+            words = "".join(map(chr, batch["tokens"][i][batch["token_mask"][i]])).rstrip("\t")
+            assert words == toy_dataset.utterances[example.spoken].transcript
+            np.testing.assert_allclose(batch["target"][i], example.target, rtol=1e-6)
+            assert batch["audio"][i].std() > 1e-3
+
+    test_ids = toy_dataset.splits["test"]
+    held_out = evaluation_batches(
+        test_ids, toy_dataset, LettersPrompt(), np.ones((len(test_ids), 4)), windows=3, batch=8, max_seconds=30.0
+    )
+    for batch in held_out:
+        for i in np.flatnonzero(batch["weight"]):
+            clip = toy_dataset.audio(test_ids[batch["row"][i]])
+            np.testing.assert_array_equal(batch["audio"][i, : batch["audio_samples"][i]], clip)

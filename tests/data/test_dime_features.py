@@ -1,0 +1,137 @@
+"""DiME-Aug's features against librosa called one by one, and their cache."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import librosa
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from aer_jax.data import dime_features
+from aer_jax.data.dime_features import CACHE, features, utterance_features
+
+
+def speechlike(seed, samples=24_000):
+    """A gliding tone with noise: every feature moves."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(samples) / 16_000
+    phase = 2 * np.pi * (120 + 40 * seed) * (t + 0.2 * t**2)
+    audio = 0.3 * np.sin(phase) * (1 + np.sin(9 * t)) + 0.02 * rng.normal(size=samples)
+    return audio.astype(np.float32)
+
+
+def named_features(y, text):
+    """The same 82 numbers under their names, each by its own librosa call."""
+    sr, out = 16_000, {}
+    mfcc = librosa.feature.mfcc(y=y, sr=sr, n_mfcc=13, n_fft=2048, hop_length=512)
+    for i in range(13):
+        out[f"mfcc{i}_mean"] = np.mean(mfcc[i].astype(np.float64))
+    for i in range(13):
+        out[f"mfcc{i}_std"] = np.std(mfcc[i].astype(np.float64))
+    power = np.abs(librosa.stft(y, n_fft=2048, hop_length=512)) ** 2
+    chroma = librosa.feature.chroma_stft(S=power, sr=sr)
+    out |= {f"chroma{i}_mean": chroma[i].mean() for i in range(12)}
+    out |= {f"chroma{i}_std": chroma[i].std() for i in range(12)}
+    contrast = librosa.feature.spectral_contrast(S=np.sqrt(power), sr=sr)
+    out |= {f"contrast{i}_mean": contrast[i].mean() for i in range(7)}
+    out |= {f"contrast{i}_std": contrast[i].std() for i in range(7)}
+    for name, curve in {
+        "zcr": librosa.feature.zero_crossing_rate(y, frame_length=2048, hop_length=512)[0],
+        "rolloff": librosa.feature.spectral_rolloff(S=np.sqrt(power), sr=sr, roll_percent=0.85)[0],
+        "centroid": librosa.feature.spectral_centroid(S=np.sqrt(power), sr=sr)[0],
+        "rms": librosa.feature.rms(y=y, frame_length=2048, hop_length=512)[0],
+    }.items():
+        out[f"{name}_mean"], out[f"{name}_std"] = curve.mean(), curve.std()
+    assert len(out) == 72
+    out["characters"] = len(text)
+    return out
+
+
+def test_sound_features_are_librosas():
+    y = speechlike(1)
+    want = named_features(y, "")
+    got = utterance_features(y, "")
+    assert got.shape == (82,) and got.dtype == np.float64
+    for i, (name, value) in enumerate(want.items()):
+        # float32 inside librosa; the power spectrum is squared and rooted again here.
+        assert got[i] == pytest.approx(value, rel=2e-4, abs=1e-5), name
+
+
+def test_text_features_by_hand():
+    got = utterance_features(speechlike(1), "Oh no, NOT again!! Why?")[72:]
+    # 23 characters, 5 words; Oh no, NOT again!! Why?
+    # vowels O o O a a i = 6; letters Oh no NOT again Why = 15; upper-case O N O T W = 5
+    # mean word length (2 + 3 + 3 + 7 + 4) / 5
+    want = [23, 5, 2, 1, 0, 1, 6 / 23, 9 / 23, 19 / 5, 5 / 23]
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+    np.testing.assert_array_equal(utterance_features(speechlike(1), "")[72:], np.zeros(10))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("audio", [np.ones(1), np.zeros(700), np.full(1_600, 0.5), speechlike(2, 2_047)])
+def test_short_and_toneless_clips_have_features(audio):
+    assert np.isfinite(utterance_features(audio.astype(np.float32), "a b")).all()
+
+
+class Clips:
+    """A dataset that counts how often its audio is read."""
+
+    def __init__(self, path, n):
+        self.path, self.reads = path, 0
+        self.utterances = {f"u{i}": SimpleNamespace(transcript=f"Word {i}.") for i in range(n)}
+
+    def audio(self, id):
+        self.reads += 1
+        return speechlike(int(id[1:]), 4_000)
+
+
+def test_features_are_kept_and_only_missing_ones_computed(tmp_path, caplog):
+    clips = Clips(tmp_path, 6)
+    first = features(clips, ["u3", "u0", "u3"])
+    assert clips.reads == 2 and first.shape == (3, 82)
+    np.testing.assert_array_equal(first[0], first[2])
+    np.testing.assert_array_equal(first[1], utterance_features(speechlike(0, 4_000), "Word 0."))
+    again = features(clips, ["u0", "u5", "u3"])
+    assert clips.reads == 3
+    np.testing.assert_array_equal(again[[2, 0]], first[:2])
+    assert load_file(tmp_path / CACHE)["features"].shape == (3, 82)
+    assert [path.name for path in tmp_path.iterdir()] == [CACHE]
+    assert features(clips, []).shape == (0, 82)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("broken", ["garbage", "version", "shape", "no metadata", "empty"])
+def test_a_cache_that_does_not_fit_is_computed_again_and_said(tmp_path, caplog, broken):
+    clips = Clips(tmp_path, 2)
+    want = features(clips, ["u0", "u1"])
+    path = tmp_path / CACHE
+    about = {"version": dime_features.VERSION, "ids": '["u0", "u1"]'}
+    if broken == "garbage":
+        path.write_bytes(b"\x10\0\0\0\0\0\0\0nonsense")
+    elif broken == "empty":
+        path.write_bytes(b"")
+    elif broken == "version":
+        save_file({"features": want + 1}, path, metadata=about | {"version": "0"})
+    elif broken == "shape":
+        save_file({"features": want[:, :5].copy()}, path, metadata=about)
+    else:
+        save_file({"features": want + 1}, path)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(features(clips, ["u0", "u1"]), want)
+    assert clips.reads == 4 and "again" in caplog.text
+    caplog.clear()
+    features(clips, ["u0", "u1"])
+    assert clips.reads == 4 and not caplog.records
+
+
+def test_many_clips_are_computed_by_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(dime_features, "SERIAL", 4)
+    monkeypatch.setattr(dime_features, "CHUNK", 2)
+    clips = Clips(tmp_path, 5)
+    together = features(clips, list(clips.utterances))
+    assert clips.reads == 0  # the copies in the other processes read it
+    alone = [utterance_features(speechlike(i, 4_000), f"Word {i}.") for i in range(5)]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
