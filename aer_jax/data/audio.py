@@ -108,11 +108,20 @@ def to_16k(waveform: Waveform) -> np.ndarray:
 
 
 def encode_flac(waveform: Waveform) -> bytes:
-    """FLAC with 16 bits, mono, at the waveform's rate; 16-bit sources come back bit for bit."""
+    """FLAC with 16 bits, mono, at the waveform's rate; 16-bit sources come back bit for bit.
+
+    Raises:
+        BadAudio: a rate that FLAC does not know.
+    """
     # libsndfile would multiply by 32767 on the way out but divide by 32768 on the way in.
     steps = np.clip(np.rint(waveform.samples * np.float32(32768)), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
-    soundfile.write(buffer, steps, waveform.rate, format="FLAC", subtype="PCM_16")
+    try:
+        soundfile.write(buffer, steps, waveform.rate, format="FLAC", subtype="PCM_16")
+    except soundfile.SoundFileError:
+        raise BadAudio(
+            "audio rate unknown to FLAC", f"FLAC has no rate of {waveform.rate} Hz; resample the clip."
+        ) from None
     return buffer.getvalue()
 
 

@@ -46,7 +46,7 @@ def data_report(kept: Kept) -> str:
         f"# Data report: {kept.corpus}",
         "",
         f"{kept.found:,} clips found, **{len(ids):,} kept**, {len(set(speakers.values())):,} speakers, "
-        f"{len(kept.votes):,} votes, {seconds_n.sum() / 3600:.2f} hours.",
+        f"{len(kept.votes):,} votes, {seconds_n.sum() / 60:,.1f} minutes.",
         "",
         "## Votes",
         "",

@@ -155,9 +155,9 @@ def _encode(clip: Clip) -> _Encoded | BadAudio:
     try:
         raw = decode(clip.audio) if isinstance(clip.audio, Path) else clip.audio
         waveform, scaled = usable(raw, clip.id)
+        return _Encoded(encode_flac(waveform), waveform.rate, len(waveform.samples) / waveform.rate, scaled)
     except BadAudio as bad:
         return bad
-    return _Encoded(encode_flac(waveform), waveform.rate, len(waveform.samples) / waveform.rate, scaled)
 
 
 def _write_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:

@@ -1,0 +1,84 @@
+import json
+
+import numpy as np
+import pytest
+
+from aer_jax.config import LabelsConfig
+from aer_jax.corpora.base import Clip, Corpus, Waveform
+from aer_jax.data.prepare import prepare
+from aer_jax.errors import UserError
+from aer_jax.labels.sources import label_distributions
+from aer_jax.labels.votes import Vote
+
+CLASSES = ("angry", "sad")
+HUMAN = {"u0": ["angry"] * 3 + ["sad"], "u1": ["sad", "sad"], "u2": ["angry"]}
+SYNTHETIC = {"u0": ["sad", "sad"], "u1": ["angry", "sad"], "u2": ["angry"]}
+IDS = ["u1", "u0"]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    rng = np.random.default_rng(0)
+    clips = [
+        Clip(id, f"s{id}", Waveform(rng.normal(0, 0.1, 4000), 8000), tuple(Vote(id, label) for label in labels))
+        for id, labels in HUMAN.items()
+    ]
+    return prepare(Corpus("little", CLASSES, CLASSES, clips), tmp_path / "data")
+
+
+@pytest.fixture
+def journal(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write(path, SYNTHETIC)
+    return path
+
+
+def write(path, votes):
+    with path.open("w") as file:
+        for id, labels in votes.items():
+            for listener, label in enumerate(labels):
+                line = {"utterance": id, "listener": listener, "persona": "", "temperature": 1.0, "seed": 0}
+                line |= {"prompt": "0", "model": "tiny", "response": label or "hm"}
+                line |= {"label": label} if label else {"outcome": "unparsed"}
+                file.write(json.dumps(line) + "\n")
+
+
+def test_human(dataset):
+    p_nk = label_distributions(dataset, IDS, LabelsConfig())
+    assert p_nk.dtype == np.float64 and p_nk.tolist() == [[0, 1], [0.75, 0.25]]
+
+
+def test_synthetic(dataset, journal):
+    # One synthetic vote weighs as much as another, so the weight changes nothing here.
+    labels = LabelsConfig("synthetic", str(journal), synthetic_weight=0.1)
+    assert label_distributions(dataset, IDS, labels).tolist() == [[0.5, 0.5], [0, 1]]
+
+
+@pytest.mark.parametrize(("weight", "u0"), [(1.0, [3 / 6, 3 / 6]), (0.5, [3 / 5, 2 / 5]), (0.0, [3 / 4, 1 / 4])])
+def test_combined_pools_votes_by_weight(dataset, journal, weight, u0):
+    labels = LabelsConfig("combined", str(journal), weight)
+    np.testing.assert_allclose(label_distributions(dataset, ["u0"], labels), [u0], atol=1e-12)
+
+
+@pytest.mark.parametrize("source", ["synthetic", "combined"])
+def test_an_unfinished_journal_is_counted(dataset, journal, source):
+    write(journal, {"u0": ["sad"], "u1": [None]})  # u1 answered beside the point, u2 not asked
+    with pytest.raises(
+        UserError, match=r"2 of 3 utterances have no synthetic vote .*first u1\); run `aer-jax annotate`"
+    ):
+        label_distributions(dataset, ["u0", "u1", "u2"], LabelsConfig(source, str(journal)))
+
+
+def test_unknown_utterances_have_no_human_vote(dataset):
+    with pytest.raises(UserError, match=r"1 of 2 utterances have no human vote .*first u9"):
+        label_distributions(dataset, ["u0", "u9"], LabelsConfig())
+
+
+def test_wrong_settings_are_said(dataset, journal, tmp_path):
+    with pytest.raises(UserError, match=r"labels.journal must name"):
+        label_distributions(dataset, IDS, LabelsConfig("synthetic"))
+    with pytest.raises(UserError, match="there is no journal"):
+        label_distributions(dataset, IDS, LabelsConfig("synthetic", str(tmp_path / "none.jsonl")))
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=r"labels.synthetic_weight is"):
+            label_distributions(dataset, IDS, LabelsConfig("combined", str(journal), weight))
