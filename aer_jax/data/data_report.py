@@ -36,7 +36,7 @@ def data_report(kept: Kept) -> str:
     counts_nk = count_votes(kept.votes, ids, kept.classes)
     p_nk = normalise(counts_nk)
     # Shannon entropy over its largest value: 0 all agree, 1 every class alike.
-    entropy_n = -np.sum(p_nk * np.log(np.where(p_nk > 0, p_nk, 1)), axis=1) / np.log(len(kept.classes))
+    entropy_n = np.sum(p_nk * np.log(1 / np.where(p_nk > 0, p_nk, 1)), axis=1) / np.log(len(kept.classes))
     unanimous = np.mean(counts_nk.max(axis=1) == counts_nk.sum(axis=1))
     seconds_n = np.array([u.seconds for u in kept.utterances])
     raters_n = np.array(list(Counter(vote.utterance for vote in kept.votes if vote.weight > 0).values()))
@@ -58,7 +58,7 @@ def data_report(kept: Kept) -> str:
         *_table(
             ("", "mean", "minimum", "quartile", "median", "quartile", "maximum"),
             [
-                ("votes a clip", *_summary(raters_n, ".1f")),
+                ("votes a clip, all labels", *_summary(raters_n, ".1f")),
                 ("ambiguity (entropy / log K, 0 to 1)", *_summary(entropy_n, ".3f")),
                 ("seconds", *_summary(seconds_n, ".2f")),
             ],
