@@ -54,9 +54,8 @@ def evaluate(predictions: Sequence[Prediction], dataset: Dataset, *, split: str)
         rows[name] = _summary(values, speakers_n) | pooled(references_nk, baseline_nk, top_label) | extra
         bins_of[name] = _by_ambiguity(values, speakers_n, bin_n)
     usable_n, values = baselines.split_half(dataset.votes, ids, dataset.classes)
-    rows["split_half"] = _summary(values, speakers_n[usable_n]) | {"accuracy": None}
-    if not usable_n.any():
-        rows["split_half"]["reason"] = "no utterance has two whole votes, so none can be split"
+    reason = None if usable_n.any() else "no utterance has two whole votes, so none can be split"
+    rows["split_half"] = _summary(values, speakers_n[usable_n]) | {"accuracy": None, "reason": reason}
     bins_of["split_half"] = _by_ambiguity(values, speakers_n[usable_n], bin_n[usable_n])
 
     curve = reliability(references_nk, probs_nk)

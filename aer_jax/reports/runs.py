@@ -1,0 +1,132 @@
+"""Run directories as a report reads them, and the check that they can stand in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aer_jax.config import Config, load_config
+from aer_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm of a report.
+
+    Attributes:
+        name: of the directory; the parent's name before it where two runs would have the same.
+        config: the resolved settings.
+        environment: what environment.json says of machine and software.
+        log: the lines of metrics.jsonl, training and validation.
+        torn: lines of it that cannot be read, as a killed run leaves one; the page says how many.
+        metrics: metrics.json of the evaluated split.
+        predictions: the lines of predictions.jsonl, sorted by id.
+    """
+
+    name: str
+    path: Path
+    config: Config
+    environment: dict[str, Any]
+    log: list[dict[str, Any]]
+    torn: int
+    metrics: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+
+def load_runs(paths: Sequence[Path], split: str = "test") -> list[Run]:
+    """Read run directories that were evaluated on the same utterances with the same references.
+
+    Raises:
+        UserError: a directory is no run, has no evaluation of `split`, has a damaged file, or was evaluated
+            on other data than the first.
+    """
+    paths = [Path(path) for path in paths]
+    if not paths:
+        raise UserError("a report needs at least one run directory; name it with --run.")
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = ["/".join(path.resolve().parts[-2:]) for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    if twice := {str(path) for path in paths if paths.count(path) > 1}:
+        raise UserError(f"{min(twice)} is named twice; name each run once.")
+    runs = [_load(path, name, split) for path, name in zip(paths, names, strict=True)]
+    for run in runs[1:]:
+        _assert_same_data(runs[0], run, split)
+    return runs
+
+
+def best(runs: Sequence[Run]) -> Run:
+    """The run with the lowest mean JS."""
+    return min(runs, key=lambda run: run.metrics["js"])
+
+
+def _load(path: Path, name: str, split: str) -> Run:
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path} is not a run directory (it has no config.yaml); `aer-jax train` writes one.")
+    folder = path / "evaluation" / split
+    again = f"`aer-jax evaluate --run {path}" + ("`" if split == "test" else f" --split {split}`")
+    for file in ("metrics.json", "predictions.jsonl"):
+        if not (folder / file).is_file():
+            raise UserError(f"{path} has no evaluation of the {split} split ({folder / file}); run {again} first.")
+    environment, log = path / "environment.json", path / "metrics.jsonl"
+    lines = [_parsed(line) for line in _lines(log)] if log.is_file() else []
+    run = Run(
+        name=name,
+        path=path,
+        config=load_config(path / "config.yaml"),
+        environment=_object(environment, "train the run again") if environment.is_file() else {},
+        log=[line for line in lines if line is not None],
+        torn=lines.count(None),
+        metrics=_object(folder / "metrics.json", f"run {again} again"),
+        predictions=_objects(folder / "predictions.jsonl", f"run {again} again"),
+    )
+    missing = {"js", "ci", "baselines", "by_ambiguity", "classes", "n"} - set(run.metrics)
+    if missing:
+        raise UserError(f"{folder / 'metrics.json'} lacks {', '.join(sorted(missing))}; run {again} again.")
+    return run
+
+
+def _assert_same_data(first: Run, other: Run, split: str) -> None:
+    both = f"{first.path} and {other.path}"
+    one, two = first.metrics, other.metrics
+    if one["classes"] != two["classes"]:
+        classes = " and ".join(", ".join(metrics["classes"]) for metrics in (one, two))
+        raise UserError(f"{both} have different classes ({classes}); report them one by one.")
+    references = [{p["id"]: (p["speaker"], p["reference"]) for p in run.predictions} for run in (first, other)]
+    trained = [metrics["baselines"]["train_mean"]["distribution"] for metrics in (one, two)]
+    if references[0] != references[1] or trained[0] != trained[1]:
+        raise UserError(
+            f"{both} were evaluated on different data ({one['n']} utterances of {one['dataset']} in "
+            f"{first.config.data.dataset or '?'}, {two['n']} of {two['dataset']} in "
+            f"{other.config.data.dataset or '?'}); a table needs one {split} split, report them one by one."
+        )
+
+
+def _object(path: Path, mend: str) -> dict[str, Any]:
+    value = _parsed(path.read_text(encoding="utf-8", errors="replace"))
+    if value is None:
+        raise UserError(f"{path} is not a JSON object; {mend}.")
+    return value
+
+
+def _objects(path: Path, mend: str) -> list[dict[str, Any]]:
+    found = [_parsed(line) for line in _lines(path)]
+    if None in found:
+        raise UserError(f"{path}, line {found.index(None) + 1}, is not a JSON object; {mend}.")
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

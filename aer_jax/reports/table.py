@@ -1,0 +1,168 @@
+"""The rows of the main table, for the page and for the terminal, and the one sentence about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aer_jax.config import LabelsConfig
+from aer_jax.reports.runs import Run, best, load_runs
+
+BASELINES = {
+    "uniform": "Uniform",
+    "train_mean": "Training mean",
+    "best_constant": "Best constant (oracle)",
+    "oracle_majority": "Majority label (oracle)",
+    "split_half": "Half the listeners vs half",
+}
+
+NONE = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+
+# Column -> heading, and whether less is better.
+COLUMNS = {
+    "js": ("JS", True),
+    "bc": ("BC", False),
+    "r2": ("R²", False),
+    "ece": ("ECE", True),
+    "accuracy": ("Accuracy", False),
+    "uar": ("UAR", False),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm or a baseline.
+
+    Attributes:
+        arm: place among the arms, or None for a baseline.
+        learned_from: whose votes an arm was trained on; "" for a baseline.
+        values: the columns of COLUMNS, None where a metric has no meaning.
+        interval: 95% of js over speakers, or None.
+        change: js relative to the training mean's, -0.2 being a fifth below; None where that is 0.
+        by_ambiguity: name of the bin -> its n, js and ci.
+    """
+
+    name: str
+    arm: int | None
+    learned_from: str
+    values: dict[str, float | None]
+    interval: list[float] | None
+    change: float | None
+    by_ambiguity: dict[str, dict[str, Any]]
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """Arms in the order given, then the baselines of their common test data."""
+    reference = runs[0].metrics["baselines"]["train_mean"]["js"]
+
+    def row(name: str, arm: int | None, learned_from: str, metrics: dict, bins: dict) -> Row:
+        js = metrics["js"]
+        return Row(
+            name=name,
+            arm=arm,
+            learned_from=learned_from,
+            values={column: metrics.get(column) for column in COLUMNS},
+            interval=metrics["ci"]["js"],
+            change=js / reference - 1 if js is not None and reference else None,
+            by_ambiguity=bins,
+        )
+
+    found = [
+        row(run.name, i, learned_from(run.config.labels), run.metrics, run.metrics["by_ambiguity"])
+        for i, run in enumerate(runs)
+    ]
+    for key, name in BASELINES.items():
+        bins = {b: part["baselines"][key] for b, part in runs[0].metrics["by_ambiguity"].items()}
+        found.append(row(name, None, "", runs[0].metrics["baselines"][key], bins))
+    return found
+
+
+def learned_from(labels: LabelsConfig) -> str:
+    """Whose votes a run learned from, in words."""
+    if labels.source == "combined":
+        weight = "" if labels.synthetic_weight == 1 else f" (weight {labels.synthetic_weight:g})"
+        return f"human + synthetic{weight}"
+    return labels.source
+
+
+def finding(runs: Sequence[Run]) -> str:
+    """What the table says, with the arm that has the lowest mean JS and its distance to the baselines."""
+    run = best(runs)
+    js, baselines = run.metrics["js"], run.metrics["baselines"]
+    interval = run.metrics["ci"]["js"]
+    within = f" (95% interval over speakers {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    lead = f"Of {len(runs)} arms, “{run.name}” comes closest with" if len(runs) > 1 else f"“{run.name}” reaches"
+    parts = [_beside(js, baselines[key]["js"], name) for key, name in _SAID.items()]
+    return f"{lead} a JS of {js:.3f}{within}: {', '.join(part for part in parts if part)}."
+
+
+_SAID = {
+    "train_mean": "the training mean",
+    "best_constant": "the best constant",
+    "split_half": "one half of the listeners against the other",
+}
+
+
+def _beside(js: float, other: float | None, name: str) -> str:
+    if not other:
+        return ""
+    change = round(100 * (js / other - 1))
+    if change == 0:
+        return f"level with {name} ({other:.3f})"
+    return f"{abs(change)}% {'below' if change < 0 else 'above'} {name} ({other:.3f})"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A fixed number of digits with a true minus sign; an en dash where there is none."""
+    return NONE if value is None else f"{value:.{digits}f}".replace("-", _MINUS)
+
+
+def percent(value: float | None) -> str:
+    """A relative change in whole percent, signed."""
+    if value is None:
+        return NONE
+    whole = round(100 * value)
+    return f"{whole:+d}%".replace("-", _MINUS) if whole else "0%"
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """An interval as low–high."""
+    return NONE if interval is None else f"{number(interval[0])}{NONE}{number(interval[1])}"
+
+
+def about(runs: Sequence[Run]) -> str:
+    """The quantity, the references and the data of the main table, in one line."""
+    metrics = runs[0].metrics
+    return (
+        f"JS: mean Jensen-Shannon divergence (base 2, lower is better) to the votes of the human listeners; "
+        f"{metrics['split']} split of {metrics['dataset']}, {metrics['n']} clips, {metrics['n_speakers']} "
+        "speakers; 95% intervals over speakers."
+    )
+
+
+def summary_table(paths: Sequence[Path], split: str = "test") -> str:
+    """The main table as plain text: the runs beside the baselines.
+
+    Raises:
+        UserError: as `load_runs`.
+    """
+    runs = load_runs(paths, split)
+    heads = ["", "learned from", "JS", "95% interval", "vs mean", *(head for head, _ in list(COLUMNS.values())[1:])]
+    lines = [heads]
+    for row in rows(runs):
+        js, *others = row.values.values()
+        cells = [row.name, row.learned_from, number(js), span(row.interval), percent(row.change)]
+        lines.append(cells + [number(value) for value in others])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+
+    def text(line: list[str]) -> str:
+        left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
+        return "  ".join(left + right).rstrip()
+
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    body = [text(line) for line in lines[1:]]
+    return "\n".join([text(heads), rule, *body[: len(runs)], rule, *body[len(runs) :], "", about(runs)])

@@ -1,0 +1,46 @@
+# ruff: noqa: RUF001 (the table uses true minus signs and en dashes)
+import dataclasses
+
+from aer_jax.config import LabelsConfig
+from aer_jax.reports.runs import load_runs
+from aer_jax.reports.table import BASELINES, finding, learned_from, number, percent, rows, span, summary_table
+
+
+def test_rows_are_the_arms_and_then_every_baseline(runs):
+    loaded = load_runs(runs)
+    found = rows(loaded)
+    assert [row.name for row in found] == ["human", "synthetic", "combined", *BASELINES.values()]
+    assert [row.arm for row in found[:4]] == [0, 1, 2, None]
+    mean = loaded[0].metrics["baselines"]["train_mean"]
+    assert found[4].values["js"] == mean["js"] and found[4].change == 0
+    assert found[0].change == loaded[0].metrics["js"] / mean["js"] - 1
+    assert found[3].values["accuracy"] is None
+
+
+def test_summary_names_quantity_references_and_data(runs):
+    text = summary_table(runs)
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["human", "synthetic", "combined"]
+    assert all(any(line.startswith(name) for line in lines) for name in BASELINES.values())
+    js = load_runs(runs)[0].metrics["js"]
+    assert f"{js:.3f}" in lines[2]
+    assert "base 2" in lines[-1] and "votes of the human listeners" in lines[-1] and "36 clips, 3 speakers" in lines[-1]
+    assert "95% intervals over speakers" in lines[-1]
+
+
+def test_finding_says_when_the_model_is_no_better(runs):
+    (run,) = load_runs(runs[:1])
+    run = dataclasses.replace(run, name="weak", metrics=run.metrics | {"js": 0.3})
+    for key, js in (("train_mean", 0.25), ("best_constant", 0.3), ("split_half", None)):
+        run.metrics["baselines"][key]["js"] = js
+    assert finding([run]).endswith("20% above the training mean (0.250), level with the best constant (0.300).")
+    assert finding([run]).startswith("“weak” reaches a JS of 0.300 (95% interval over speakers ")
+
+
+def test_words_and_numbers():
+    assert learned_from(LabelsConfig()) == "human"
+    assert learned_from(LabelsConfig(source="combined")) == "human + synthetic"
+    assert learned_from(LabelsConfig(source="combined", synthetic_weight=0.5)) == "human + synthetic (weight 0.5)"
+    assert [number(None), number(-0.5), number(0.12345)] == ["–", "−0.500", "0.123"]
+    assert [percent(None), percent(0.001), percent(-0.2), percent(0.2)] == ["–", "0%", "−20%", "+20%"]
+    assert [span(None), span([0.1, 0.2])] == ["–", "0.100–0.200"]
