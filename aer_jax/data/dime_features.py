@@ -39,7 +39,7 @@ CACHE = "dime_features.safetensors"
 # Changes whenever the numbers would: our own order or definition, or librosa's.
 VERSION = f"1, librosa {librosa.__version__}"
 # Clips a task; below some of these, starting processes takes longer than the work.
-CHUNK, SERIAL = 32, 256
+CHUNK, SERIAL = 32, 1024
 
 log = logging.getLogger(__name__)
 

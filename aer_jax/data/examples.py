@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aer_jax.errors import UserError
+
 
 @dataclass(frozen=True)
 class Example:
@@ -31,7 +33,14 @@ class Example:
 
 
 def real_examples(ids: Sequence[str], targets_nk: np.ndarray) -> list[Example]:
-    """One example for each utterance, unmixed."""
+    """One example for each utterance, unmixed.
+
+    Raises:
+        UserError: a distribution is not finite; an utterance without votes has none.
+    """
+    for id, target_k in zip(ids, targets_nk, strict=True):
+        if not np.isfinite(target_k).all():
+            raise UserError(f"utterance {id} has no distribution over the classes; leave it out or give it votes.")
     return [Example(id, tuple(float(p) for p in target_k)) for id, target_k in zip(ids, targets_nk, strict=True)]
 
 

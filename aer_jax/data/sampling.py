@@ -25,7 +25,7 @@ def expected_draws(class_n: np.ndarray, sampling: Literal["uniform", "balanced"]
     """How often an epoch visits each example, on average.
 
     Uniform: once. Balanced: n / (classes that occur x examples of its class), so that classes are equally
-        frequent and an epoch is as long as a uniform one.
+    frequent and an epoch is as long as a uniform one.
 
     Args:
         class_n: most likely class of each example.

@@ -152,6 +152,11 @@ def test_the_text_follows_the_clip_that_is_heard_more():
     assert Example("a", (1.0,)).spoken == "a"
 
 
+def test_an_utterance_without_votes_is_never_trained_on():
+    with pytest.raises(UserError, match="utterance b has no distribution"):
+        real_examples(["a", "b"], np.array([[0.5, 0.5], [np.nan, np.nan]]))
+
+
 waves = hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-1, 1, width=32))
 
 
