@@ -135,7 +135,7 @@ def training_curves(runs: Sequence[Run]) -> list[Markup | None]:
             ax.plot(*validation, "o-", color=colour, lw=1.6, ms=3.2, label="validation")
             ax.set_ylim(0, 1.08 * values.max() or 1)
             ax.set_xlabel("optimizer step")
-            ax.set_ylabel("loss")
+            ax.set_ylabel("loss (nats)")
             ax.grid(axis="y")
             ax.tick_params(axis="y", labelcolor=MUTED)
             ax.legend(loc="best")

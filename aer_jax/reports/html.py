@@ -107,11 +107,10 @@ def _clips(run: Run) -> dict[str, list[dict[str, Any]]]:
 
 def _transcripts(run: Run) -> tuple[dict[str, str], str | None]:
     """Transcripts by id, or none and the reason why the page shows none."""
-    path = run.config.data.dataset
     try:
-        dataset = open_dataset(path)
+        dataset = open_dataset(run.config.data.dataset)
     except UserError:
-        return {}, f"Transcripts are not shown: the dataset is no longer at {path or 'the place the run names'}."
+        return {}, "Transcripts are not shown: the dataset that the run names cannot be opened here."
     if dataset.licensed:
         return {}, "Transcripts are not shown: the corpus's licence forbids passing its text on."
     return {id: utterance.transcript for id, utterance in dataset.utterances.items()}, None
@@ -131,9 +130,8 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         ("Optimizer steps", [_most(run, "step") for run in runs]),
         ("Batch", [str(run.config.train.batch) for run in runs]),
         ("Seed", [str(run.config.seed) for run in runs]),
-        ("Device", [_words(run.environment.get("device", run.environment.get("devices"))) for run in runs]),
-        ("JAX", [_words(run.environment.get("jax")) for run in runs]),
-        ("Commit", [_words(run.environment.get("commit"))[:12] for run in runs]),
+        ("Device", [_device(run.environment) for run in runs]),
+        ("JAX", [run.environment.get("packages", {}).get("jax", table.NONE) for run in runs]),
     ]
 
 
@@ -147,10 +145,6 @@ def _most(run: Run, key: str) -> str:
     return f"{max(values):g}" if values else table.NONE
 
 
-def _words(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        names = [_words(item) for item in value]
-        return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or table.NONE
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(item)}" for key, item in value.items()) or table.NONE
-    return table.NONE if value in (None, "") else str(value)
+def _device(environment: dict[str, Any]) -> str:
+    count, kind = environment.get("devices", 1), environment.get("device", table.NONE)
+    return kind if count == 1 else f"{count} x {kind}"

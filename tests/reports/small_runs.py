@@ -43,7 +43,9 @@ def small_run(path, dataset, source="human", skill=0.5, seed=0, ratio=0.3):
     )
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(to_yaml(config))
-    (path / "environment.json").write_text(json.dumps({"device": "cpu", "jax": "0.10.2", "commit": "0123abc"}))
+    (path / "environment.json").write_text(
+        json.dumps({"device": "toaster", "devices": 4, "packages": {"jax": "0.10.2"}})
+    )
     lines = []
     for step in range(1, 61):
         loss = 0.25 * np.exp(-step / 25) + 0.1 + rng.normal(0, 0.01)

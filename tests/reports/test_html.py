@@ -73,7 +73,12 @@ def test_every_table_of_results_has_baselines(page):
     for name in BASELINES.values():
         assert name in results and name in ambiguity
     assert "training mean" in clips
-    assert "Epochs run / allowed" in settings and "6 / 20" in settings and "tiny-qwen2-audio" in settings
+    assert (
+        "Epochs run / allowed" in settings
+        and "6 / 20" in settings
+        and "4 x toaster" in settings
+        and "tiny-qwen2-audio" in settings
+    )
     assert "somewhere" not in page  # names, not where somebody keeps them
 
 
@@ -122,7 +127,7 @@ def test_a_moved_dataset_is_said(tmp_path):
     (run / "environment.json").unlink()
     write_report([run], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert "the dataset is no longer at" in text and "This run has no training log" in text
+    assert "the dataset that the run names cannot be opened" in text and "This run has no training log" in text
     assert "1 unreadable line(s) of its log left out" in text
 
 
