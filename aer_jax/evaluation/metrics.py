@@ -125,9 +125,7 @@ def reliability(references_nk: np.ndarray, probs_nk: np.ndarray) -> Reliability:
     return Reliability(n_b, mean_b(confidence_n), mean_b(right_n), mean_b(references_nk[row_n, predicted_n]))
 
 
-def pointwise(
-    references_nk: np.ndarray, probs_nk: np.ndarray, top_label: bool = True
-) -> dict[str, np.ndarray]:
+def pointwise(references_nk: np.ndarray, probs_nk: np.ndarray, top_label: bool = True) -> dict[str, np.ndarray]:
     """The metrics that are means over utterances, before the mean: js, js_distance, bc, accuracy, each [N].
 
     Args:

@@ -52,13 +52,9 @@ def checked(predictions: Sequence[Prediction], dataset: Dataset, split: str) -> 
             )
         probs = np.asarray(prediction.probs, np.float64)
         if probs.shape != (len(dataset.classes),):
-            raise UserError(
-                f"{what} has {probs.size} numbers; {dataset.path} has {len(dataset.classes)} classes."
-            )
+            raise UserError(f"{what} has {probs.size} numbers; {dataset.path} has {len(dataset.classes)} classes.")
         if not np.isfinite(probs).all() or (probs < 0).any() or abs(probs.sum() - 1) > 1e-3:
-            raise UserError(
-                f"{what} is not a distribution: {probs.tolist()}; its numbers must be >= 0 and sum to 1."
-            )
+            raise UserError(f"{what} is not a distribution: {probs.tolist()}; its numbers must be >= 0 and sum to 1.")
     if missing := sorted(wanted - seen):
         raise UserError(
             f"{len(missing)} of the {len(wanted)} utterances of the {split} split of {dataset.path} have no "

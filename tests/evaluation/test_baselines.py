@@ -1,3 +1,6 @@
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +10,10 @@ from scipy.optimize import brute
 from aer_jax.evaluation.ambiguity import ambiguity, ambiguity_bins
 from aer_jax.evaluation.baselines import best_constant, oracle_majority, split_half
 from aer_jax.evaluation.bootstrap import speaker_intervals
-from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.labels.votes import Vote
+from aer_jax.evaluation.metrics import bhattacharyya, js_divergence
+from aer_jax.labels.votes import Vote, count_votes, normalise
+
+VOTES = Path(__file__).parents[3] / "shared/data/crema-d/processedResults/tabulatedVotes.csv"
 
 
 def votes_of(table):
@@ -98,9 +103,7 @@ def test_interval_covers_speakers_not_utterances():
     by_speaker = values_n[::50]
     error = by_speaker.std(ddof=1) / np.sqrt(10)
     assert low < values_n.mean() < high
-    assert (
-        2.5 * error < high - low < 4.2 * error
-    )  # the t-interval is 4.5 errors wide, one over utterances 0.6
+    assert 2.5 * error < high - low < 4.2 * error  # the t-interval is 4.5 errors wide, one over utterances 0.6
 
 
 def test_one_speaker_has_no_interval_but_a_reason():
@@ -112,8 +115,32 @@ def test_bootstrap_agrees_with_scipy_for_one_utterance_a_speaker():
     from scipy.stats import bootstrap
 
     values_n = np.random.default_rng(1).gamma(2, size=25)
-    expected = bootstrap(
-        (values_n,), np.mean, n_resamples=5000, method="percentile", rng=0
-    ).confidence_interval
+    expected = bootstrap((values_n,), np.mean, n_resamples=5000, method="percentile", rng=0).confidence_interval
     found = speaker_intervals({"js": values_n}, [str(i) for i in range(25)])["js"]
     np.testing.assert_allclose(found, expected, rtol=0.03)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not VOTES.exists(), reason="the CREMA-D vote table is not beside the checkout")
+@pytest.mark.parametrize(
+    ("classes", "uniform", "constant", "majority", "halves"),
+    [
+        ("ADFHNS", (0.378, 0.657), (0.282, 0.750), (0.223, 0.789), 0.232),
+        ("AHNS", (0.369, 0.664), (0.247, 0.782), (0.135, 0.871), 0.184),
+    ],
+)
+def test_known_figures_of_crema_d(classes, uniform, constant, majority, halves):
+    with VOTES.open() as file:
+        table = [row for row in csv.DictReader(file) if int(row[""]) // 100_000 == 1]  # voice only
+    votes = [Vote(row["fileName"], c) for row in table for c in classes for _ in range(int(row[c]))]
+    ids = list(dict.fromkeys(vote.utterance for vote in votes))
+    references_nk = normalise(count_votes(votes, ids, classes))
+    k = len(classes)
+    for expected, predicted in (
+        (uniform, np.full(k, 1 / k)),
+        (constant, best_constant(references_nk)),
+        (majority, oracle_majority(references_nk)),
+    ):
+        found = js_divergence(references_nk, predicted).mean(), bhattacharyya(references_nk, predicted).mean()
+        np.testing.assert_allclose(found, expected, atol=6e-4)
+    assert split_half(votes, ids, classes)[1]["js"].mean() == pytest.approx(halves, abs=2e-3)

@@ -39,10 +39,7 @@ def dataset(speakers=6, clips=8, seed=0):
 
 def predictions(data, seed=1):
     rng = np.random.default_rng(seed)
-    return [
-        Prediction(id, data.utterances[id].speaker, tuple(rng.dirichlet(np.ones(3))))
-        for id in data.splits["test"]
-    ]
+    return [Prediction(id, data.utterances[id].speaker, tuple(rng.dirichlet(np.ones(3)))) for id in data.splits["test"]]
 
 
 def test_the_numbers_and_what_they_are_about():
@@ -141,8 +138,7 @@ def test_files_hold_what_was_scored(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == sorted(data.splits["test"])
     js_n = [
-        js_divergence(*(np.array([line[key][c] for c in CLASSES]) for key in ("probs", "reference")))
-        for line in lines
+        js_divergence(*(np.array([line[key][c] for c in CLASSES]) for key in ("probs", "reference"))) for line in lines
     ]
     assert np.mean(js_n) == pytest.approx(metrics["js"])
     assert all(0 <= line["ambiguity"] <= 1 for line in lines)

@@ -58,9 +58,7 @@ def test_r2_is_sklearns_macro_average_where_references_vary():
     assert metrics.pooled(references_nk, probs_nk)["r2"] == pytest.approx(
         sk.r2_score(references_nk, probs_nk, multioutput="uniform_average")
     )
-    constant_nk = np.column_stack(
-        [references_nk[:, :2] / references_nk[:, :2].sum(1, keepdims=True), np.zeros(40)]
-    )
+    constant_nk = np.column_stack([references_nk[:, :2] / references_nk[:, :2].sum(1, keepdims=True), np.zeros(40)])
     r2_k = metrics.r2_by_class(constant_nk, dirichlet(40, 3, 4))
     assert np.isnan(r2_k).tolist() == [False, False, True]
     same_nk = np.tile([0.5, 0.5], (3, 1))
