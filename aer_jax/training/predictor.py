@@ -1,15 +1,23 @@
-"""A model that predicts: batches in, distributions out, one step behind the device."""
+"""The best model of a run, predicting: distributions for a dataset's utterances or for loose clips."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from tqdm import tqdm
 
+from aer_jax.data.batches import evaluation_batches
+from aer_jax.data.collate import Batch, collate
+from aer_jax.data.dataset import Dataset
+from aer_jax.data.prompt import PromptEncoder
+from aer_jax.data.windows import choose_windows, window_for
 from aer_jax.errors import UserError
+from aer_jax.lengths import MAX_SAMPLES
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, load_model
 from aer_jax.models.sharding import make_mesh
@@ -17,13 +25,112 @@ from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.run import Run
 from aer_jax.training.step import make_predict_step, take_apart, to_device
 
-Predict = Callable[[dict[str, jax.Array]], jax.Array]
+
+class Predictor:
+    """The best checkpoint of a run, loaded.
+
+    Args:
+        run: a run whose first epoch is over.
+
+    Raises:
+        UserError: no best checkpoint has been kept yet, or it does not fit.
+    """
+
+    def __init__(self, run: Run):
+        config = run.config
+        best = Checkpoints(run.path / "best", keep=1)
+        step = best.latest
+        if step is None:
+            raise UserError(f"{run.path} has no best checkpoint yet; let `aer-jax train` finish its first epoch.")
+        self.run, self.classes = run, run.classes
+        self.batch = config.train.microbatch
+        self.mesh = make_mesh(config.mesh)
+        jax.set_mesh(self.mesh)
+        model = load_model(config.model, len(self.classes), self.mesh, config.seed)
+        learned = nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))
+        nnx.update(model, best.load(step, {"learned": learned})["learned"])
+        best.close()
+        self._parts = take_apart(model)
+        self._step = make_predict_step(self._parts.graphdef)
+        self.prompt = PromptEncoder(
+            config.model.checkpoint, self.classes, transcript=config.data.transcript, speaker=config.data.speaker
+        )
+
+    def utterances(self, dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
+        """Predicted distributions of a dataset's utterances, float32 [len(ids), classes].
+
+        Raises:
+            UserError: the dataset has other classes than the run.
+        """
+        if dataset.classes != self.classes:
+            raise UserError(
+                f"{self.run.path} predicts {', '.join(self.classes)} and {dataset.path} has {', '.join(dataset.classes)}; "
+                "prepare the dataset with the run's classes, in its order."
+            )
+        data = self.run.config.data
+        batches = evaluation_batches(
+            ids,
+            dataset,
+            self.prompt,
+            np.full((len(ids), len(self.classes)), 1 / len(self.classes)),
+            windows=data.windows,
+            batch=self.batch,
+            max_seconds=data.max_seconds,
+        )
+        return self._predict(tqdm(batches, desc="predict", unit="batch"), len(ids))
+
+    def waveforms(self, audio: Sequence[np.ndarray], transcripts: Sequence[str]) -> np.ndarray:
+        """Predicted distributions of loose clips.
+
+        Args:
+            audio: float32 [samples] at 16 kHz, at most 30 s each.
+            transcripts: their words, "" where unknown.
+
+        Returns:
+            float32 [len(audio), classes].
+        """
+        return self._predict(self._loose(audio, transcripts), len(audio))
+
+    def _loose(self, audio: Sequence[np.ndarray], transcripts: Sequence[str]) -> Iterator[Batch]:
+        for clip in audio:
+            if not 0 < len(clip) <= MAX_SAMPLES:
+                raise UserError(f"a clip of {len(clip) / 16000:.1f} s cannot be heard; give 0.1 to 30 s at a time.")
+        samples_n = np.array([len(clip) for clip in audio])
+        windows_w = np.array(choose_windows(samples_n, self.run.config.data.windows, self.batch))
+        bucket_n = np.searchsorted(windows_w, window_for(samples_n))
+        tokens = [self.prompt.encode(words, "", len(clip)) for clip, words in zip(audio, transcripts, strict=True)]
+        for bucket, window in enumerate(windows_w):
+            rows = np.flatnonzero(bucket_n == bucket)
+            length = math.ceil(max((len(tokens[i]) for i in rows), default=0) / 8) * 8
+            for i in range(0, len(rows), self.batch):
+                some = rows[i : i + self.batch]
+                yield collate(
+                    [audio[i] for i in some],
+                    [tokens[i] for i in some],
+                    np.zeros((len(some), len(self.classes))),
+                    some,
+                    batch=self.batch,
+                    window=int(window),
+                    text_length=length,
+                    pad_id=self.prompt.pad_id,
+                )
+
+    def _predict(self, batches: Iterable[Batch], rows: int) -> np.ndarray:
+        def predict(batch: dict[str, jax.Array]) -> jax.Array:
+            return self._step(self._parts.trainable, self._parts.frozen, batch)
+
+        logits_nk = predict_rows(batches, rows, len(self.classes), predict, self.mesh)
+        return np.asarray(jax.nn.softmax(logits_nk))
 
 
 def predict_rows(
-    batches: Iterable[Mapping[str, np.ndarray]], rows: int, classes: int, predict: Predict, mesh: Mesh
+    batches: Iterable[Mapping[str, np.ndarray]],
+    rows: int,
+    classes: int,
+    predict: Callable[[dict[str, jax.Array]], jax.Array],
+    mesh: Mesh,
 ) -> np.ndarray:
-    """Logits of every row of an evaluation stream.
+    """Logits of every row of an evaluation stream, fetched one batch behind the device.
 
     Args:
         batches: with `row` counting in 0..rows-1, -1 for filler.
@@ -47,29 +154,3 @@ def predict_rows(
     if waiting is not None:
         collect(*waiting)
     return logits_nk
-
-
-def restore(run: Run) -> tuple[Predict, Mesh]:
-    """The best model of a run.
-
-    Raises:
-        UserError: no checkpoint has been kept yet, or it does not fit.
-    """
-    mesh = make_mesh(run.config.mesh)
-    best = Checkpoints(run.path / "best", keep=1)
-    step = best.latest
-    if step is None:
-        raise UserError(f"{run.path} has no best checkpoint yet; let `aer-jax train` reach the end of its first epoch.")
-    with jax.set_mesh(mesh):
-        model = load_model(run.config.model, len(run.classes), mesh, run.config.seed)
-    learned = best.load(step, {"learned": learned_state(model)})["learned"]
-    nnx.update(model, learned)
-    best.close()
-    parts = take_apart(model)
-    predict = make_predict_step(parts.graphdef)
-    return (lambda batch: predict(parts.trainable, parts.frozen, batch)), mesh
-
-
-def learned_state(model: nnx.Module) -> nnx.State:
-    """What a run adds to its base: trainables and the head's statistics."""
-    return nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))

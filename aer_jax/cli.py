@@ -1,0 +1,205 @@
+"""The commands: parse, call, print. What they do lies in the packages that they call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from aer_jax.errors import UserError
+
+# Heavy packages are imported by the command that needs them, so that --help answers at once.
+
+
+def prepare(args: argparse.Namespace) -> None:
+    from aer_jax.corpora import read_corpus
+    from aer_jax.data.prepare import prepare
+
+    classes = args.classes.split(",") if args.classes else None
+    dataset = prepare(read_corpus(args.corpus, args.root, classes), args.out, classes, args.seed)
+    counts = {part: len(ids) for part, ids in dataset.splits.items()}
+    show(
+        args,
+        {"dataset": str(dataset.path), "classes": list(dataset.classes), **counts},
+        f"{dataset.path}: {', '.join(f'{n} {part}' for part, n in counts.items())}; see {dataset.path / 'report.md'}",
+    )
+
+
+def annotate(args: argparse.Namespace) -> None:
+    from aer_jax.data.dataset import open_dataset
+    from aer_jax.proxies.annotate import annotate
+
+    result = annotate(open_dataset(args.data), args.model, args.out, args.listeners, args.limit, args.batch)
+    asked = result["labelled"] + result["unparsed"] + result["failed"]
+    show(
+        args,
+        result,
+        f"{args.out}: {result['labelled']} votes of {asked} answers, {result['unparsed']} unparsed, "
+        f"{result['failed']} failed",
+    )
+
+
+def proxies(args: argparse.Namespace) -> None:
+    from aer_jax.data.dataset import open_dataset
+    from aer_jax.proxies.alignment import alignment
+
+    result = alignment(open_dataset(args.data), args.journal)
+    show(
+        args,
+        result,
+        f"synthetic votes against human ones, {result['utterances']} utterances (JS base 2): {result['js']:.3f}; "
+        f"shuffled over utterances {result['js_shuffled']:.3f}, p = {result['p_shuffled']:.3f}",
+    )
+
+
+def train(args: argparse.Namespace) -> None:
+    from aer_jax.config import load_config
+
+    config = load_config(args.config, args.settings)
+    start_jax()
+    from aer_jax.training.loop import train
+
+    run = train(config, resume=args.resume)
+    show(args, {"run": str(run.path)}, f"{run.path}: done; next, `aer-jax evaluate --run {run.path}`")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    start_jax()
+    from aer_jax.evaluation.run import evaluate_run
+    from aer_jax.reports.table import summary_table
+
+    metrics = evaluate_run(args.run, args.split)
+    show(args, metrics, summary_table([args.run], args.split))
+
+
+def predict(args: argparse.Namespace) -> None:
+    start_jax()
+    from aer_jax.data.audio import read_audio, to_16k
+    from aer_jax.training.predictor import Predictor
+    from aer_jax.training.run import open_run
+
+    audio = [to_16k(read_audio(file)) for file in args.files]
+    predictor = Predictor(open_run(args.run))
+    for file, probs in zip(args.files, predictor.waveforms(audio, [args.transcript] * len(audio)), strict=True):
+        named = {label: round(float(p), 6) for label, p in zip(predictor.classes, probs, strict=True)}
+        shares = "  ".join(f"{label} {p:.3f}" for label, p in named.items())
+        show(args, {"file": str(file), "probs": named}, f"{file}  {shares}")
+
+
+def report(args: argparse.Namespace) -> None:
+    from aer_jax.reports.html import write_report
+    from aer_jax.reports.table import summary_table
+
+    write_report(args.run, args.out, args.split)
+    show(args, {"report": str(args.out)}, f"{summary_table(args.run, args.split)}\n\n{args.out}")
+
+
+def demo(args: argparse.Namespace) -> None:
+    start_jax()
+    from aer_jax.demo.demo import demo
+
+    page = demo(args.out)
+    show(args, {"report": str(page)}, f"the page: {page}")
+
+
+def start_jax() -> None:
+    """Compiled steps are kept between processes; a directory of the user's own choosing is respected."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+
+
+def show(args: argparse.Namespace, result: Any, text: str) -> None:
+    """One JSON object a line for programs, or the text for people."""
+    print(json.dumps(result) if args.json else text, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    top = argparse.ArgumentParser(
+        prog="aer-jax",
+        description="Votes about speech go in; a Qwen2-Audio that predicts emotion distributions, and an honest "
+        "report, come out.",
+    )
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], None], about: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(run.__name__, help=about, description=about, epilog=f"example: aer-jax {example}")
+        sub.set_defaults(run_command=run)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    sub = command(demo, "the whole way on the embedded toy corpus", "demo --out runs/demo")
+    sub.add_argument("--out", type=Path, default=Path("runs/demo"))
+
+    sub = command(
+        prepare,
+        "a corpus on disk -> a dataset directory",
+        "prepare --corpus crema-d --root CREMA-D --out data/crema_d --classes angry,happy,neutral,sad",
+    )
+    sub.add_argument("--corpus", required=True, help="crema-d, manifest or toy")
+    sub.add_argument("--root", type=Path, help="where the corpus lies; the file, for a manifest")
+    sub.add_argument("--out", type=Path, required=True, help="dataset directory, must not exist")
+    sub.add_argument("--classes", help="comma-separated; all of the corpus' own without it")
+    sub.add_argument("--seed", type=int, default=0, help="of the split by speakers")
+
+    sub = command(
+        annotate,
+        "synthetic votes by an audio-language model in a PyTorch process of its own",
+        "annotate --data data/crema_d --model Qwen2-Audio-7B-Instruct --out data/crema_d.jsonl",
+    )
+    sub.add_argument("--data", type=Path, required=True)
+    sub.add_argument("--model", required=True, help="checkpoint directory, or the id of a cached one")
+    sub.add_argument("--out", type=Path, required=True, help="the journal; one that exists is continued")
+    sub.add_argument("--listeners", type=int, default=8, help="synthetic listeners an utterance (8)")
+    sub.add_argument("--limit", type=int, help="only the first so many utterances")
+    sub.add_argument("--batch", type=int, default=16, help="questions asked at a time (16)")
+
+    sub = command(
+        proxies,
+        "how good are synthetic votes",
+        "proxies --data data/crema_d --journal data/crema_d.jsonl",
+    )
+    sub.add_argument("--data", type=Path, required=True)
+    sub.add_argument("--journal", type=Path, required=True)
+
+    sub = command(train, "fine-tune; writes a run directory", "train --config configs/crema_d_mini.yaml train.epochs=2")
+    sub.add_argument("--config", type=Path, help="YAML file; see aer_jax/config.py for every key")
+    sub.add_argument("settings", nargs="*", metavar="key=value", help="on top of the file, for instance seed=1")
+    sub.add_argument("--resume", action="store_true", help="continue the run in out= from its latest checkpoint")
+
+    sub = command(evaluate, "predictions and metrics of a run", "evaluate --run runs/crema_d_mini")
+    sub.add_argument("--run", type=Path, required=True)
+    sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
+
+    sub = command(predict, "distributions for audio files", "predict --run runs/crema_d_mini a.wav b.flac --json")
+    sub.add_argument("--run", type=Path, required=True)
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    sub.add_argument("--transcript", default="", help="the words, where known; the same for all files")
+
+    sub = command(report, "one HTML page about evaluated runs", "report --run runs/a runs/b --out report.html")
+    sub.add_argument("--run", type=Path, required=True, nargs="+")
+    sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    sub.add_argument("--out", type=Path, required=True)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: 0 for success, 2 and one sentence for wrong use or bad input."""
+    args = parser().parse_args(argv)
+    try:
+        args.run_command(args)
+    except UserError as error:
+        print(f"aer-jax: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("aer-jax: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
