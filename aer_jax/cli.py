@@ -69,7 +69,7 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     start_jax()
-    from aer_jax.evaluation.run import evaluate_run
+    from aer_jax.pipeline import evaluate_run
     from aer_jax.reports.table import summary_table
 
     metrics = evaluate_run(args.run, args.split)
