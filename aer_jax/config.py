@@ -188,9 +188,7 @@ def load_config(path: str | Path | None, overrides: typing.Sequence[str] = ()) -
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise UserError(
-                f'"{override}" is not an override; write section.key=value, for instance train.epochs=3.'
-            )
+            raise UserError(f'"{override}" is not an override; write section.key=value, for instance train.epochs=3.')
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -233,9 +231,7 @@ def _build(cls: type, settings: dict[str, Any], where: str, prefix: str) -> Any:
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if key not in hints:
-            raise UserError(
-                f'{where}: unknown key "{name}".{nearest(str(key), hints)} Known here: {", ".join(hints)}.'
-            )
+            raise UserError(f'{where}: unknown key "{name}".{nearest(str(key), hints)} Known here: {", ".join(hints)}.')
         values[key] = _convert(hints[key], value, where, name)
     return cls(**values)
 

@@ -2,8 +2,8 @@
 
     python -m aer_jax.demo.toy_checkpoint OUT_DIR
 
-writes a checkpoint in Hugging Face layout, about 2 MB, in some ten minutes on two cores. Its voices, sentences and votes
-come from other seeds of the toy corpus than the demo's, so the demo's speakers are new to it. It stands in for the
+writes a checkpoint in Hugging Face layout, about 2 MB, in some ten minutes on two cores. Its voices and votes come
+from other seeds of the toy corpus than the demo's, so the demo's speakers are new to it. It stands in for the
 7B model where nothing can be downloaded; no figure taken on it says anything about real speech.
 """
 

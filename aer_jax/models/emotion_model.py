@@ -85,9 +85,7 @@ def read_config(checkpoint: str | Path):
 
     file = Path(checkpoint) / "config.json"
     if not file.is_file():
-        raise UserError(
-            f"{checkpoint} is not a checkpoint directory: it has no config.json; check model.checkpoint."
-        )
+        raise UserError(f"{checkpoint} is not a checkpoint directory: it has no config.json; check model.checkpoint.")
     try:
         kind = json.loads(file.read_text()).get("model_type")
     except (ValueError, AttributeError, UnicodeDecodeError):
@@ -116,9 +114,7 @@ def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed:
         lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), jax.eval_shape(fresh)
     )
     nnx.update(model, jax.jit(fresh, out_shardings=where)())
-    load_base(
-        model.base, checkpoint, lambda path, shape: sharding(mesh, path, shape), jnp.dtype(config.dtype)
-    )
+    load_base(model.base, checkpoint, lambda path, shape: sharding(mesh, path, shape), jnp.dtype(config.dtype))
     return model
 
 

@@ -20,9 +20,7 @@ def rotary(positions_bt: jax.Array, head_dim: int, theta: float) -> tuple[jax.Ar
 def rotate(x_bthk: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """Turn the pairs (k, k + head_dim / 2) of queries or keys, in float32."""
     first, second = jnp.split(x_bthk.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(
-        x_bthk.dtype
-    )
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_bthk.dtype)
 
 
 class Attention(nnx.Module):
@@ -60,9 +58,7 @@ class MLP(nnx.Module):
 
     def __call__(self, x_btd: jax.Array, key: jax.Array | None) -> jax.Array:
         gate_key, up_key, down_key = split_key(key, 3)
-        return self.down_proj(
-            jax.nn.silu(self.gate_proj(x_btd, gate_key)) * self.up_proj(x_btd, up_key), down_key
-        )
+        return self.down_proj(jax.nn.silu(self.gate_proj(x_btd, gate_key)) * self.up_proj(x_btd, up_key), down_key)
 
 
 class DecoderLayer(nnx.Module):
@@ -95,9 +91,7 @@ class LanguageModel(nnx.Module):
         self.layers = stack(config.num_hidden_layers, lambda rngs: DecoderLayer(config, rngs=rngs), rngs)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(
-        self, embeddings_btd: jax.Array, mask_bt: jax.Array, key: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, embeddings_btd: jax.Array, mask_bt: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Run the decoder.
 
         Args:

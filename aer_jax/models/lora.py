@@ -64,9 +64,7 @@ def attach(
         try:
             hits = {name: module for name, module in linears.items() if re.fullmatch(pattern, name)}
         except re.error as error:
-            raise UserError(
-                f'model.lora.targets: "{pattern}" is not a regular expression: {error}.'
-            ) from None
+            raise UserError(f'model.lora.targets: "{pattern}" is not a regular expression: {error}.') from None
         if not hits:
             raise UserError(
                 f'model.lora.targets: "{pattern}" matches no linear layer; the layers are {", ".join(sorted(linears))}.'

@@ -34,9 +34,7 @@ class Projector(nnx.Module):
     """Audio states to token embeddings."""
 
     def __init__(self, config, *, rngs: nnx.Rngs):
-        self.linear = Linear(
-            config.audio_config.d_model, config.text_config.hidden_size, bias=True, rngs=rngs
-        )
+        self.linear = Linear(config.audio_config.d_model, config.text_config.hidden_size, bias=True, rngs=rngs)
 
     def __call__(self, x_btd: jax.Array, key: jax.Array | None = None) -> jax.Array:
         return self.linear(x_btd, key)
@@ -59,9 +57,7 @@ class Qwen2Audio(nnx.Module):
         self.multi_modal_projector = Projector(config, rngs=rngs)
         self.language_model = LanguageModel(text, remat=remat, rngs=rngs)
         self.lm_head = (
-            Linear(text.hidden_size, text.vocab_size, bias=False, rngs=rngs)
-            if output_layer
-            else nnx.data(None)
+            Linear(text.hidden_size, text.vocab_size, bias=False, rngs=rngs) if output_layer else nnx.data(None)
         )
 
     def __call__(
@@ -81,9 +77,7 @@ class Qwen2Audio(nnx.Module):
             mask_bt: True at the prompt's tokens, padding on either side.
             key: for dropout; None in evaluation.
         """
-        return self.from_mel(
-            log_mel(audio_bs, self.mel_bins), frame_count(samples_b), tokens_bt, mask_bt, key
-        )
+        return self.from_mel(log_mel(audio_bs, self.mel_bins), frame_count(samples_b), tokens_bt, mask_bt, key)
 
     def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, key=None) -> Features:
         """As `__call__`, from log-mel features [batch, frames, bins] and the count of valid frames."""

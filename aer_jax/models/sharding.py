@@ -3,8 +3,8 @@
 The mesh has three axes. `data` divides the batch alone. `fsdp` divides the batch and, so that a frozen 7B need not fit
 on one chip, one axis of every large matrix; XLA gathers a layer's slice when it is due. `tensor` divides the heads and
 the feed-forward width inside a layer (Shoeybi et al., 2019): matrices that open a block split their output, those that
-close it split their input, so a block needs one reduction. The published audio tower has 20 heads, so a `tensor` axis of
-1, 2, 4, 5, 10 or 20 keeps heads whole.
+close it split their input, so a block needs one reduction. The published audio tower has 20 heads, so a `tensor` axis
+of 1, 2, 4, 5, 10 or 20 keeps heads whole.
 """
 
 from __future__ import annotations
@@ -64,10 +64,7 @@ def sharding(mesh: Mesh, path: Sequence[str | int], shape: Sequence[int]) -> Nam
     name = ".".join(map(str, path))
     spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
     spec = (None,) * (len(shape) - len(spec)) + spec
-    fits = [
-        axis if axis and size % mesh.shape[axis] == 0 else None
-        for axis, size in zip(spec, shape, strict=True)
-    ]
+    fits = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=True)]
     return NamedSharding(mesh, P(*fits))
 
 

@@ -18,45 +18,75 @@ from aer_jax.errors import UserError
 # safetensors' names of the floating-point types that a checkpoint may hold
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
 
-
-@dataclass(frozen=True)
-class Rule:
-    """How one kind of our parameters stands in a torch file: its name there and the order of its axes."""
-
-    ours: str
-    torch: str
-    axes: tuple[int, ...] | None = None  # transpose that turns torch's array into ours
-
-
-# Matched in this order against the parameter's path below its layer.
+# Name and axes of each kind of parameter: ours, torch's, and the transpose that turns torch's array into ours.
 RULES = (
-    Rule("conv1.kernel", "conv1.weight", (2, 1, 0)),  # torch [out, in, width] -> [width, in, out]
-    Rule("conv2.kernel", "conv2.weight", (2, 1, 0)),
-    Rule("kernel", "weight", (1, 0)),  # torch [out, in] -> [in, out]
-    Rule("embedding", "weight"),
-    Rule("scale", "weight"),
-    Rule("bias", "bias"),
+    ("conv1.kernel", "conv1.weight", (2, 1, 0)),  # torch [out, in, width] -> [width, in, out]
+    ("conv2.kernel", "conv2.weight", (2, 1, 0)),
+    ("kernel", "weight", (1, 0)),  # torch [out, in] -> [in, out]
+    ("embedding", "weight", (0, 1)),
+    ("scale", "weight", (0,)),
+    ("bias", "bias", (0,)),
 )
 
 # Names in files carry a `language_model.` that the attributes do not.
 FILE_NAMES = ((r"^language_model\.", "language_model.model."), (r"^lm_head\.", "language_model.lm_head."))
+OUTPUT_LAYER = "language_model.lm_head.weight"
 
 
-def file_name(path: tuple[str | int, ...]) -> tuple[str, Rule]:
-    """A parameter's tensor name in a checkpoint file, the layer's number as `{}`, and its rule."""
-    name = ".".join(map(str, path)).replace(".layers.", ".layers.{}.")
-    rule = next(rule for rule in RULES if name.endswith(f".{rule.ours}"))
-    name = name.removesuffix(rule.ours) + rule.torch
-    for pattern, replacement in FILE_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name, rule
+@dataclass(frozen=True)
+class Parameter:
+    """One of our base parameters and where it stands in a checkpoint file.
+
+    Attributes:
+        path: in the model.
+        variable: the parameter itself.
+        names: the tensor's name, or those of all layers for a parameter that stacks them.
+        stacked: whether its first axis counts layers.
+        axes: transpose that turns one torch tensor into ours.
+    """
+
+    path: tuple[str | int, ...]
+    variable: nnx.Variable
+    names: tuple[str, ...]
+    stacked: bool
+    axes: tuple[int, ...]
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        """Of each tensor."""
+        shape = self.variable.shape[1:] if self.stacked else self.variable.shape
+        return tuple(shape[axis] for axis in np.argsort(self.axes))
+
+    def read(self, checkpoint: Checkpoint, index: tuple[slice, ...], dtype) -> np.ndarray:
+        """The part `index` of the parameter from a checkpoint."""
+        layers, within = (self.names[index[0]], index[1:]) if self.stacked else (self.names, index)
+        parts = [checkpoint.tensors[name].transpose(self.axes)[within].astype(dtype) for name in layers]
+        return np.stack(parts) if self.stacked else parts[0]
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Its value as float32 tensors in torch's layout."""
+        array = np.asarray(self.variable[...], np.float32)
+        layers = array if self.stacked else [array]
+        back = np.argsort(self.axes)
+        return {
+            name: np.ascontiguousarray(layer.transpose(back)) for name, layer in zip(self.names, layers, strict=True)
+        }
 
 
-def frozen_parameters(model: nnx.Module) -> Iterator[tuple[tuple[str | int, ...], nnx.Variable]]:
-    """Every parameter of the base model: all that is not an adapter."""
+def base_parameters(model: nnx.Module) -> Iterator[Parameter]:
+    """Every parameter of the base model, adapters left out."""
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        if not isinstance(variable, nnx.LoRAParam):
-            yield path, variable
+        if isinstance(variable, nnx.LoRAParam):
+            continue
+        name = ".".join(map(str, path))
+        ours, torch, axes = next(rule for rule in RULES if name.endswith(f".{rule[0]}"))
+        name = name.removesuffix(ours) + torch
+        for pattern, replacement in FILE_NAMES:
+            name = re.sub(pattern, replacement, name)
+        stacked = ".layers." in name
+        layers = range(variable.shape[0]) if stacked else [0]
+        names = tuple(name.replace(".layers.", f".layers.{layer}.") for layer in layers)
+        yield Parameter(path, variable, names, stacked, axes)
 
 
 class Checkpoint:
@@ -66,72 +96,63 @@ class Checkpoint:
         path: directory with config.json and model.safetensors, or several shards and their index.
 
     Raises:
-        UserError: no such directory, no safetensors in it, or a file that is cut short or not safetensors.
+        UserError: no such directory, no safetensors in it, or a file that is missing, cut short or not safetensors.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_dir():
-            raise UserError(
-                f"no checkpoint directory at {self.path}; give the path of a Qwen2-Audio checkpoint."
-            )
-        files = sorted(self.path.glob("*.safetensors"))
+            raise UserError(f"no checkpoint directory at {self.path}; give the path of a Qwen2-Audio checkpoint.")
+        files = sorted(self.path.glob("model*.safetensors"))
         index = self.path / "model.safetensors.index.json"
         if index.exists():
-            files = sorted(
-                {self.path / name for name in json.loads(index.read_text())["weight_map"].values()}
-            )
+            files = [self.path / name for name in _files_of(index)]
         if not files:
             pickled = [*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")]
             hint = "; its pickled weights are not read, convert them to safetensors" if pickled else ""
-            raise UserError(f"{self.path} holds no *.safetensors weights{hint}.")
+            raise UserError(f"{self.path} holds no model*.safetensors weights{hint}.")
         self.tensors: dict[str, np.ndarray] = {}
         for file in files:
-            self.tensors |= dict(_map_file(file))
-
-    def read(self, name: str, index: tuple[slice, ...], axes: tuple[int, ...] | None) -> np.ndarray:
-        """The part `index` of tensor `name` after its axes are put in our order."""
-        tensor = self.tensors[name]
-        return (tensor if axes is None else tensor.transpose(axes))[index]
+            self.tensors |= _map_file(file)
 
 
-def _map_file(file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and memory-mapped array of every floating-point tensor in a safetensors file."""
-    broken = f"{file} is not a whole safetensors file; download or copy it again"
+def _files_of(index: Path) -> list[str]:
+    """The shards that an index names."""
     try:
-        with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            if size > file.stat().st_size:
-                raise UserError(f"{broken} (its header is cut short).")
-            header = json.loads(stream.read(size))
-    except FileNotFoundError:
-        raise UserError(
-            f"{file} is named in the checkpoint's index and missing; download it again."
-        ) from None
-    except (ValueError, UnicodeDecodeError):
-        raise UserError(f"{broken} (its header cannot be read).") from None
-    end = (
-        8
-        + size
-        + max(
-            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0
-        )
-    )
-    if file.stat().st_size < end:
-        raise UserError(f"{broken} ({file.stat().st_size} bytes of {end}).")
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in DTYPES:
-            raise UserError(f"{file}: {name} is {entry['dtype']}; only {', '.join(DTYPES)} weights are read.")
-        dtype = np.dtype(DTYPES[entry["dtype"]])
-        offset = 8 + size + entry["data_offsets"][0]
-        yield (
-            name,
-            np.memmap(file, dtype, "r", offset, tuple(entry["shape"]))
-            if entry["shape"]
-            else np.zeros(0, dtype),
-        )
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index} is not an index of safetensors files; copy the checkpoint again.") from None
+
+
+def _map_file(file: Path) -> dict[str, np.ndarray]:
+    """Name and memory-mapped array of every tensor in a safetensors file."""
+
+    def broken(why: str) -> UserError:
+        return UserError(f"{file} is not a whole safetensors file ({why}); download or copy it again.")
+
+    try:
+        bytes_n = np.memmap(file, np.uint8, "r")
+    except OSError as error:
+        raise UserError(f"cannot read the weights {file}: {error.strerror}; download or copy them again.") from None
+    except ValueError:
+        raise broken("it is empty") from None
+    start = 8 + int.from_bytes(bytes_n[:8].tobytes(), "little")
+    if start > len(bytes_n):
+        raise broken("its header is cut short")
+    try:
+        header = json.loads(bytes_n[8:start].tobytes())
+        header.pop("__metadata__", None)
+        entries = [(name, entry["dtype"], entry["shape"], entry["data_offsets"]) for name, entry in header.items()]
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise broken("its header cannot be read") from None
+    tensors = {}
+    for name, dtype, shape, (begin, end) in entries:
+        if dtype not in DTYPES:
+            raise UserError(f"{file}: {name} is {dtype}; only {', '.join(DTYPES)} weights are read.")
+        if start + end > len(bytes_n):
+            raise broken(f"{len(bytes_n)} bytes, and {name} reaches to {start + end}")
+        tensors[name] = bytes_n[start + begin : start + end].view(DTYPES[dtype]).reshape(shape)
+    return tensors
 
 
 def load_base(
@@ -151,58 +172,36 @@ def load_base(
         dtype: of the loaded parameters.
 
     Raises:
-        UserError: names every tensor that is missing or has another shape than the model's.
+        UserError: names every tensor that is missing, has another shape than the model's, or has no place in it.
     """
-    state = nnx.state(model, nnx.Param)
-    wrong, plan = [], []
-    for path, variable in frozen_parameters(model):
-        name, rule = file_name(path)
-        stacked = "{}" in name
-        shape = variable.shape[1:] if stacked else variable.shape
-        for layer in range(variable.shape[0]) if stacked else [0]:
-            tensor = checkpoint.tensors.get(name.format(layer))
-            if tensor is None:
-                wrong.append(f"{name.format(layer)} is missing")
-                continue
-            found = tensor.shape if rule.axes is None else tuple(tensor.shape[a] for a in rule.axes)
-            if found != shape:
-                wrong.append(
-                    f"{name.format(layer)} is {list(tensor.shape)}, transposed {list(found)}, not {list(shape)}"
-                )
-        plan.append((path, variable, name, rule, stacked))
+    parameters = list(base_parameters(model))
+    _check_fit(parameters, checkpoint)
+    for parameter in parameters:
+        shape = parameter.variable.shape
+        array = jax.make_array_from_callback(
+            shape,
+            sharding(parameter.path, shape),
+            lambda index, parameter=parameter: parameter.read(checkpoint, index, dtype),
+        )
+        parameter.variable.set_value(array)
+
+
+def _check_fit(parameters: list[Parameter], checkpoint: Checkpoint) -> None:
+    """The checkpoint holds what the parameters ask for and, the output layer aside, nothing else."""
+    asked = {name: parameter.torch_shape for parameter in parameters for name in parameter.names}
+    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    wrong = [f"{name} is missing" for name in asked if name not in found]
+    wrong += [
+        f"{name} is {list(found[name])}, not {list(shape)}"
+        for name, shape in asked.items()
+        if name in found and found[name] != shape
+    ]
+    wrong += [f"{name} has no place in the model" for name in found if name not in asked and name != OUTPUT_LAYER]
     if wrong:
         shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
         raise UserError(f"the weights in {checkpoint.path} do not fit its config.json: {shown}.")
-    del state
-    for path, variable, name, rule, stacked in plan:
-
-        def read(index, name=name, rule=rule, stacked=stacked, shape=variable.shape):
-            if not stacked:
-                return np.asarray(checkpoint.read(name, index, rule.axes)).astype(dtype)
-            layers = range(*index[0].indices(shape[0]))
-            parts = [checkpoint.read(name.format(i), index[1:], rule.axes) for i in layers]
-            return np.stack([np.asarray(part).astype(dtype) for part in parts])
-
-        where = sharding(path, variable.shape)
-        _set(model, path, jax.make_array_from_callback(variable.shape, where, read))
-
-
-def _set(model: nnx.Module, path: tuple[str | int, ...], array: jax.Array) -> None:
-    node = model
-    for part in path[:-1]:
-        node = getattr(node, str(part))
-    getattr(node, str(path[-1])).set_value(array)
 
 
 def base_tensors(model: nnx.Module) -> dict[str, np.ndarray]:
-    """The base parameters under their names in a checkpoint file, float32, torch's layout; to be saved as safetensors."""
-    tensors = {}
-    for path, variable in frozen_parameters(model):
-        name, rule = file_name(path)
-        array = np.asarray(variable[...], np.float32)
-        layers = list(enumerate(array)) if "{}" in name else [(0, array)]
-        for i, part in layers:
-            tensors[name.format(i)] = np.ascontiguousarray(
-                part if rule.axes is None else part.transpose(np.argsort(rule.axes))
-            )
-    return tensors
+    """The base parameters by their names in a checkpoint file, float32, in torch's layout; for safetensors."""
+    return {name: tensor for parameter in base_parameters(model) for name, tensor in parameter.tensors().items()}

@@ -57,14 +57,16 @@ class Checkpoints:
             self._checkpointer.save_checkpointables_async(step, items, force=True, overwrite=True)
 
     def load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
-        """The items of a step, laid out like the given arrays, or restored in place where they carry state.
+        """The items of a step.
+
+        Args:
+            like: what was saved: arrays come back laid out like these, a Grain iterator is restored in place.
 
         Raises:
             UserError: the checkpoint cannot be read or does not fit.
         """
-        abstract = {name: jax.tree.map(ocp_abstract, item) if is_arrays(item) else item for name, item in like.items()}
         try:
-            return self._checkpointer.load_checkpointables(step, abstract)
+            return self._checkpointer.load_checkpointables(step, jax.tree.map(_abstract, like))
         except (ValueError, KeyError, OSError, TypeError) as error:
             reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
             raise UserError(f"the checkpoint {self.directory}/{step} cannot be restored: {reason}") from None
@@ -75,12 +77,8 @@ class Checkpoints:
             self._checkpointer.close()
 
 
-def is_arrays(item: Any) -> bool:
-    """Whether every leaf of `item` is a jax array; a Grain iterator is not."""
-    leaves = jax.tree.leaves(item)
-    return bool(leaves) and all(isinstance(leaf, jax.Array) for leaf in leaves)
-
-
-def ocp_abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-    """Shape, type and place of an array."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+def _abstract(leaf: Any) -> Any:
+    """Shape, type and place of a device array; anything else as it is."""
+    if isinstance(leaf, jax.Array):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return leaf

@@ -141,9 +141,8 @@ def train(config: Config, *, resume: bool = False) -> Run:
             epoch_ends = done % stream.steps_per_epoch == 0
             if epoch_ends:
                 log.flush()
-                logits_nk = predict_rows(
-                    validation, *validation_nk.shape, lambda rows: predict(state.trainable, frozen, rows), mesh
-                )
+                model_now = functools.partial(predict, state.trainable, frozen)
+                logits_nk = predict_rows(validation, *validation_nk.shape, model_now, mesh)
                 losses = validation_losses(logits_nk, validation_nk, settings.entropy_weight)
                 log.write(done, **losses)
                 improved = losses["val_loss"] < early["best_loss"]
@@ -158,7 +157,8 @@ def train(config: Config, *, resume: bool = False) -> Run:
                     f"epoch {done // stream.steps_per_epoch}: validation JS {losses['val_js']:.4f} (base 2), {mark}"
                 )
             if epoch_ends or stop.is_set() or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes:
-                save()
+                learned = {"state": state, "statistics": statistics, "early": early}
+                checkpoints.save(done, {"learned": learned, "data": batches})
                 saved_at = time.monotonic()
                 log.restart_clock()
         log.flush()

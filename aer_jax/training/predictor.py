@@ -64,7 +64,7 @@ class Predictor:
         """
         if dataset.classes != self.classes:
             raise UserError(
-                f"{self.run.path} predicts {', '.join(self.classes)} and {dataset.path} has {', '.join(dataset.classes)}; "
+                f"{self.run.path} predicts {', '.join(self.classes)}, {dataset.path} has {', '.join(dataset.classes)}; "
                 "prepare the dataset with the run's classes, in its order."
             )
         data = self.run.config.data

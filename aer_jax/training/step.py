@@ -77,7 +77,8 @@ def make_train_step(
     """The compiled step: (state, frozen, batch [microbatches, rows, ...]) -> (state, metrics).
 
     Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
-    bias the step. `rate` is only reported. Dropout depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
+    bias the step. Dropout depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
+    `rate` is only reported.
     """
 
     def loss(trainable, frozen, batch, key):
