@@ -21,7 +21,6 @@ from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.examples import Example, real_examples
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
-from aer_jax.labels.sources import label_distributions
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel, load_model
 from aer_jax.models.sharding import make_mesh
@@ -40,6 +39,7 @@ from aer_jax.training.step import (
     take_apart,
     to_device,
 )
+from aer_jax.training.targets import label_distributions
 
 STATISTICS_CLIPS = 256  # enough to standardise the readout's inputs to a few per cent
 

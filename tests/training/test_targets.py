@@ -7,8 +7,8 @@ from aer_jax.config import LabelsConfig
 from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data.prepare import prepare
 from aer_jax.errors import UserError
-from aer_jax.labels.sources import label_distributions
 from aer_jax.labels.votes import Vote
+from aer_jax.training.targets import label_distributions
 
 CLASSES = ("angry", "sad")
 HUMAN = {"u0": ["angry"] * 3 + ["sad"], "u1": ["sad", "sad"], "u2": ["angry"]}

@@ -1,20 +1,18 @@
-"""Whose votes a distribution is made of: human listeners, synthetic ones, or both pooled."""
+"""What a run learns from: the votes of human listeners, synthetic ones, or both pooled."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aer_jax.config import LabelsConfig
+from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import count_votes, normalise
-
-if TYPE_CHECKING:
-    from aer_jax.data.dataset import Dataset
+from aer_jax.proxies.journal import read_votes
 
 
 def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:
@@ -52,9 +50,6 @@ def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConf
 def _synthetic_counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:
     if not labels.journal:
         raise UserError(f"labels.source is {labels.source}, so labels.journal must name what `aer-jax annotate` wrote.")
-    # Here alone are the proxies needed.
-    from aer_jax.proxies.journal import read_votes
-
     journal = Path(labels.journal)
     if not journal.is_file():
         raise UserError(f"there is no journal {journal}; `aer-jax annotate` writes one.")
