@@ -28,18 +28,29 @@ def full_disk(where: Path) -> Iterator[None]:
 class Checkpoints:
     """Orbax checkpoints below one directory, each whole or absent.
 
+    Used in a `with` statement, which waits at its end until everything is on disk.
+
     Args:
         directory: made where it does not exist; remains of interrupted saves are removed.
-        keep: how many of the latest are kept.
+        keep: how many of the latest are kept; None only reads, beside a process that may be saving, and then
+            nothing is made or removed.
     """
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int | None = None):
         self.directory = directory
+        policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
             directory.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
+            preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
+            cleanup_tmp_directories=keep is not None,
         )
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_) -> None:
+        with full_disk(self.directory):
+            self._checkpointer.close()
 
     @property
     def latest(self) -> int | None:
@@ -71,10 +82,14 @@ class Checkpoints:
             reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
             raise UserError(f"the checkpoint {self.directory}/{step} cannot be restored: {reason}") from None
 
-    def close(self) -> None:
-        """Wait until everything is on disk."""
+    def wait(self) -> None:
+        """Wait until everything is on disk.
+
+        Raises:
+            UserError: the disk is full; earlier checkpoints stay.
+        """
         with full_disk(self.directory):
-            self._checkpointer.close()
+            self._checkpointer.wait()
 
 
 def _abstract(leaf: Any) -> Any:

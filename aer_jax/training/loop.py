@@ -25,7 +25,7 @@ from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel, load_model
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.checkpoint import Checkpoints
-from aer_jax.training.metrics_log import MetricsLog
+from aer_jax.training.metrics_log import MetricsLog, refuse_not_finite
 from aer_jax.training.objective import jensen_shannon, objective
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.predictor import predict_rows
@@ -96,11 +96,11 @@ def train(config: Config, *, resume: bool = False) -> Run:
     total_steps = settings.epochs * stream.steps_per_epoch
 
     # ---- model ----
+    jax.set_mesh(mesh)
+    model = load_model(config.model, len(dataset.classes), mesh, config.seed)
     checkpoints = Checkpoints(run.path / "checkpoints", keep=2)
     best = Checkpoints(run.path / "best", keep=1)
     latest = checkpoints.latest if resume else None
-    jax.set_mesh(mesh)
-    model = load_model(config.model, len(dataset.classes), mesh, config.seed)
     if latest is None and isinstance(model.emotion_head, ReadoutHead):
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[:STATISTICS_CLIPS]
         clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
@@ -118,19 +118,17 @@ def train(config: Config, *, resume: bool = False) -> Run:
     statistics, base = parts.frozen.split(HeadStatistics, ...)
     early = {"best_loss": np.array(math.inf), "stale_epochs": np.array(0)}
     if latest is not None:
-        saved = checkpoints.load(latest, {"state": state, "statistics": statistics, "early": early, "data": batches})
-        state, statistics, early = saved["state"], saved["statistics"], saved["early"]
+        learned = {"state": state, "statistics": statistics, "early": early}
+        learned = checkpoints.load(latest, {"learned": learned, "data": batches})["learned"]
+        state, statistics, early = learned["state"], learned["statistics"], learned["early"]
     frozen = nnx.merge_state(statistics, base)
     done = latest or 0
-
-    def save() -> None:
-        checkpoints.save(done, {"state": state, "statistics": statistics, "early": early, "data": batches})
 
     # ---- steps ----
     bar = tqdm(total=total_steps, initial=done, unit="step", desc="train")
     log = MetricsLog(run.path / "metrics.jsonl", done, stream.steps_per_epoch, bar)
     saved_at = time.monotonic()
-    with bar, stop_signals() as stop, jax.transfer_guard("disallow"):
+    with stop_signals() as stop, checkpoints, best, log, bar, jax.transfer_guard("disallow"):
         while done < total_steps and early["stale_epochs"] < settings.patience and not stop.is_set():
             waits = time.monotonic()
             batch = next(batches)
@@ -139,32 +137,33 @@ def train(config: Config, *, resume: bool = False) -> Run:
             done += 1
             log.step(done, measured, input_seconds)
             epoch_ends = done % stream.steps_per_epoch == 0
+            save_now = epoch_ends or stop.is_set() or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes
+            if save_now:
+                log.flush()  # a step without a finite loss is never saved
             if epoch_ends:
-                log.flush()
                 model_now = functools.partial(predict, state.trainable, frozen)
                 logits_nk = predict_rows(validation, *validation_nk.shape, model_now, mesh)
                 losses = validation_losses(logits_nk, validation_nk, settings.entropy_weight)
+                refuse_not_finite(losses["val_loss"], "the validation loss", done)
                 log.write(done, **losses)
                 improved = losses["val_loss"] < early["best_loss"]
                 if improved:
                     best.save(done, {"learned": nnx.merge_state(state.trainable, statistics)})
+                    best.wait()  # before a checkpoint that counts on it
                 early = {
-                    "best_loss": np.minimum(early["best_loss"], losses["val_loss"]),
+                    "best_loss": np.array(min(early["best_loss"], losses["val_loss"])),
                     "stale_epochs": np.array(0 if improved else early["stale_epochs"] + 1),
                 }
                 mark = "best so far" if improved else f"{early['stale_epochs']} since the best"
                 bar.write(
                     f"epoch {done // stream.steps_per_epoch}: validation JS {losses['val_js']:.4f} (base 2), {mark}"
                 )
-            if epoch_ends or stop.is_set() or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes:
+            if save_now:
                 learned = {"state": state, "statistics": statistics, "early": early}
                 checkpoints.save(done, {"learned": learned, "data": batches})
                 saved_at = time.monotonic()
                 log.restart_clock()
         log.flush()
-    best.close()
-    checkpoints.close()
-    log.close()
     if stop.is_set() and done < total_steps:
         raise UserError(
             f"stopped at step {done} of {total_steps} as asked; {run.path} is saved, continue it with --resume."

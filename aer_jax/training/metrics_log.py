@@ -48,11 +48,7 @@ class MetricsLog:
         step, measured, input_seconds = self._waiting
         self._waiting = None
         values = {name: float(value) for name, value in jax.device_get(measured).items()}
-        if not math.isfinite(values["loss"] + values["grad_norm"]):
-            raise UserError(
-                f"the loss or its gradient is not finite at step {step}; lower train.lr and train.head_lr, then go on "
-                "with a new run: the checkpoints hold the last good state."
-            )
+        refuse_not_finite(values["loss"] + values["grad_norm"], "the loss or its gradient", step)
         now = time.monotonic()
         self.write(step, **values, seconds=round(now - self._last, 4), input_seconds=round(input_seconds, 4))
         self._last = now
@@ -69,9 +65,20 @@ class MetricsLog:
         """Do not count what happened since the last step, a validation or a save, as the next step's time."""
         self._last = time.monotonic()
 
-    def close(self) -> None:
-        """Close the file."""
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_) -> None:
         self._file.close()
+
+
+def refuse_not_finite(value: float, what: str, step: int) -> None:
+    """Raise a UserError where `what`, as `value`, is infinite or no number."""
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} is not finite at step {step}; lower train.lr and train.head_lr and begin a new run. The best "
+            "checkpoint so far stays."
+        )
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

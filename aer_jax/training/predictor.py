@@ -38,8 +38,9 @@ class Predictor:
 
     def __init__(self, run: Run):
         config = run.config
-        best = Checkpoints(run.path / "best", keep=1)
-        step = best.latest
+        folder = run.path / "best"
+        best = Checkpoints(folder) if folder.is_dir() else None
+        step = best.latest if best else None
         if step is None:
             raise UserError(f"{run.path} has no best checkpoint yet; let `aer-jax train` finish its first epoch.")
         self.run, self.classes = run, run.classes
@@ -48,8 +49,8 @@ class Predictor:
         jax.set_mesh(self.mesh)
         model = load_model(config.model, len(self.classes), self.mesh, config.seed)
         learned = nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))
-        nnx.update(model, best.load(step, {"learned": learned})["learned"])
-        best.close()
+        with best:
+            nnx.update(model, best.load(step, {"learned": learned})["learned"])
         self._parts = take_apart(model)
         self._step = make_predict_step(self._parts.graphdef)
         self.prompt = PromptEncoder(
