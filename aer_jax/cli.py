@@ -108,6 +108,9 @@ def demo(args: argparse.Namespace) -> None:
 
 def start_jax() -> None:
     """Compiled steps are kept between processes; a directory of the user's own choosing is respected."""
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs with a traceback
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 
@@ -194,6 +197,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run_command(args)
     except UserError as error:
         print(f"aer-jax: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a directory that may not be written: not ours to foresee at every line
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"aer-jax: {error.strerror or error}{where}; make room or choose another place.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("aer-jax: interrupted", file=sys.stderr)

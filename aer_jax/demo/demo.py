@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from aer_jax.config import load_config
@@ -56,7 +57,7 @@ def demo(out: Path) -> Path:
             "labels.source": arm,
             "labels.journal": journal,
         }
-        config = load_config(HERE / "demo.yaml", [f"{key}={value}" for key, value in settings.items()])
+        config = load_config(HERE / "demo.yaml", [f"{key}={json.dumps(str(value))}" for key, value in settings.items()])
         say(f"{arm} votes")
         train(config, resume=(path / "config.yaml").exists())
 

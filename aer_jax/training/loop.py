@@ -184,8 +184,22 @@ def check(config: Config, mesh: jax.sharding.Mesh) -> None:
             f"train.batch {batch} must be a multiple of train.microbatch {microbatch}, and that one of the {divides} "
             "devices along data and fsdp."
         )
-    if config.train.epochs < 1 or config.train.patience < 1:
-        raise UserError("train.epochs and train.patience must be at least 1.")
+    lora = config.model.lora
+    bounds = {
+        "seed": (config.seed, 0, 2**31 - 1),
+        "model.lora.rank": (lora.rank, 1, math.inf),
+        "model.lora.dropout": (lora.dropout, 0, 0.99),
+        "train.epochs": (config.train.epochs, 1, math.inf),
+        "train.patience": (config.train.patience, 1, math.inf),
+        "train.lr": (config.train.lr, 0, math.inf),
+        "train.head_lr": (config.train.head_lr, 0, math.inf),
+        "train.weight_decay": (config.train.weight_decay, 0, math.inf),
+        "train.warmup": (config.train.warmup, 0, 1),
+        "train.clip_norm": (config.train.clip_norm, 1e-9, math.inf),
+    }
+    for name, (value, least, most) in bounds.items():
+        if not least <= value <= most:
+            raise UserError(f"{name} is {value}; it must lie between {least} and {most}.")
 
 
 def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, plan_file: Path) -> list[Example]:

@@ -44,15 +44,19 @@ class Run:
 
 
 def create_run(config: Config, classes: Sequence[str]) -> Run:
-    """Make a new run directory.
+    """Make a new run directory; a start that failed before its first step is begun anew.
 
     Raises:
-        UserError: no directory was named, or it already holds a run.
+        UserError: the directory cannot be made, or already holds a run.
     """
     path = Path(config.out)
-    if (path / "config.yaml").exists():
+    if (path / "metrics.jsonl").exists():
         raise UserError(f"{path} already holds a run; continue it with --resume, remove it, or choose another out=.")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "dime_aug.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the run directory {path} ({error.strerror}); choose another out=.") from None
     devices = jax.devices()
     environment = {
         "classes": list(classes),
@@ -81,7 +85,10 @@ def open_run(path: str | Path) -> Run:
             f"{path} is not a run directory (no config.yaml and environment.json); `aer-jax train` makes one."
         )
     config = load_config(path / "config.yaml")
-    environment = json.loads((path / "environment.json").read_text())
+    try:
+        environment = json.loads((path / "environment.json").read_text())
+    except ValueError:
+        raise UserError(f"{path}/environment.json is not JSON; copy the run again.") from None
     checkpoint = Path(config.model.checkpoint)
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"the base checkpoint {checkpoint} of {path} is gone; put it back there.")
@@ -100,7 +107,7 @@ def resume_run(config: Config) -> Run:
     changed = [
         f"{name}: {was!r} -> {now!r}"
         for (name, was), (_, now) in zip(flat(run.config), flat(config), strict=True)
-        if was != now and not name.startswith("mesh.")
+        if was != now and name != "out" and not name.startswith("mesh.")
     ]
     if changed:
         raise UserError(f"{run.path} was begun with other settings ({'; '.join(changed)}); resume with the same ones.")
