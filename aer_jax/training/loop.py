@@ -23,6 +23,7 @@ from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel, load_model
+from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.metrics_log import MetricsLog, refuse_not_finite
@@ -71,6 +72,9 @@ def train(config: Config, *, resume: bool = False) -> Run:
     targets_nk = label_distributions(dataset, train_ids, config.labels)
     validation_nk = label_distributions(dataset, validation_ids, config.labels)
     run = resume_run(config) if resume else create_run(config, dataset.classes)
+    checkpoints = Checkpoints(run.path / "checkpoints", keep=2)
+    latest = checkpoints.latest if resume else None
+    start = read_adapter(config.model, dataset.classes) if config.model.adapter and latest is None else None
     mixes = dime_aug_examples(config, dataset, targets_nk, run.path / "dime_aug.json")
     stream = train_batches(
         real_examples(train_ids, targets_nk) + mixes,
@@ -98,10 +102,12 @@ def train(config: Config, *, resume: bool = False) -> Run:
     # ---- model ----
     jax.set_mesh(mesh)
     model = load_model(config.model, len(dataset.classes), mesh, config.seed)
-    checkpoints = Checkpoints(run.path / "checkpoints", keep=2)
     best = Checkpoints(run.path / "best", keep=1)
-    latest = checkpoints.latest if resume else None
-    if latest is None and isinstance(model.emotion_head, ReadoutHead):
+    if start:
+        start.put_into(model)
+        tqdm.write(start.note)
+    measured_before = latest is not None or (start and start.has_head)
+    if isinstance(model.emotion_head, ReadoutHead) and not measured_before:
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[:STATISTICS_CLIPS]
         clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
         standardise(model, tqdm(clips, desc="standardise", unit="batch"), mesh)

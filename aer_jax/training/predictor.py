@@ -26,6 +26,19 @@ from aer_jax.training.run import Run
 from aer_jax.training.step import make_predict_step, take_apart, to_device
 
 
+def best_checkpoint(run: Run) -> Checkpoints:
+    """The checkpoint directory that holds what the run's best epoch learned.
+
+    Raises:
+        UserError: no epoch is over yet.
+    """
+    folder = run.path / "best"
+    best = Checkpoints(folder) if folder.is_dir() else None
+    if best is None or best.latest is None:
+        raise UserError(f"{run.path} has no best checkpoint yet; let `aer-jax train` finish its first epoch.")
+    return best
+
+
 class Predictor:
     """The best checkpoint of a run, loaded.
 
@@ -38,11 +51,7 @@ class Predictor:
 
     def __init__(self, run: Run):
         config = run.config
-        folder = run.path / "best"
-        best = Checkpoints(folder) if folder.is_dir() else None
-        step = best.latest if best else None
-        if step is None:
-            raise UserError(f"{run.path} has no best checkpoint yet; let `aer-jax train` finish its first epoch.")
+        best = best_checkpoint(run)
         self.run, self.classes = run, run.classes
         self.batch = config.train.microbatch
         self.mesh = make_mesh(config.mesh)
@@ -50,7 +59,7 @@ class Predictor:
         model = load_model(config.model, len(self.classes), self.mesh, config.seed)
         learned = nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))
         with best:
-            nnx.update(model, best.load(step, {"learned": learned})["learned"])
+            nnx.update(model, best.load(best.latest, {"learned": learned})["learned"])
         self._parts = take_apart(model)
         self._step = make_predict_step(self._parts.graphdef)
         self.prompt = PromptEncoder(
