@@ -145,7 +145,7 @@ def train(config: Config, *, resume: bool = False) -> Run:
             epoch_ends = done % stream.steps_per_epoch == 0
             save_now = epoch_ends or stop.is_set() or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes
             if save_now:
-                log.flush()  # a step without a finite loss is never saved
+                log.flush()  # a step that is not finite is never saved
             if epoch_ends:
                 model_now = functools.partial(predict, state.trainable, frozen)
                 logits_nk = predict_rows(validation, *validation_nk.shape, model_now, mesh)

@@ -41,14 +41,14 @@ class MetricsLog:
         """Write what waits.
 
         Raises:
-            UserError: the loss is not finite.
+            UserError: one of them is not finite.
         """
         if self._waiting is None:
             return
         step, measured, input_seconds = self._waiting
         self._waiting = None
         values = {name: float(value) for name, value in jax.device_get(measured).items()}
-        refuse_not_finite(values["loss"] + values["grad_norm"], "the loss or its gradient", step)
+        refuse_not_finite(sum(values.values()), "the loss, its gradient or the update", step)
         now = time.monotonic()
         self.write(step, **values, seconds=round(now - self._last, 4), input_seconds=round(input_seconds, 4))
         self._last = now

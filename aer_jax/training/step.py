@@ -100,7 +100,12 @@ def make_train_step(
         weight = batch["weight"].sum()
         gradient = jax.tree.map(lambda g: g / weight, gradient)
         updates, moments = optimizer.update(gradient, state.optimizer, state.trainable)
-        metrics = {"loss": value / weight, "lr": rate(state.step), "grad_norm": optax.tree.norm(gradient)}
+        metrics = {
+            "loss": value / weight,
+            "lr": rate(state.step),
+            "grad_norm": optax.tree.norm(gradient),
+            "update_norm": optax.tree.norm(updates),
+        }
         return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), moments), metrics
 
     return jax.jit(step, donate_argnums=0)

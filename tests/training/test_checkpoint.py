@@ -1,0 +1,87 @@
+"""Checkpoints are whole or absent, copied before the next step, and not touched by readers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aer_jax.errors import UserError
+from aer_jax.training.checkpoint import Checkpoints
+
+
+def test_what_is_saved_is_what_was_there(tmp_path):
+    """The next step reuses the arrays' memory while the save is under way."""
+    bump = jax.jit(lambda x: x + 1, donate_argnums=0)
+    x = jnp.zeros(300_000)
+    with Checkpoints(tmp_path / "c", keep=4) as checkpoints:
+        for step in range(1, 5):
+            x = bump(x)
+            checkpoints.save(step, {"learned": {"x": x}})
+            for _ in range(3):
+                x = bump(x)
+        checkpoints.wait()
+        for step in range(1, 5):
+            loaded = checkpoints.load(step, {"learned": {"x": x}})["learned"]["x"]
+            np.testing.assert_array_equal(loaded, np.full(300_000, 4 * step - 3))
+
+
+def test_the_latest_are_kept(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        assert checkpoints.latest is None
+        for step in (3, 6, 9):
+            checkpoints.save(step, {"learned": {"x": jnp.ones(3)}})
+    assert Checkpoints(tmp_path / "c").latest == 9
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["6", "9"]
+
+
+def test_a_step_can_be_saved_again(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        for value in (1.0, 2.0):
+            checkpoints.save(3, {"learned": {"x": jnp.full(3, value)}})
+            checkpoints.wait()
+        np.testing.assert_array_equal(checkpoints.load(3, {"learned": {"x": jnp.ones(3)}})["learned"]["x"], [2, 2, 2])
+
+
+def half_saved(folder):
+    half = folder / "9.orbax-checkpoint-tmp"
+    half.mkdir()
+    (half / "part").write_text("cut short")
+    return half
+
+
+def test_remains_of_a_save_are_not_a_checkpoint(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        checkpoints.save(3, {"learned": {"x": jnp.ones(3)}})
+    half = half_saved(tmp_path / "c")
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        assert checkpoints.latest == 3
+        checkpoints.save(6, {"learned": {"x": jnp.ones(3)}})
+    assert not half.exists()
+
+
+def test_reading_leaves_a_save_under_way_alone(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        for step in (3, 6):
+            checkpoints.save(step, {"learned": {"x": jnp.ones(3)}})
+    half = half_saved(tmp_path / "c")
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        assert checkpoints.latest == 6
+    assert half.exists() and (tmp_path / "c" / "3").exists()
+
+
+@pytest.mark.parametrize("harm", ["other shape", "other names", "file gone"])
+def test_what_does_not_fit_is_refused(tmp_path, harm):
+    like = {"x": jnp.ones(3)}
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        checkpoints.save(3, {"learned": like})
+        checkpoints.wait()
+        if harm == "other shape":
+            like = {"x": jnp.ones(4)}
+        elif harm == "other names":
+            like = {"y": jnp.ones(3)}
+        else:
+            for file in (tmp_path / "c" / "3" / "learned").rglob("*"):
+                if file.is_file() and file.name != "commit_success.txt":
+                    file.unlink()
+        with pytest.raises(UserError, match="cannot be restored"):
+            checkpoints.load(3, {"learned": like})
