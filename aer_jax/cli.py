@@ -98,6 +98,14 @@ def report(args: argparse.Namespace) -> None:
     show(args, {"report": str(args.out)}, f"{summary_table(args.run, args.split)}\n\n{args.out}")
 
 
+def export(args: argparse.Namespace) -> None:
+    start_jax()
+    from aer_jax.export import export
+
+    written = export(args.run, args.format.split(","), args.out)
+    show(args, {name: str(path) for name, path in written.items()}, "\n".join(map(str, written.values())))
+
+
 def demo(args: argparse.Namespace) -> None:
     start_jax()
     from aer_jax.demo.demo import demo
@@ -187,6 +195,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--run", type=Path, required=True, nargs="+")
     sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
     sub.add_argument("--out", type=Path, required=True)
+
+    sub = command(
+        export,
+        "a run's best model for PyTorch: a PEFT adapter, or merged weights for transformers",
+        "export --run runs/crema_d_mini --format peft,merged --out exports/crema_d_mini",
+    )
+    sub.add_argument("--run", type=Path, required=True)
+    sub.add_argument("--format", required=True, help="peft, merged, or both with a comma")
+    sub.add_argument(
+        "--out", type=Path, required=True, help="directory, must not exist; two formats go to OUT/peft and OUT/merged"
+    )
     return top
 
 

@@ -91,12 +91,14 @@ class ModelConfig:
 
     Attributes:
         checkpoint: directory in Hugging Face layout.
+        adapter: PEFT adapter directory to start from, see `models/peft_import.py`; "" starts fresh.
         dtype: of the frozen base and its activations; adapters, head, norms, softmax and loss are float32.
         head: "paper" as published; "readout", a linear map of all audio layers' statistics and the last hidden state.
         remat: recompute each layer in the backward pass instead of keeping its activations.
     """
 
     checkpoint: str = ""
+    adapter: str = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
     head: Literal["paper", "readout"] = "readout"
     remat: bool = True
