@@ -109,9 +109,10 @@ def export(args: argparse.Namespace) -> None:
 def demo(args: argparse.Namespace) -> None:
     start_jax()
     from aer_jax.demo.demo import demo
+    from aer_jax.reports.table import summary_table
 
-    page = demo(args.out)
-    show(args, {"report": str(page)}, f"the page: {page}")
+    runs, page = demo(args.out)
+    show(args, {"report": str(page)}, f"{summary_table(runs)}\n\nthe page: {page}")
 
 
 def start_jax() -> None:

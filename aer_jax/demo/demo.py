@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from aer_jax.config import load_config
@@ -13,7 +14,6 @@ from aer_jax.pipeline import evaluate_run
 from aer_jax.proxies.alignment import alignment
 from aer_jax.proxies.annotate import annotate
 from aer_jax.reports.html import write_report
-from aer_jax.reports.table import summary_table
 from aer_jax.training.loop import train
 
 HERE = Path(__file__).parent
@@ -22,7 +22,7 @@ LISTENERS = 8
 ARMS = ("human", "synthetic", "combined")
 
 
-def demo(out: Path) -> Path:
+def demo(out: Path) -> tuple[list[Path], Path]:
     """prepare -> annotate -> train on human, synthetic and combined votes -> evaluate -> report.
 
     What an earlier call finished is kept, so an interrupted demo goes on where it stopped.
@@ -31,7 +31,7 @@ def demo(out: Path) -> Path:
         out: directory for everything that is written.
 
     Returns:
-        the report.
+        the runs, evaluated, and the report.
     """
     data, journal, page = out / "dataset", out / "journal.jsonl", out / "report.html"
 
@@ -67,10 +67,9 @@ def demo(out: Path) -> Path:
 
     say("5/5 report")
     write_report(runs, page)
-    print(summary_table(runs), flush=True)
-    return page
+    return runs, page
 
 
 def say(text: str) -> None:
     """A heading between the progress bars."""
-    print(f"\n{text}", flush=True)
+    print(f"\n{text}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,7 +63,8 @@ def annotate(
 
     with Journal(out, name, prompt.fingerprint) as journal:
         if journal.repaired:
-            tqdm.write(f"{out}: its last line was cut short and has been repaired: {journal.repaired[:60]}")
+            note = f"{out}: its last line was cut short and has been repaired: {journal.repaired[:60]}"
+            tqdm.write(note, file=sys.stderr)
         answered = {key for key, attempt in journal.latest().items() if attempt.answered}
         open_blanks = [blank for blank in blanks if blank.key not in answered]
         asked: list[Attempt] = []

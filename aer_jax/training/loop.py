@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,7 +106,7 @@ def train(config: Config, *, resume: bool = False) -> Run:
     best = Checkpoints(run.path / "best", keep=1)
     if start:
         start.put_into(model)
-        tqdm.write(start.note)
+        tqdm.write(start.note, file=sys.stderr)
     measured_before = latest is not None or (start and start.has_head)
     if isinstance(model.emotion_head, ReadoutHead) and not measured_before:
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[:STATISTICS_CLIPS]
@@ -161,9 +162,8 @@ def train(config: Config, *, resume: bool = False) -> Run:
                     "stale_epochs": np.array(0 if improved else early["stale_epochs"] + 1),
                 }
                 mark = "best so far" if improved else f"{early['stale_epochs']} since the best"
-                bar.write(
-                    f"epoch {done // stream.steps_per_epoch}: validation JS {losses['val_js']:.4f} (base 2), {mark}"
-                )
+                epoch = done // stream.steps_per_epoch
+                bar.write(f"epoch {epoch}: validation JS {losses['val_js']:.4f} (base 2), {mark}", file=sys.stderr)
             if save_now:
                 learned = {"state": state, "statistics": statistics, "early": early}
                 checkpoints.save(done, {"learned": learned, "data": batches})
@@ -225,7 +225,7 @@ def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, 
         seed=config.seed,
     )
     for note in plan.notes():
-        tqdm.write(note)
+        tqdm.write(note, file=sys.stderr)
     partial = plan_file.with_suffix(".partial")
     partial.write_text(dime_aug.to_json(plan))
     partial.rename(plan_file)

@@ -1,0 +1,160 @@
+"""The commands as a user meets them: help, exit codes, JSON."""
+
+import json
+import re
+import resource
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import toy_runs
+
+from aer_jax import cli
+from aer_jax.corpora.base import Waveform
+from aer_jax.data.audio import to_16k
+from aer_jax.data.dataset import open_dataset
+
+COMMANDS = re.findall(r"^    (\w+)", cli.parser().format_help(), re.MULTILINE)
+
+
+def command(capsys, *args):
+    """Exit code and standard output of a command in this process."""
+    code = cli.main(list(map(str, args)))
+    return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_parses(capsys, name):
+    with pytest.raises(SystemExit) as end:
+        cli.main([name, "--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    example = shlex.split(text.split("example: aer-jax ")[1])
+    assert example[0] == name
+    assert cli.parser().parse_args(example).run_command.__name__ == name
+
+
+def test_all_commands_are_there():
+    assert {"demo", "prepare", "annotate", "proxies", "train", "evaluate", "predict", "report"} <= set(COMMANDS)
+
+
+def test_help_is_quick():
+    """No heavy package is imported, and the processor is hardly used."""
+    script = (
+        "import sys, runpy\nsys.argv = ['aer-jax', '--help']\n"
+        "try:\n    runpy.run_module('aer_jax', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'jax', 'torch', 'numpy', 'transformers', 'flax', 'grain', 'librosa'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert "Votes about speech" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+@pytest.mark.parametrize("args", [[], ["sing"], ["train", "--epochs", "3"], ["evaluate"], ["predict", "--run", "r"]])
+def test_wrong_use_is_exit_2(capsys, args):
+    with pytest.raises(SystemExit) as end:
+        cli.main(args)
+    assert end.value.code == 2
+    assert "usage: aer-jax" in capsys.readouterr().err
+
+
+def test_exit_code_of_the_process(tmp_path):
+    done = toy_runs.aer_jax("report", "--run", tmp_path, "--out", tmp_path / "page.html")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("aer-jax: ") and len(done.stderr.splitlines()) == 1
+
+
+def test_prepare(capsys, tmp_path):
+    code, out = command(capsys, "prepare", "--corpus", "toy", "--out", tmp_path / "toy", "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "dataset": str(tmp_path / "toy"),
+        "classes": ["angry", "happy", "neutral", "sad"],
+        **{part: len(ids) for part, ids in open_dataset(tmp_path / "toy").splits.items()},
+    }
+
+
+def test_evaluate_and_report(capsys, tmp_path):
+    run = toy_runs.trained_run()
+    code, out = command(capsys, "evaluate", "--run", run, "--split", "validation", "--json")
+    metrics = json.loads(out)
+    assert code == 0 and metrics["split"] == "validation" and 0 < metrics["js"] < 1
+    code, out = command(capsys, "evaluate", "--run", run, "--split", "validation")
+    assert code == 0 and "Training mean" in out and run.name in out
+
+    page = tmp_path / "page.html"
+    code, out = command(capsys, "report", "--run", run, "--split", "validation", "--out", page, "--json")
+    assert (code, json.loads(out)) == (0, {"report": str(page)}) and page.stat().st_size > 10_000
+
+
+def test_train(capsys, tmp_path):
+    """Standard output is the answer alone; what happens meanwhile is on standard error."""
+    run = tmp_path / "run"
+    code, out = command(capsys, "train", *toy_runs.settings(run), "--json")
+    assert (code, json.loads(out)) == (0, {"run": str(run)})
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Three test clips: (file, transcript, the evaluation's prediction)."""
+    run, dataset = toy_runs.trained_run(), open_dataset(toy_runs.toy_dataset())
+    lines = (run / "evaluation" / "test" / "predictions.jsonl").read_text().splitlines()
+    found = []
+    for line in map(json.loads, lines[:3]):
+        file = tmp_path / f"{line['id']}.wav"
+        soundfile.write(file, dataset.audio(line["id"]), 16_000, subtype="FLOAT")
+        found.append((file, dataset.utterances[line["id"]].transcript, np.array(list(line["probs"].values()))))
+    return found
+
+
+def predict(capsys, *args):
+    """File -> distribution, as `predict --json` says."""
+    code, out = command(capsys, "predict", "--run", toy_runs.trained_run(), *args, "--json")
+    assert code == 0
+    found = {}
+    for line in map(json.loads, out.splitlines()):
+        assert list(line["probs"]) == ["angry", "happy", "neutral", "sad"]
+        assert sum(line["probs"].values()) == pytest.approx(1, abs=1e-5)
+        found[line["file"]] = np.array(list(line["probs"].values()))
+    return found
+
+
+def test_predictions_are_those_of_the_evaluation(capsys, clips):
+    for file, transcript, probs in clips:
+        alone = predict(capsys, file, "--transcript", transcript)
+        assert list(alone) == [str(file)]
+        np.testing.assert_allclose(alone[str(file)], probs, atol=1e-4)
+
+
+def test_predictions_do_not_depend_on_the_company(capsys, clips, tmp_path):
+    """A clip of 12 s in the same call makes the window longer; order and repetition are free."""
+    (first, transcript, probs), (second, *_), _ = clips
+    long = tmp_path / "long.flac"
+    soundfile.write(long, np.tile(soundfile.read(first)[0], 12)[: 12 * 16_000], 16_000)
+    together = predict(capsys, second, long, first, "--transcript", transcript)
+    assert list(together) == [str(second), str(long), str(first)]
+    np.testing.assert_allclose(together[str(first)], probs, atol=1e-4)
+    assert np.abs(together[str(second)] - probs).max() > 1e-3
+
+
+def test_predictions_of_other_formats(capsys, clips, tmp_path):
+    """Stereo at another rate is the same speech."""
+    file, transcript, probs = clips[0]
+    samples, rate = soundfile.read(file, dtype="float32")
+    doubled = to_16k(Waveform(samples, rate // 2))  # twice as many samples of the same sound at 32 kHz
+    stereo = tmp_path / "stereo.wav"
+    soundfile.write(stereo, np.stack([doubled, doubled], axis=1), 32_000)
+    np.testing.assert_allclose(predict(capsys, stereo, "--transcript", transcript)[str(stereo)], probs, atol=0.03)
+
+
+def test_predictions_for_people(capsys, clips):
+    code, out = command(capsys, "predict", "--run", toy_runs.trained_run(), clips[0][0])
+    assert code == 0 and str(clips[0][0]) in out and "angry 0." in out
