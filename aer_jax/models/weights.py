@@ -18,14 +18,12 @@ from aer_jax.errors import UserError
 # safetensors' names of the floating-point types that a checkpoint may hold
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
 
-# Name and axes of each kind of parameter: ours, torch's, and the transpose that turns torch's array into ours.
+# Name of each kind of parameter: ours, torch's, and whether torch keeps the axes in the opposite order.
 RULES = (
-    ("conv1.kernel", "conv1.weight", (2, 1, 0)),  # torch [out, in, width] -> [width, in, out]
-    ("conv2.kernel", "conv2.weight", (2, 1, 0)),
-    ("kernel", "weight", (1, 0)),  # torch [out, in] -> [in, out]
-    ("embedding", "weight", (0, 1)),
-    ("scale", "weight", (0,)),
-    ("bias", "bias", (0,)),
+    ("kernel", "weight", True),  # torch's linear [out, in] and convolution [out, in, width]
+    ("embedding", "weight", False),
+    ("scale", "weight", False),
+    ("bias", "bias", False),
 )
 
 # Names in files carry a `language_model.` that the attributes do not.
@@ -42,35 +40,36 @@ class Parameter:
         variable: the parameter itself.
         names: the tensor's name, or those of all layers for a parameter that stacks them.
         stacked: whether its first axis counts layers.
-        axes: transpose that turns one torch tensor into ours.
+        reverse: whether torch keeps the axes of one layer in the opposite order.
     """
 
     path: tuple[str | int, ...]
     variable: nnx.Variable
     names: tuple[str, ...]
     stacked: bool
-    axes: tuple[int, ...]
+    reverse: bool
 
     @property
     def torch_shape(self) -> tuple[int, ...]:
         """Of each tensor."""
         shape = self.variable.shape[1:] if self.stacked else self.variable.shape
-        return tuple(shape[axis] for axis in np.argsort(self.axes))
+        return shape[::-1] if self.reverse else shape
 
     def read(self, checkpoint: Checkpoint, index: tuple[slice, ...], dtype) -> np.ndarray:
         """The part `index` of the parameter from a checkpoint."""
         layers, within = (self.names[index[0]], index[1:]) if self.stacked else (self.names, index)
-        parts = [checkpoint.tensors[name].transpose(self.axes)[within].astype(dtype) for name in layers]
+        parts = [self._turn(checkpoint.tensors[name])[within].astype(dtype) for name in layers]
         return np.stack(parts) if self.stacked else parts[0]
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Its value as float32 tensors in torch's layout."""
         array = np.asarray(self.variable[...], np.float32)
         layers = array if self.stacked else [array]
-        back = np.argsort(self.axes)
-        return {
-            name: np.ascontiguousarray(layer.transpose(back)) for name, layer in zip(self.names, layers, strict=True)
-        }
+        return {name: np.ascontiguousarray(self._turn(a)) for name, a in zip(self.names, layers, strict=True)}
+
+    def _turn(self, array: np.ndarray) -> np.ndarray:
+        """One torch tensor in our order of axes, and back."""
+        return array.T if self.reverse else array
 
 
 def base_parameters(model: nnx.Module) -> Iterator[Parameter]:
@@ -79,14 +78,14 @@ def base_parameters(model: nnx.Module) -> Iterator[Parameter]:
         if isinstance(variable, nnx.LoRAParam):
             continue
         name = ".".join(map(str, path))
-        ours, torch, axes = next(rule for rule in RULES if name.endswith(f".{rule[0]}"))
+        ours, torch, reverse = next(rule for rule in RULES if name.endswith(f".{rule[0]}"))
         name = name.removesuffix(ours) + torch
         for pattern, replacement in FILE_NAMES:
             name = re.sub(pattern, replacement, name)
         stacked = ".layers." in name
         layers = range(variable.shape[0]) if stacked else [0]
         names = tuple(name.replace(".layers.", f".layers.{layer}.") for layer in layers)
-        yield Parameter(path, variable, names, stacked, axes)
+        yield Parameter(path, variable, names, stacked, reverse)
 
 
 class Checkpoint:
@@ -151,7 +150,10 @@ def _map_file(file: Path) -> dict[str, np.ndarray]:
             raise UserError(f"{file}: {name} is {dtype}; only {', '.join(DTYPES)} weights are read.")
         if start + end > len(bytes_n):
             raise broken(f"{len(bytes_n)} bytes, and {name} reaches to {start + end}")
-        tensors[name] = bytes_n[start + begin : start + end].view(DTYPES[dtype]).reshape(shape)
+        try:
+            tensors[name] = bytes_n[start + begin : start + end].view(DTYPES[dtype]).reshape(shape)
+        except ValueError:
+            raise broken(f"{name} has {end - begin} bytes, which do not make {shape}") from None
     return tensors
 
 

@@ -1,0 +1,35 @@
+"""What tests of several folders share: real weights and real speech, where they lie beside the checkout."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def mini_checkpoint() -> Path:
+    """A small Qwen2-Audio with pretrained weights (Whisper-base, SmolLM2); built once, in about two minutes."""
+    if given := os.environ.get("AER_JAX_MINI"):
+        return Path(given)
+    path = Path.home() / ".cache" / "aer_jax" / "mini"
+    builder = BESIDE / "tools" / "build_mini_checkpoint.py"
+    if not path.exists():
+        if not builder.exists():
+            pytest.skip("no real weights: set AER_JAX_MINI to a Qwen2-Audio checkpoint directory")
+        built = subprocess.run([sys.executable, builder, path], capture_output=True, text=True)
+        if built.returncode:
+            pytest.skip(f"the mini checkpoint could not be built: {(built.stderr.splitlines() or ['no message'])[-1]}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def crema_d_root() -> Path:
+    """CREMA-D as its authors publish it, or a part of it."""
+    root = BESIDE / "data" / "crema-d"
+    if not root.exists():
+        pytest.skip(f"no CREMA-D at {root}")
+    return root
