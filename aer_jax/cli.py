@@ -78,11 +78,10 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     start_jax()
-    from aer_jax.data.audio import read_audio, to_16k
-    from aer_jax.training.predictor import Predictor
+    from aer_jax.training.predictor import Predictor, load_clip
     from aer_jax.training.run import open_run
 
-    audio = [to_16k(read_audio(file)) for file in args.files]
+    audio = [load_clip(file) for file in args.files]
     predictor = Predictor(open_run(args.run))
     for file, probs in zip(args.files, predictor.waveforms(audio, [args.transcript] * len(audio)), strict=True):
         named = {label: round(float(p), 6) for label, p in zip(predictor.classes, probs, strict=True)}

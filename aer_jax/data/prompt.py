@@ -44,10 +44,10 @@ class PromptEncoder:
 
         try:
             self.processor = Qwen2AudioProcessor.from_pretrained(checkpoint, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except (OSError, ValueError):
             raise UserError(
-                f"{checkpoint} holds no tokenizer and processor files of Qwen2-Audio: {reason}"
+                f"{checkpoint} holds no tokenizer and processor files of Qwen2-Audio that can be read; copy the whole "
+                "checkpoint."
             ) from None
         tokenizer = self.processor.tokenizer
         self.audio_id = tokenizer.convert_tokens_to_ids(self.processor.audio_token)

@@ -81,6 +81,7 @@ def read_config(checkpoint: str | Path):
     Raises:
         UserError: there is no readable config.json of a Qwen2-Audio model.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import Qwen2AudioConfig
 
     file = Path(checkpoint) / "config.json"
@@ -92,7 +93,11 @@ def read_config(checkpoint: str | Path):
         raise UserError(f"{file} is not valid JSON; copy the checkpoint again.") from None
     if kind != "qwen2_audio":
         raise UserError(f'{file} describes a "{kind}" model, not a qwen2_audio one.')
-    return Qwen2AudioConfig.from_pretrained(checkpoint, local_files_only=True)
+    try:
+        return Qwen2AudioConfig.from_pretrained(checkpoint, local_files_only=True)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{file} does not describe a Qwen2-Audio model ({reason}); copy the checkpoint again.") from None
 
 
 def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed: int) -> EmotionModel:

@@ -79,8 +79,10 @@ class Checkpoints:
         try:
             return self._checkpointer.load_checkpointables(step, jax.tree.map(_abstract, like))
         except (ValueError, KeyError, OSError, TypeError) as error:
-            reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-            raise UserError(f"the checkpoint {self.directory}/{step} cannot be restored: {reason}") from None
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"the checkpoint {self.directory}/{step} cannot be restored ({reason}); copy it again or train anew."
+            ) from None
 
     def wait(self) -> None:
         """Wait until everything is on disk.

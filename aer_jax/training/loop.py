@@ -23,7 +23,7 @@ from aer_jax.data.examples import Example, real_examples
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
-from aer_jax.models.emotion_model import EmotionModel, load_model
+from aer_jax.models.emotion_model import EmotionModel, load_model, read_config
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.checkpoint import Checkpoints
@@ -183,6 +183,7 @@ def check(config: Config, mesh: jax.sharding.Mesh) -> None:
     for name, value in needed.items():
         if not value:
             raise UserError(f"{name} is not set; add it to the config file or as {name}=... on the command line.")
+    read_config(config.model.checkpoint)
     batch, microbatch = config.train.batch, config.train.microbatch
     divides = mesh.shape["data"] * mesh.shape["fsdp"]
     if microbatch < 1 or batch % microbatch or microbatch % divides:

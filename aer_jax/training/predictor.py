@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,13 +12,14 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from aer_jax.data.audio import read_audio, to_16k
 from aer_jax.data.batches import evaluation_batches
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.dataset import Dataset
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.data.windows import choose_windows, window_for
 from aer_jax.errors import UserError
-from aer_jax.lengths import MAX_SAMPLES
+from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, load_model
 from aer_jax.models.sharding import make_mesh
@@ -104,7 +106,7 @@ class Predictor:
     def _loose(self, audio: Sequence[np.ndarray], transcripts: Sequence[str]) -> Iterator[Batch]:
         for clip in audio:
             if not 0 < len(clip) <= MAX_SAMPLES:
-                raise UserError(f"a clip of {len(clip) / 16000:.1f} s cannot be heard; give 0.1 to 30 s at a time.")
+                raise ValueError(f"a clip has 1 to {MAX_SAMPLES} samples, not {len(clip)}")
         samples_n = np.array([len(clip) for clip in audio])
         windows_w = np.array(choose_windows(samples_n, self.run.config.data.windows, self.batch))
         bucket_n = np.searchsorted(windows_w, window_for(samples_n))
@@ -131,6 +133,18 @@ class Predictor:
 
         logits_nk = predict_rows(batches, rows, len(self.classes), predict, self.mesh)
         return np.asarray(jax.nn.softmax(logits_nk))
+
+
+def load_clip(path: str | Path) -> np.ndarray:
+    """An audio file as float32 [samples] at 16 kHz.
+
+    Raises:
+        UserError: it is missing, unusable, or longer than the audio tower hears.
+    """
+    audio_t = to_16k(read_audio(path))
+    if len(audio_t) > MAX_SAMPLES:
+        raise UserError(f"{path} lasts {len(audio_t) / SAMPLE_RATE:.1f} s; give at most 30 s at a time.")
+    return audio_t
 
 
 def predict_rows(
