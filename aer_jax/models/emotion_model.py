@@ -97,7 +97,9 @@ def read_config(checkpoint: str | Path):
         return Qwen2AudioConfig.from_pretrained(checkpoint, local_files_only=True)
     except (ValueError, TypeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"{file} does not describe a Qwen2-Audio model ({reason}); copy the checkpoint again.") from None
+        raise UserError(
+            f"{file} does not describe a Qwen2-Audio model ({reason}); copy the checkpoint again."
+        ) from None
 
 
 def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed: int) -> EmotionModel:
