@@ -203,7 +203,7 @@ def load_config(path: str | Path | None, overrides: typing.Sequence[str] = ()) -
                 raise UserError(f'"{key}": {section} is a value, not a section.')
         node[leaf] = value
     recipe = settings.get("recipe", "default")
-    if recipe not in RECIPES:
+    if recipe not in list(RECIPES):  # it may be a list, which has no hash
         raise UserError(f'{where}: recipe is "{recipe}"; it must be one of {", ".join(RECIPES)}.')
     return _build(Config, _merge(RECIPES[recipe], settings), where, "")
 

@@ -51,6 +51,10 @@ class PromptEncoder:
             ) from None
         tokenizer = self.processor.tokenizer
         self.audio_id = tokenizer.convert_tokens_to_ids(self.processor.audio_token)
+        if self.audio_id in (None, tokenizer.unk_token_id):
+            raise UserError(
+                f"the tokenizer in {checkpoint} has no {self.processor.audio_token} token; it is not Qwen2-Audio's."
+            )
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.task = TASK.format(labels=", ".join(classes))
         self.transcript, self.speaker = transcript, speaker
