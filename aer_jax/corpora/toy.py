@@ -80,7 +80,7 @@ class Utterance:
         return scores_k / scores_k.sum()
 
 
-def utterances(clips: int = 240, speakers: int = 12, seed: int = 0) -> list[Utterance]:
+def utterances(clips: int = 240, speakers: int = 20, seed: int = 0) -> list[Utterance]:
     """Who says what and how; cheap, and the whole truth about `generate` with the same arguments.
 
     Raises:
@@ -114,12 +114,12 @@ def utterances(clips: int = 240, speakers: int = 12, seed: int = 0) -> list[Utte
     return found
 
 
-def truth(clips: int = 240, speakers: int = 12, seed: int = 0) -> dict[str, np.ndarray]:
+def truth(clips: int = 240, speakers: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
     """Clip id -> the distribution, float64 [4] over `CLASSES`, from which `generate` draws the votes."""
     return {utterance.id: utterance.distribution for utterance in utterances(clips, speakers, seed)}
 
 
-def generate(clips: int = 240, speakers: int = 12, raters: int = 5, seed: int = 0) -> Corpus:
+def generate(clips: int = 240, speakers: int = 20, raters: int = 5, seed: int = 0) -> Corpus:
     """Synthesize the corpus and let the listeners vote.
 
     Args:
