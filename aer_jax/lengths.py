@@ -5,9 +5,8 @@ from __future__ import annotations
 SAMPLE_RATE = 16_000
 HOP = 160  # samples a mel frame
 MAX_SAMPLES = 30 * SAMPLE_RATE  # what the audio tower's positions can hold
-TAIL = (
-    1600  # zeros that must follow a clip in its window, so that no frame of the clip feels the window's end
-)
+# Zeros that must follow a clip in its window, so that no frame of the clip feels the window's end.
+TAIL = 1600
 
 
 def frame_count(samples):

@@ -12,8 +12,8 @@ import soxr
 
 from aer_jax.corpora.base import Waveform
 from aer_jax.errors import UserError
+from aer_jax.lengths import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 # A peak of 1e-4 is three steps of 16 bit: the dither of a silent recording stays below, speech is far above.
 SILENT_PEAK = 1e-4
 # Shorter than any spoken word, and the audio tower needs 30 ms for its first token.

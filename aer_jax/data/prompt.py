@@ -90,9 +90,7 @@ class PromptEncoder:
         Returns:
             int32 [tokens].
         """
-        before, after = self._around_audio(
-            transcript if self.transcript else "", speaker if self.speaker else ""
-        )
+        before, after = self._around_audio(transcript if self.transcript else "", speaker if self.speaker else "")
         audio = [self.audio_id] * token_count(frame_count(samples))
         return np.array([*before, *audio, *after], np.int32)
 
