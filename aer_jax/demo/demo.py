@@ -19,16 +19,19 @@ from aer_jax.training.loop import train
 HERE = Path(__file__).parent
 CHECKPOINT = HERE / "checkpoint"
 LISTENERS = 8
+EPOCHS = 8
 ARMS = ("human", "synthetic", "combined")
 
 
-def demo(out: Path) -> tuple[list[Path], Path]:
+def demo(out: Path, *, listeners: int = LISTENERS, epochs: int = EPOCHS) -> tuple[list[Path], Path]:
     """prepare -> annotate -> train on human, synthetic and combined votes -> evaluate -> report.
 
     What an earlier call finished is kept, so an interrupted demo goes on where it stopped.
 
     Args:
         out: directory for everything that is written.
+        listeners: synthetic ones an utterance.
+        epochs: at most, an arm.
 
     Returns:
         the runs, evaluated, and the report.
@@ -38,8 +41,8 @@ def demo(out: Path) -> tuple[list[Path], Path]:
     say("1/5 prepare: the toy corpus, its speech synthesized and its listeners simulated")
     dataset = open_dataset(data) if data.exists() else prepare(read_corpus("toy", None), data)
 
-    say(f"2/5 annotate: {LISTENERS} synthetic listeners in a PyTorch process")
-    annotate(dataset, CHECKPOINT, journal, listeners=LISTENERS, batch=8 * LISTENERS)
+    say(f"2/5 annotate: {listeners} synthetic listeners in a PyTorch process")
+    annotate(dataset, CHECKPOINT, journal, listeners=listeners, batch=8 * listeners)
     agreement = alignment(dataset, journal)
     say(
         f"synthetic against human votes: JS {agreement['js']:.3f}, shuffled over clips "
@@ -57,7 +60,8 @@ def demo(out: Path) -> tuple[list[Path], Path]:
             "labels.source": arm,
             "labels.journal": journal,
         }
-        config = load_config(HERE / "demo.yaml", [f"{key}={json.dumps(str(value))}" for key, value in settings.items()])
+        overrides = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
+        config = load_config(HERE / "demo.yaml", [*overrides, f"train.epochs={epochs}"])
         say(f"{arm} votes")
         train(config, resume=(path / "config.yaml").exists())
 

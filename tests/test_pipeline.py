@@ -1,0 +1,68 @@
+"""A trained run, evaluated: what is written is what the best model says."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import toy_runs
+
+from aer_jax.config import load_config, to_yaml
+from aer_jax.corpora import toy
+from aer_jax.data.dataset import open_dataset
+from aer_jax.data.prepare import prepare
+from aer_jax.errors import UserError
+from aer_jax.evaluation.evaluate import human_distributions
+from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.pipeline import evaluate_run
+from aer_jax.training.predictor import Predictor
+from aer_jax.training.run import open_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A copy, to be written to."""
+    path = shutil.copytree(toy_runs.trained_run(), tmp_path / "run")
+    shutil.rmtree(path / "evaluation")
+    return path
+
+
+def test_predictions_and_metrics(run):
+    metrics = evaluate_run(run)
+    folder = run / "evaluation" / "test"
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    dataset = open_dataset(toy_runs.toy_dataset())
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    probs = {line["id"]: np.array([line["probs"][label] for label in dataset.classes]) for line in lines}
+    ids = dataset.splits["test"]
+    assert sorted(probs) == sorted(ids) and len(lines) == len(ids) == metrics["n"]
+    assert {line["id"]: line["speaker"] for line in lines} == {id: dataset.utterances[id].speaker for id in ids}
+
+    probs_nk = np.array([probs[id] for id in ids])
+    np.testing.assert_allclose(probs_nk.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(probs_nk, Predictor(open_run(run)).utterances(dataset, ids), atol=1e-6)
+    human_nk = human_distributions(dataset, ids)
+    assert metrics["js"] == pytest.approx(js_divergence(human_nk, probs_nk).mean(), abs=1e-9)
+
+
+def test_evaluation_is_repeatable_and_split_by_split(run):
+    assert evaluate_run(run, "validation") == evaluate_run(run, "validation")
+    assert [folder.name for folder in (run / "evaluation").iterdir()] == ["validation"]
+
+
+def test_windows_and_company_do_not_change_predictions(run):
+    """Other windows, other batches: the same shares."""
+    dataset = open_dataset(toy_runs.toy_dataset())
+    ids = dataset.splits["test"]
+    once = Predictor(open_run(run)).utterances(dataset, ids)
+    config = load_config(run / "config.yaml", ["data.windows=4", "train.microbatch=2"])
+    (run / "config.yaml").write_text(to_yaml(config))
+    again = Predictor(open_run(run)).utterances(dataset, ids[::-1])[::-1]
+    np.testing.assert_allclose(again, once, atol=1e-4)
+
+
+def test_a_dataset_with_other_classes_is_refused(run, tmp_path):
+    other = prepare(toy.generate(clips=24, speakers=6), tmp_path / "other", ["sad", "angry"]).path
+    (run / "config.yaml").write_text(to_yaml(load_config(run / "config.yaml", [f"data.dataset={other}"])))
+    with pytest.raises(UserError, match=r"predicts angry, happy, neutral, sad, .* has"):
+        evaluate_run(run)
