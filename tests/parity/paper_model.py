@@ -1,0 +1,141 @@
+"""The paper's model and training step in PyTorch: transformers, peft and torch.nn, none of our code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import peft
+import torch
+from torch import nn
+from transformers import (
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+    get_cosine_with_hard_restarts_schedule_with_warmup,
+)
+
+IN_PROJECTION = "emotion_head.attention.in_proj_"
+
+
+class TorchHead(nn.Module):
+    """Self-attention over the last hidden states, read at the first valid position; then three normed layers."""
+
+    def __init__(self, hidden_size: int, classes: int):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(hidden_size, 8, batch_first=True)
+        self.norm1, self.linear1 = nn.LayerNorm(hidden_size), nn.Linear(hidden_size, hidden_size)
+        self.norm2, self.linear2 = nn.LayerNorm(hidden_size), nn.Linear(hidden_size, hidden_size // 2)
+        self.norm3, self.linear3 = nn.LayerNorm(hidden_size // 2), nn.Linear(hidden_size // 2, classes)
+        self.gelu = nn.GELU()
+
+    def forward(self, hidden_bth: torch.Tensor, mask_bt: torch.Tensor) -> torch.Tensor:
+        attended_bth, _ = self.attention(hidden_bth, hidden_bth, hidden_bth, key_padding_mask=mask_bt == 0)
+        first_b = mask_bt.argmax(dim=1)
+        x_bh = attended_bth[torch.arange(len(first_b)), first_b]
+        x_bh = x_bh + self.gelu(self.linear1(self.norm1(x_bh)))
+        return self.linear3(self.norm3(self.gelu(self.linear2(self.norm2(x_bh)))))
+
+
+class PaperModel(nn.Module):
+    """Qwen2-Audio without its output layer, peft's LoRA on the paper's modules, and the paper's head; no dropout.
+
+    Args:
+        checkpoint: directory; transformers reads the weights in float32.
+        trainables: every adapter and head tensor by its name here, see `named_tensors`.
+    """
+
+    def __init__(self, checkpoint: Path, classes: int, rank: int, alpha: float, trainables: Mapping[str, np.ndarray]):
+        super().__init__()
+        base = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+        settings = peft.LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]
+        )
+        self.adapted = peft.get_peft_model(base, settings)
+        self.emotion_head = TorchHead(base.config.text_config.hidden_size, classes)
+        ours, theirs = set(trainables), set(self.named_tensors())
+        assert ours == theirs, f"only ours: {sorted(ours - theirs)}; only theirs: {sorted(theirs - ours)}"
+        with torch.no_grad():
+            for name, tensor in self.named_tensors().items():
+                assert tensor.shape == trainables[name].shape, name
+                tensor.copy_(torch.from_numpy(trainables[name].copy()))
+
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Logits [batch, classes] for what the processor returned."""
+        return self.emotion_head(self.hidden(inputs), inputs["attention_mask"])
+
+    def hidden(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The language model's states after its last norm."""
+        return self.adapted.base_model.model.model(**inputs).last_hidden_state
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by torch's names."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def named_tensors(self, *, gradients: bool = False) -> dict[str, torch.Tensor]:
+        """Views of the trainables or of their gradients; the attention's packed projection is cut into q, k and v."""
+        tensors = {}
+        for name, parameter in self.trained().items():
+            tensor = parameter.grad if gradients else parameter.detach()
+            if name.startswith(IN_PROJECTION):
+                for part, view in zip("qkv", tensor.chunk(3), strict=True):
+                    tensors[f"emotion_head.{part}_proj.{name.removeprefix(IN_PROJECTION)}"] = view
+            else:
+                tensors[name.replace(".attention.out_proj.", ".out_proj.")] = tensor
+        return tensors
+
+
+def paper_inputs(
+    processor: Qwen2AudioProcessor, texts: Sequence[str], audio: Sequence[np.ndarray]
+) -> Mapping[str, torch.Tensor]:
+    """What transformers' processor makes of rendered prompts and 16 kHz waveforms: padded on the left, and to 30 s."""
+    return processor(
+        text=list(texts),
+        audio=list(audio),
+        sampling_rate=16_000,
+        return_tensors="pt",
+        padding=True,
+        padding_side="left",
+    )
+
+
+def paper_loss(logits_bk: torch.Tensor, target_bk: torch.Tensor, entropy_weight: float, eps: float = 1e-10):
+    """Mean Jensen-Shannon divergence (nats) plus the weighted entropy of the prediction."""
+    p_bk = logits_bk.softmax(dim=-1)
+    m_bk = (p_bk + target_bk) / 2
+
+    def kl(a_bk, b_bk):
+        return (a_bk * ((a_bk + eps).log() - (b_bk + eps).log())).sum(dim=-1)
+
+    divergence_b = (kl(p_bk, m_bk) + kl(target_bk, m_bk)) / 2
+    entropy_b = -(p_bk * (p_bk + eps).log()).sum(dim=-1)
+    return (divergence_b + entropy_weight * entropy_b).mean()
+
+
+class PaperTraining:
+    """AdamW with clipping, linear warm-up and one cosine, as the released code sets them up with transformers.
+
+    Args:
+        settings: lr, head_lr, weight_decay, clip_norm, entropy_weight, and `warmup` in steps.
+    """
+
+    def __init__(self, model: PaperModel, steps: int, settings: Mapping[str, float]):
+        self.model, self.settings = model, settings
+        head = [p for name, p in model.trained().items() if name.startswith("emotion_head")]
+        adapters = [p for name, p in model.trained().items() if not name.startswith("emotion_head")]
+        groups = [{"params": adapters, "lr": settings["lr"]}, {"params": head, "lr": settings["head_lr"]}]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=settings["weight_decay"])
+        self.schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
+            self.optimizer, settings["warmup"], steps, num_cycles=1
+        )
+
+    def step(self, inputs: Mapping[str, torch.Tensor], target_bk: torch.Tensor) -> dict[str, float]:
+        """One update; loss, learning rate of the adapters and gradient norm before clipping."""
+        self.optimizer.zero_grad()
+        loss = paper_loss(self.model(inputs), target_bk, self.settings["entropy_weight"])
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(list(self.model.trained().values()), self.settings["clip_norm"])
+        rate = self.schedule.get_last_lr()[0]
+        self.optimizer.step()
+        self.schedule.step()
+        return {"loss": loss.item(), "lr": rate, "grad_norm": norm.item()}
