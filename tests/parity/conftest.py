@@ -11,11 +11,19 @@ import torch
 from our_model import Speech, read_speech
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
-torch.set_num_threads(2)
 jax.config.update("jax_default_matmul_precision", "highest")  # parity is about float32, on a GPU too
 
 DEMO = Path(__file__).resolve().parents[2] / "aer_jax" / "demo" / "checkpoint"
 CLIPS = 80
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread():
+    """Torch's threads wait for one another in a busy loop; where cores are shared, one is much faster than two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
