@@ -1,6 +1,5 @@
 """The toy model taken apart, with adapters and head that have already learned something, and one batch."""
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -14,7 +13,6 @@ from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
 from aer_jax.data.batches import evaluation_batches
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import load_model
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.step import init_state, make_predict_step, make_train_step, take_apart, to_device
@@ -57,12 +55,16 @@ class Kit:
         return np.concatenate([np.ravel(a) for a in jax.tree.leaves(moved)]), float(metrics["loss"])
 
 
-def make_kit(checkpoint=CHECKPOINT, **model):
+def make_kit(checkpoint=CHECKPOINT, *, dropout=True):
     """A kit of 4 classes; adapters' B and the head's kernel, zero at the start, are drawn."""
-    config = dataclasses.replace(ModelConfig(checkpoint=str(checkpoint), remat=False), **model)
+    lora = LoraConfig() if dropout else LoraConfig(dropout=0.0)
+    config = ModelConfig(checkpoint=str(checkpoint), remat=False, lora=lora)
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
-    parts = take_apart(load_model(config, 4, mesh, 0))
+    model = load_model(config, 4, mesh, 0)
+    if not dropout:
+        model.emotion_head.dropout = 0.0
+    parts = take_apart(model)
     rng = np.random.default_rng(0)
 
     def drawn(leaf):
@@ -87,9 +89,7 @@ def batch():
 @pytest.fixture(scope="session")
 def still_kit():
     """Without dropout anywhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ReadoutHead, "dropout", 0.0)
-        yield make_kit(lora=LoraConfig(dropout=0.0))
+    return make_kit(dropout=False)
 
 
 @pytest.fixture(scope="session")

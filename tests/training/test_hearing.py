@@ -7,7 +7,6 @@ import pytest
 from conftest import make_batch, make_kit
 from toy_runs import CHECKPOINT, toy_dataset
 
-from aer_jax.config import LoraConfig
 from aer_jax.corpora import crema_d
 from aer_jax.data.collate import collate
 from aer_jax.data.dataset import open_dataset
@@ -70,14 +69,13 @@ def test_words_are_not_read_where_they_are_turned_off():
 
 
 @pytest.mark.real
-def test_real_speech(mini_checkpoint, crema_d_root, tmp_path, monkeypatch):
+def test_real_speech(mini_checkpoint, crema_d_root, tmp_path):
     """Four clips of CREMA-D through the pretrained stand-in."""
-    monkeypatch.setattr("aer_jax.models.emotion_head.ReadoutHead.dropout", 0.0)
     corpus = crema_d.read(crema_d_root)
     some = dataclasses.replace(corpus, clips=[clip for clip in corpus.clips if clip.votes][::80])
     dataset = prepare(some, tmp_path / "dataset", ("angry", "happy", "neutral", "sad"))
     batch = make_batch(dataset, mini_checkpoint, rows=4)
-    kit = make_kit(mini_checkpoint, lora=LoraConfig(dropout=0.0))
+    kit = make_kit(mini_checkpoint, dropout=False)
     loss, gradient, prediction = changes(kit, batch, with_other_audio(batch))
     assert loss > 1e-3 and gradient > 0.05 and prediction > 0.01
     loss, gradient, prediction = changes(kit, batch, with_other_words(batch, dataset, mini_checkpoint))
