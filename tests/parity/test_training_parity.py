@@ -161,4 +161,8 @@ def test_twenty_steps(checkpoint, best_speech, measured, monkeypatch, request):
     )
     assert loss_error <= LIMIT
     assert max(errors.values()) <= LIMIT
-    assert max(moves.values()) <= LIMIT
+    # The way itself, a few thousandths of a tensor, is stricter; each step may round the stored float32 by half a unit.
+    rounding = steps * 2.0**-24
+    for name, tensor in theirs_t.items():
+        allowed = LIMIT * np.linalg.norm(tensor - start[name]) + rounding * np.linalg.norm(tensor)
+        assert np.linalg.norm(ours_t[name] - tensor) <= allowed, name
