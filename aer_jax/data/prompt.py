@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aer_jax.errors import UserError
-from aer_jax.lengths import frame_count, token_count
+from aer_jax.data.chat import Chat, Messages
 
 SYSTEM = "You hear how listeners would judge the emotion in a voice."
 TASK = (
@@ -19,8 +18,8 @@ TASK = (
 )
 
 
-class PromptEncoder:
-    """Renders the prompt by the checkpoint's own chat template and counts the audio tokens in.
+class PromptEncoder(Chat):
+    """The fine-tuning prompt of a clip.
 
     Args:
         checkpoint: directory with the tokenizer and processor files.
@@ -29,7 +28,7 @@ class PromptEncoder:
         speaker: whether it names the speaker.
 
     Raises:
-        UserError: the directory holds no processor, or one without audio tokens.
+        UserError: see `Chat`.
     """
 
     def __init__(
@@ -40,28 +39,18 @@ class PromptEncoder:
         transcript: bool = True,
         speaker: bool = False,
     ):
-        from transformers import Qwen2AudioProcessor
-
-        try:
-            self.processor = Qwen2AudioProcessor.from_pretrained(checkpoint, local_files_only=True)
-        except (OSError, ValueError):
-            raise UserError(
-                f"{checkpoint} holds no tokenizer and processor files of Qwen2-Audio that can be read; copy the whole "
-                "checkpoint."
-            ) from None
-        tokenizer = self.processor.tokenizer
-        self.audio_id = tokenizer.convert_tokens_to_ids(self.processor.audio_token)
-        if self.audio_id in (None, tokenizer.unk_token_id):
-            raise UserError(
-                f"the tokenizer in {checkpoint} has no {self.processor.audio_token} token; it is not Qwen2-Audio's."
-            )
-        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        super().__init__(checkpoint)
         self.task = TASK.format(labels=", ".join(classes))
         self.transcript, self.speaker = transcript, speaker
-        self._around_audio = functools.lru_cache(maxsize=65536)(self._tokenize)
+        self._around_audio = functools.lru_cache(maxsize=65536)(
+            lambda transcript, speaker: self.around_audio(self._messages(transcript, speaker))
+        )
 
     def text(self, transcript: str, speaker: str) -> str:
         """The rendered prompt, one <|AUDIO|> in it."""
+        return self.render(self._messages(transcript, speaker))
+
+    def _messages(self, transcript: str, speaker: str) -> Messages:
         parts = [self.task]
         if self.speaker and speaker:
             parts.append(f"Speaker: {_plain(speaker)}.")
@@ -71,13 +60,7 @@ class PromptEncoder:
             {"type": "text", "text": "\n".join(parts) + "\n"},
             {"type": "audio", "audio_url": "recording"},
         ]
-        conversation = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
-        return self.processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
-
-    def _tokenize(self, transcript: str, speaker: str) -> tuple[list[int], list[int]]:
-        ids = self.processor.tokenizer(self.text(transcript, speaker))["input_ids"]
-        at = ids.index(self.audio_id)
-        return ids[:at], ids[at + 1 :]
+        return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
 
     def encode(self, transcript: str, speaker: str, samples: int) -> np.ndarray:
         """The prompt of one clip.
@@ -90,9 +73,8 @@ class PromptEncoder:
         Returns:
             int32 [tokens].
         """
-        before, after = self._around_audio(transcript if self.transcript else "", speaker if self.speaker else "")
-        audio = [self.audio_id] * token_count(frame_count(samples))
-        return np.array([*before, *audio, *after], np.int32)
+        parts = self._around_audio(transcript if self.transcript else "", speaker if self.speaker else "")
+        return self.with_audio(*parts, samples)
 
 
 def _plain(text: str) -> str:

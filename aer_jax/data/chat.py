@@ -1,0 +1,81 @@
+"""Conversations as tokens, by the checkpoint's own chat template and tokenizer; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aer_jax.errors import UserError
+from aer_jax.lengths import frame_count, token_count
+
+Messages = Sequence[dict[str, Any]]  # as `apply_chat_template` takes them
+
+
+class Chat:
+    """Renders and tokenizes conversations about one recording.
+
+    Args:
+        checkpoint: directory with the tokenizer and processor files.
+
+    Attributes:
+        processor: transformers' Qwen2AudioProcessor.
+        audio_id, pad_id: tokens.
+
+    Raises:
+        UserError: the directory holds no processor, or one without audio tokens.
+    """
+
+    def __init__(self, checkpoint: str | Path):
+        from transformers import Qwen2AudioProcessor
+
+        try:
+            self.processor = Qwen2AudioProcessor.from_pretrained(checkpoint, local_files_only=True)
+        except (OSError, ValueError):
+            raise UserError(
+                f"{checkpoint} holds no tokenizer and processor files of Qwen2-Audio that can be read; copy the whole "
+                "checkpoint."
+            ) from None
+        tokenizer = self.processor.tokenizer
+        self.audio_id = tokenizer.convert_tokens_to_ids(self.processor.audio_token)
+        if self.audio_id in (None, tokenizer.unk_token_id):
+            raise UserError(
+                f"the tokenizer in {checkpoint} has no {self.processor.audio_token} token; it is not Qwen2-Audio's."
+            )
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+    def render(self, messages: Messages) -> str:
+        """The conversation as text, one <|AUDIO|> in it, up to where the model is to answer."""
+        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    def around_audio(self, messages: Messages) -> tuple[list[int], list[int]]:
+        """Its tokens before and after the recording."""
+        ids = self._ids(self.render(messages))
+        at = ids.index(self.audio_id)
+        return ids[:at], ids[at + 1 :]
+
+    def with_audio(self, before: list[int], after: list[int], samples: int) -> np.ndarray:
+        """int32 [tokens], with as many audio tokens as a clip of `samples` at 16 kHz has states."""
+        return np.array([*before, *[self.audio_id] * token_count(frame_count(samples)), *after], np.int32)
+
+    def reply(self, messages: Messages, text: str) -> list[int]:
+        """The tokens with which an assistant that says `text` answers, the one that ends its turn included.
+
+        Raises:
+            UserError: they are not the text's own tokens, since some of it merges with what stands around it or is
+                itself a token that controls the conversation.
+        """
+        conversation = [*messages, {"role": "assistant", "content": text}]
+        asked = self._ids(self.render(messages))
+        told = self._ids(self.processor.apply_chat_template(conversation, tokenize=False))
+        said = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        end = len(asked) + len(said)
+        special = set(self.processor.tokenizer.all_special_ids)
+        if not said or told[:end] != asked + said or special & set(said) or told[end] not in special:
+            raise UserError(f"{text!r} cannot be an answer: the tokenizer does not keep it apart from the prompt.")
+        return told[len(asked) : end + 1]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text)["input_ids"]
