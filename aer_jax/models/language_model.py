@@ -23,8 +23,15 @@ def rotate(x_bthk: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_bthk.dtype)
 
 
+def causal(mask_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Positions [batch, time] and attention mask [batch, time, time] of text whose valid tokens are marked True."""
+    time = mask_bt.shape[1]
+    positions_bt = jnp.maximum(jnp.cumsum(mask_bt, axis=1) - 1, 0)
+    return positions_bt, jnp.tril(jnp.ones((time, time), bool)) & mask_bt[:, None, :]
+
+
 class Attention(nnx.Module):
-    """Causal self-attention; several query heads may share one key and value head."""
+    """Masked self-attention; several query heads may share one key and value head."""
 
     def __init__(self, config, *, rngs: nnx.Rngs):
         d = config.hidden_size
@@ -99,11 +106,25 @@ class LanguageModel(nnx.Module):
             mask_bt: True at valid positions; padding may stand on either side.
             key: for the adapters' dropout; None in evaluation.
         """
-        time = mask_bt.shape[1]
-        positions_bt = jnp.maximum(jnp.cumsum(mask_bt, axis=1) - 1, 0)
+        return self.attend(embeddings_btd, *causal(mask_bt), key)
+
+    def attend(
+        self,
+        embeddings_btd: jax.Array,
+        positions_bt: jax.Array,
+        mask_bts: jax.Array,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """As `__call__`, where the caller says what each token sees.
+
+        Args:
+            embeddings_btd: [batch, time, hidden_size].
+            positions_bt: for the rotary embeddings.
+            mask_bts: True where token t may attend to token s; what no valid token attends to has no effect.
+            key: for dropout.
+        """
         cos, sin = rotary(positions_bt, self.head_dim, self.theta)
-        causal_ts = jnp.tril(jnp.ones((time, time), bool))
-        mask_b1ts = (causal_ts & mask_bt[:, None, :])[:, None]
+        mask_b1ts = mask_bts[:, None]
 
         def call(layer, x_btd, key):
             return layer(x_btd, cos, sin, mask_b1ts, key), None

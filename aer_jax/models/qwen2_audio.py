@@ -81,7 +81,19 @@ class Qwen2Audio(nnx.Module):
 
     def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, key=None) -> Features:
         """As `__call__`, from log-mel features [batch, frames, bins] and the count of valid frames."""
-        audio_key, projector_key, text_key = split_key(key, 3)
+        *hearing_keys, text_key = split_key(key, 3)
+        embeddings_bth, audio_lbe = self.embed(mel_bfm, frames_b, tokens_bt, hearing_keys)
+        hidden_bth = self.language_model(embeddings_bth, mask_bt, text_key)
+        return Features(hidden_bth, mask_bt, audio_lbe)
+
+    def embed(self, mel_bfm, frames_b, tokens_bt, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
+        """What the language model reads, [batch, time, hidden_size], and `Features.audio_lbe`.
+
+        Args:
+            mel_bfm, frames_b, tokens_bt: as in `from_mel`.
+            keys: for the dropout of audio tower and projector.
+        """
+        audio_key, projector_key = keys
         audio = self.audio_tower(mel_bfm, frames_b, audio_key)
         audio_bth = self.multi_modal_projector(audio.states_btd, projector_key)
         embeddings_bth = self.language_model.embed_tokens.embedding[tokens_bt]
@@ -89,9 +101,7 @@ class Qwen2Audio(nnx.Module):
         # The n-th audio token of a row is the n-th audio state.
         nth_bt = jnp.clip(jnp.cumsum(is_audio_bt, axis=1) - 1, 0, audio_bth.shape[1] - 1)
         heard_bth = jnp.take_along_axis(audio_bth, nth_bt[..., None], axis=1)
-        merged_bth = jnp.where(is_audio_bt[..., None], heard_bth, embeddings_bth)
-        hidden_bth = self.language_model(merged_bth, mask_bt, text_key)
-        return Features(hidden_bth, mask_bt, audio.statistics_lbe)
+        return jnp.where(is_audio_bt[..., None], heard_bth, embeddings_bth), audio.statistics_lbe
 
     def logits(self, hidden_bth: jax.Array) -> jax.Array:
         """Next-token logits, float32; only with `output_layer`."""
