@@ -53,7 +53,7 @@ from aer_jax.models.peft_format import (
     weight_updates,
 )
 from aer_jax.models.peft_import import ABOUT_HEAD
-from aer_jax.models.weights import DTYPES
+from aer_jax.models.safetensors_files import DTYPES
 from aer_jax.training.predictor import best_checkpoint
 from aer_jax.training.run import Run, open_run
 

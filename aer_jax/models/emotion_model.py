@@ -16,8 +16,9 @@ from aer_jax.models import lora
 from aer_jax.models.dropout import split_key
 from aer_jax.models.emotion_head import HeadStatistics, PaperHead, ReadoutHead
 from aer_jax.models.qwen2_audio import Features, Qwen2Audio
+from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import sharding
-from aer_jax.models.weights import Checkpoint, load_base
+from aer_jax.models.weights import load_base
 
 # What is trained, and what a checkpoint of a run holds beside it; all else is the frozen base.
 TRAINABLE = nnx.All(nnx.Any(nnx.LoRAParam, nnx.PathContains("emotion_head")), nnx.Not(HeadStatistics))
@@ -117,11 +118,11 @@ def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed:
         return nnx.state(build(), nnx.Any(TRAINABLE, STATISTICS))
 
     model = nnx.eval_shape(build)
+    load_base(model.base, checkpoint, lambda path, shape: sharding(mesh, path, shape), jnp.dtype(config.dtype))
     where = jax.tree.map_with_path(
         lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), jax.eval_shape(fresh)
     )
     nnx.update(model, jax.jit(fresh, out_shardings=where)())
-    load_base(model.base, checkpoint, lambda path, shape: sharding(mesh, path, shape), jnp.dtype(config.dtype))
     return model
 
 

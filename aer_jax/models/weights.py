@@ -1,22 +1,23 @@
-"""Hugging Face safetensors <-> our parameters, by one naming rule; only the bytes that are asked for are read."""
+"""Hugging Face tensors <-> our parameters, by one naming rule, each process reading the bytes of its own shards."""
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import jax
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from tqdm import tqdm
 
 from aer_jax.errors import UserError
+from aer_jax.models.safetensors_files import Checkpoint
 
-# safetensors' names of the floating-point types that a checkpoint may hold
-DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
+PIECE = 64 << 20  # bytes of a shard that the host may hold at once
 
 # Name of each kind of parameter: ours, torch's, and whether torch keeps the axes in the opposite order.
 RULES = (
@@ -55,11 +56,31 @@ class Parameter:
         shape = self.variable.shape[1:] if self.stacked else self.variable.shape
         return shape[::-1] if self.reverse else shape
 
+    def nbytes(self, checkpoint: Checkpoint) -> int:
+        """Its size in the files."""
+        return sum(checkpoint.tensors[name].nbytes for name in self.names)
+
     def read(self, checkpoint: Checkpoint, index: tuple[slice, ...], dtype) -> np.ndarray:
         """The part `index` of the parameter from a checkpoint."""
         layers, within = (self.names[index[0]], index[1:]) if self.stacked else (self.names, index)
-        parts = [self._turn(checkpoint.tensors[name])[within].astype(dtype) for name in layers]
+        parts = [self._turn(checkpoint.tensors[name].map())[within].astype(dtype) for name in layers]
         return np.stack(parts) if self.stacked else parts[0]
+
+    def pieces(self, checkpoint: Checkpoint, index: tuple[slice, ...]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+        """The part `index` layer by layer, or a single tensor by runs of torch's first axis of about `PIECE` bytes.
+
+        Yields:
+            where the piece starts in the part, and its mapped values as torch orders them.
+        """
+        layers, within = (self.names[index[0]], index[1:]) if self.stacked else (self.names, index)
+        within = within[::-1] if self.reverse else within
+        for layer, name in enumerate(layers):
+            part = checkpoint.tensors[name].map()[within]
+            rows = len(part) if self.stacked else max(1, PIECE // part[0].nbytes)
+            for row in range(0, len(part), rows):
+                start = (row, *[0] * (part.ndim - 1))
+                start = start[::-1] if self.reverse else start
+                yield ((layer, *start) if self.stacked else start), part[row : row + rows]
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Its value as float32 tensors in torch's layout."""
@@ -88,75 +109,6 @@ def base_parameters(model: nnx.Module) -> Iterator[Parameter]:
         yield Parameter(path, variable, names, stacked, reverse)
 
 
-class Checkpoint:
-    """The tensors of a checkpoint directory, memory-mapped.
-
-    Args:
-        path: directory with config.json and model.safetensors, or several shards and their index.
-
-    Raises:
-        UserError: no such directory, no safetensors in it, or a file that is missing, cut short or not safetensors.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        if not self.path.is_dir():
-            raise UserError(f"no checkpoint directory at {self.path}; give the path of a Qwen2-Audio checkpoint.")
-        files = sorted(self.path.glob("model*.safetensors"))
-        index = self.path / "model.safetensors.index.json"
-        if index.exists():
-            files = [self.path / name for name in _files_of(index)]
-        if not files:
-            pickled = [*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")]
-            hint = "; its pickled weights are not read, convert them to safetensors" if pickled else ""
-            raise UserError(f"{self.path} holds no model*.safetensors weights{hint}.")
-        self.tensors: dict[str, np.ndarray] = {}
-        for file in files:
-            self.tensors |= _map_file(file)
-
-
-def _files_of(index: Path) -> list[str]:
-    """The shards that an index names."""
-    try:
-        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index} is not an index of safetensors files; copy the checkpoint again.") from None
-
-
-def _map_file(file: Path) -> dict[str, np.ndarray]:
-    """Name and memory-mapped array of every tensor in a safetensors file."""
-
-    def broken(why: str) -> UserError:
-        return UserError(f"{file} is not a whole safetensors file ({why}); download or copy it again.")
-
-    try:
-        bytes_n = np.memmap(file, np.uint8, "r")
-    except OSError as error:
-        raise UserError(f"cannot read the weights {file}: {error.strerror}; download or copy them again.") from None
-    except ValueError:
-        raise broken("it is empty") from None
-    start = 8 + int.from_bytes(bytes_n[:8].tobytes(), "little")
-    if start > len(bytes_n):
-        raise broken("its header is cut short")
-    try:
-        header = json.loads(bytes_n[8:start].tobytes())
-        header.pop("__metadata__", None)
-        entries = [(name, entry["dtype"], entry["shape"], entry["data_offsets"]) for name, entry in header.items()]
-    except (ValueError, AttributeError, KeyError, TypeError):
-        raise broken("its header cannot be read") from None
-    tensors = {}
-    for name, dtype, shape, (begin, end) in entries:
-        if dtype not in DTYPES:
-            raise UserError(f"{file}: {name} is {dtype}; only {', '.join(DTYPES)} weights are read.")
-        if start + end > len(bytes_n):
-            raise broken(f"{len(bytes_n)} bytes, and {name} reaches to {start + end}")
-        try:
-            tensors[name] = bytes_n[start + begin : start + end].view(DTYPES[dtype]).reshape(shape)
-        except ValueError:
-            raise broken(f"{name} has {end - begin} bytes, which do not make {shape}") from None
-    return tensors
-
-
 def load_base(
     model: nnx.Module,
     checkpoint: Checkpoint,
@@ -165,31 +117,73 @@ def load_base(
 ) -> None:
     """Fill the base parameters of an abstract `model` from a checkpoint, in place.
 
-    Each process reads the bytes of its own shards and nothing else; a stacked parameter is read layer by layer.
+    Each process reads the bytes of its own shards and nothing else. What the host holds beside the arrays themselves
+    is bounded by `PIECE` and one layer of one parameter, whatever the size of the model.
 
     Args:
         model: made under `nnx.eval_shape`; adapters and head are left alone.
-        checkpoint: the tensors.
+        checkpoint: the tensors; that they fit is checked first, see `check_fit`.
         sharding: (path, shape) -> where a parameter lives.
         dtype: of the loaded parameters.
+
+    Raises:
+        UserError: names every tensor that does not fit.
+    """
+    check_fit(model, checkpoint)
+    total = sum(tensor.nbytes for name, tensor in checkpoint.tensors.items())
+    with tqdm(total=total, desc="weights", unit="B", unit_scale=True, delay=5) as progress:
+        for parameter in base_parameters(model):
+            parameter.variable.set_value(load_parameter(parameter, checkpoint, sharding, dtype))
+            progress.update(parameter.nbytes(checkpoint))
+
+
+def load_parameter(
+    parameter: Parameter, checkpoint: Checkpoint, sharding: Callable[[tuple, tuple], jax.sharding.Sharding], dtype
+) -> jax.Array:
+    """One parameter on its devices; arguments are those of `load_base`."""
+    shape = parameter.variable.shape
+    where = sharding(parameter.path, shape)
+    devices_of: dict[tuple, list[jax.Device]] = {}
+    for device, index in where.addressable_devices_indices_map(shape).items():
+        bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+        devices_of.setdefault(bounds, []).append(device)
+    shards = []
+    for bounds, devices in devices_of.items():  # devices that hold the same part share one reading
+        shards += _load_shard(parameter, checkpoint, tuple(slice(*bound) for bound in bounds), devices, dtype)
+    return jax.make_array_from_single_device_arrays(shape, where, shards)
+
+
+def _load_shard(parameter, checkpoint, index: tuple[slice, ...], devices, dtype) -> list[jax.Array]:
+    """The part `index` on each device: read whole where it is small, else put together there piece by piece."""
+    shape = tuple(part.stop - part.start for part in index)
+    if math.prod(shape) * jnp.dtype(dtype).itemsize <= PIECE:
+        part = parameter.read(checkpoint, index, dtype)
+        return [jax.device_put(part, device) for device in devices]
+    shards = [jnp.zeros(shape, dtype, device=device) for device in devices]
+    for start, piece in parameter.pieces(checkpoint, index):
+        shards = [
+            _insert(shard, jax.device_put(piece, device), start, parameter.reverse, parameter.stacked)
+            for shard, device in zip(shards, devices, strict=True)
+        ]
+        jax.block_until_ready(shards)  # or the pieces that wait would pile up
+    return shards
+
+
+@partial(jax.jit, donate_argnums=0, static_argnums=(3, 4))
+def _insert(shard: jax.Array, piece: jax.Array, start: tuple, reverse: bool, stacked: bool) -> jax.Array:
+    """Write a piece in torch's order of axes into a shard; turned and rounded on the device, which is quicker at it."""
+    piece = piece.T if reverse else piece
+    piece = piece[None] if stacked else piece
+    return jax.lax.dynamic_update_slice(shard, piece.astype(shard.dtype), start)
+
+
+def check_fit(model: nnx.Module, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that does not hold what the model asks for and, the output layer aside, nothing else.
 
     Raises:
         UserError: names every tensor that is missing, has another shape than the model's, or has no place in it.
     """
     parameters = list(base_parameters(model))
-    _check_fit(parameters, checkpoint)
-    for parameter in parameters:
-        shape = parameter.variable.shape
-        array = jax.make_array_from_callback(
-            shape,
-            sharding(parameter.path, shape),
-            lambda index, parameter=parameter: parameter.read(checkpoint, index, dtype),
-        )
-        parameter.variable.set_value(array)
-
-
-def _check_fit(parameters: list[Parameter], checkpoint: Checkpoint) -> None:
-    """The checkpoint holds what the parameters ask for and, the output layer aside, nothing else."""
     asked = {name: parameter.torch_shape for parameter in parameters for name in parameter.names}
     found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     wrong = [f"{name} is missing" for name in asked if name not in found]

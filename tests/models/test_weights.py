@@ -15,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_qwen2_audio import VOCABULARY, load_ours, load_torch, reference, save_tiny, unequal_batch
 
 from aer_jax.errors import UserError
-from aer_jax.models.weights import Checkpoint, base_tensors
+from aer_jax.models import weights
+from aer_jax.models.safetensors_files import Checkpoint
+from aer_jax.models.weights import base_tensors
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_tensors_may_start_at_odd_bytes(tmp_path):
     header += b" " * (1 - len(header) % 2)
     content = b"?" + np.array([1.5, -2], jnp.bfloat16).tobytes() + np.float32(7).tobytes()
     (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + content)
-    tensors = Checkpoint(tmp_path).tensors
+    tensors = {name: tensor.map() for name, tensor in Checkpoint(tmp_path).tensors.items()}
     np.testing.assert_array_equal(tensors["x"].transpose(1, 0).astype(np.float32), [[1.5, -2]])
     assert tensors["scalar"].shape == () and tensors["scalar"] == 7
 
@@ -109,9 +111,23 @@ MISFIT = b'{"x": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 4]}}'
         (lambda whole: with_header(b"12345"), "its header cannot be read"),
         (lambda whole: with_header(b"[]"), "its header cannot be read"),
         (lambda whole: with_header(b'{"x": {}}'), "its header cannot be read"),
+        (lambda whole: with_header(MISFIT.replace(b"4]}", b"-4]}")), "the header's entry of x cannot be read"),
+        (lambda whole: with_header(MISFIT.replace(b"[2, 2]", b'["2"]')), "the header's entry of x cannot be read"),
         (lambda whole: with_header(MISFIT) + b"1234", "x has 4 bytes, which do not make [2, 2]"),
     ],
-    ids=["header cut", "eight bytes cut", "data cut", "empty", "git-lfs", "number", "list", "no entry", "misfit"],
+    ids=[
+        "header cut",
+        "eight bytes cut",
+        "data cut",
+        "empty",
+        "git-lfs",
+        "number",
+        "list",
+        "no entry",
+        "negative",
+        "no number",
+        "misfit",
+    ],
 )
 def test_files_that_are_not_whole_are_refused(broken, content, said):
     file = broken / "model.safetensors"
@@ -165,3 +181,11 @@ def test_quantised_weights_are_refused(broken):
     rewrite(broken, lambda tensors: tensors.update({"audio_tower.conv1.bias": np.zeros(32, np.int8)}))
     message = refused(broken)
     assert "audio_tower.conv1.bias is I8; only F32, F16, BF16, F64 weights are read" in message
+
+
+def test_a_large_parameter_is_put_together_from_pieces(tiny, monkeypatch):
+    """Whole, or layer by layer and in runs of rows: the same bits."""
+    whole = nnx.state(load_ours(tiny))
+    monkeypatch.setattr(weights, "PIECE", 1000)
+    same = jax.tree.map(lambda a, b: a.dtype == b.dtype and bool((a == b).all()), whole, nnx.state(load_ours(tiny)))
+    assert all(jax.tree.leaves(same))

@@ -14,7 +14,8 @@ from aer_jax.data.windows import window_for
 from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
 from aer_jax.models.emotion_model import Batch, read_config
 from aer_jax.models.qwen2_audio import Qwen2Audio
-from aer_jax.models.weights import Checkpoint, load_base
+from aer_jax.models.safetensors_files import Checkpoint
+from aer_jax.models.weights import load_base
 
 VOCABULARY, AUDIO_TOKEN = 99, 98
 SECONDS = (0.1, 1.37, 4.0, 2.555, 11.3)
