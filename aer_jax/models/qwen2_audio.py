@@ -104,5 +104,5 @@ class Qwen2Audio(nnx.Module):
         return jnp.where(is_audio_bt[..., None], heard_bth, embeddings_bth), audio.statistics_lbe
 
     def logits(self, hidden_bth: jax.Array) -> jax.Array:
-        """Next-token logits, float32; only with `output_layer`."""
-        return self.lm_head(hidden_bth).astype(jnp.float32)
+        """Next-token logits, float32 and not rounded to the base's type before; only with `output_layer`."""
+        return jnp.matmul(hidden_bth, self.lm_head.kernel[...], preferred_element_type=jnp.float32)

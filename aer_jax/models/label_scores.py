@@ -1,0 +1,67 @@
+"""How likely each label is as the answer to a prompt: all labels of all prompts in one forward pass.
+
+A prompt's labels are packed behind it. Each of their tokens attends to the prompt and to its own label's tokens before
+it, and its position goes on from the end of the prompt, so every label is scored as if it stood there alone.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from aer_jax.lengths import frame_count
+from aer_jax.models.language_model import causal
+from aer_jax.models.log_mel import log_mel
+from aer_jax.models.qwen2_audio import Qwen2Audio
+
+
+def label_log_probs(
+    model: Qwen2Audio,
+    audio_bs: jax.Array,
+    samples_b: jax.Array,
+    tokens_bt: jax.Array,
+    mask_bt: jax.Array,
+    labels_ln: jax.Array,
+    label_mask_ln: jax.Array,
+) -> jax.Array:
+    """Log-probability of every token of every label, given prompt, audio and the label's tokens before it.
+
+    Their sum over a label's tokens is its log-likelihood. A label should end with the token that ends the answer: only
+    that tells it from a longer label that begins with it, and only with it do the likelihoods of all possible answers
+    sum to 1. The probabilities are over the whole vocabulary, so they are logits up to one constant for all tokens that
+    may follow the same prefix: an answer tempered token by token, or constrained to the labels, follows from them.
+
+    Args:
+        model: made with `output_layer`.
+        audio_bs, samples_b, tokens_bt, mask_bt: prompts, see `Qwen2Audio.__call__`; padding on either side.
+        labels_ln: tokens of each label, [labels, longest label], padded on the right.
+        label_mask_ln: True at the labels' tokens.
+
+    Returns:
+        float32 [batch, labels, longest label], 0 behind a label's end.
+    """
+    batch, time = tokens_bt.shape
+    labels, longest = labels_ln.shape
+    # A label's last token predicts nothing.
+    packed_p = labels_ln[:, :-1].reshape(-1)
+    all_bt = jnp.concatenate([tokens_bt, jnp.broadcast_to(packed_p, (batch, packed_p.size))], axis=1)
+    embeddings_bth, _ = model.embed(log_mel(audio_bs, model.mel_bins), frame_count(samples_b), all_bt)
+    hidden_bth = model.language_model.attend(embeddings_bth, *_packed(mask_bt, labels, longest - 1))
+
+    last_b11 = (time - 1 - jnp.argmax(mask_bt[:, ::-1], axis=1))[:, None, None]
+    # What predicts: the prompt's last token for all first tokens at once, and every packed token.
+    predicts_bph = jnp.concatenate([jnp.take_along_axis(hidden_bth, last_b11, axis=1), hidden_bth[:, time:]], axis=1)
+    logits_bpv = model.logits(predicts_bph)
+    first_l1, later_ln = jnp.zeros((labels, 1), int), 1 + jnp.arange(packed_p.size).reshape(labels, longest - 1)
+    by_ln = jnp.concatenate([first_l1, later_ln], axis=1)
+    log_probs_bln = logits_bpv[:, by_ln, labels_ln] - jax.nn.logsumexp(logits_bpv, axis=-1)[:, by_ln]
+    return jnp.where(label_mask_ln, log_probs_bln, 0.0)
+
+
+def _packed(mask_bt: jax.Array, labels: int, length: int) -> tuple[jax.Array, jax.Array]:
+    """Positions and attention mask of prompts with `labels` continuations of `length` tokens behind each."""
+    label_s = jnp.concatenate([jnp.full(mask_bt.shape[1], -1), jnp.repeat(jnp.arange(labels), length)])
+    valid_bs = jnp.pad(mask_bt, ((0, 0), (0, labels * length)), constant_values=True)
+    positions_bs, causal_bts = causal(valid_bs)
+    seen_ts = (label_s == -1) | (label_s[:, None] == label_s)
+    return positions_bs - length * jnp.maximum(label_s, 0), causal_bts & seen_ts
