@@ -5,8 +5,9 @@ from __future__ import annotations
 SAMPLE_RATE = 16_000
 HOP = 160  # samples a mel frame
 MAX_SAMPLES = 30 * SAMPLE_RATE  # what the audio tower's positions can hold
-# Zeros that must follow a clip in its window, so that no frame of the clip feels the window's end.
-TAIL = 1600
+# Zeros that must follow a clip's last frame in its window: conv1 and conv2 look one mel frame ahead each. Then no state
+# of the clip feels the window's end.
+TAIL = 2 * HOP
 
 
 def frame_count(samples):

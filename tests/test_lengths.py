@@ -1,12 +1,14 @@
 """Lengths equal those of transformers' feature extractor and audio tower."""
 
+import jax
 import numpy as np
 import torch
 from transformers import WhisperFeatureExtractor
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
-from aer_jax.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE, TAIL, frame_count, state_count, token_count
-from aer_jax.models.log_mel import N_FFT
+from aer_jax.data.windows import window_for
+from aer_jax.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE, frame_count, state_count, token_count
+from aer_jax.models.log_mel import log_mel
 
 SAMPLES = np.array([1, 159, 160, 161, 320, 321, 480, 1600, 1601, 22_033, 64_000, 479_999, MAX_SAMPLES])
 
@@ -28,7 +30,18 @@ def test_states_and_tokens_are_those_of_the_audio_tower():
     assert [token_count(n) for n in (10, 11)] == [2, 3] and isinstance(token_count(10), int)
 
 
-def test_the_tail_covers_all_that_a_clips_last_state_reaches():
-    """conv2 and conv1 look one frame ahead each, of 20 and 10 ms, and a mel frame half its window."""
-    reach = N_FFT // 2 + 3 * HOP
-    assert reach <= TAIL
+def test_a_clip_feels_nothing_of_its_shortest_windows_end():
+    """All mel frames that its last state reaches are those of the 30 s window, whatever the clip's length."""
+    last_state = state_count(frame_count(SAMPLES)) - 1
+    # conv2, of stride 2, looks one conv1 output ahead, conv1 one mel frame.
+    reach = 2 * last_state + 2
+    rng = np.random.default_rng(0)
+    hear = jax.jit(log_mel, static_argnums=1)
+    for samples in [8000 + rest for rest in (0, 1, 39, 40, 41, 159, 160, 161, 200, 319)]:
+        window = int(window_for(samples))
+        assert window % HOP == 0 and (frame_count(samples) + 2) * HOP <= window < (frame_count(samples) + 4) * HOP
+        audio = np.zeros((1, MAX_SAMPLES), np.float32)
+        audio[0, :samples] = rng.normal(0, 0.1, samples)
+        short, long = hear(audio[:, :window], 80), hear(audio, 80)
+        np.testing.assert_allclose(short, long[:, : short.shape[1]], atol=1e-6)
+    assert (reach < frame_count(SAMPLES) + 2).all()

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aer_jax.lengths import HOP, MAX_SAMPLES, TAIL
+from aer_jax.lengths import HOP, MAX_SAMPLES, TAIL, frame_count
 
 # An even number of mel frames: the audio tower's convolutions keep every second one.
 STEP = 2 * HOP
 
 
 def window_for(samples_n: np.ndarray) -> np.ndarray:
-    """The shortest window for each clip: a multiple of 320, at least 1600 samples longer, at most 30 s.
+    """The shortest window for each clip: a multiple of 320, `TAIL` longer than the clip's frames, at most 30 s.
 
     A clip of almost 30 s fills its window to the end, as it does in the 30 s that the model was published with.
 
@@ -26,7 +26,7 @@ def window_for(samples_n: np.ndarray) -> np.ndarray:
     samples_n = np.asarray(samples_n, np.int64)
     if samples_n.size and not (samples_n.min() > 0 and samples_n.max() <= MAX_SAMPLES):
         raise ValueError(f"clip lengths must lie in 1..{MAX_SAMPLES} samples; longer clips are cut before")
-    return np.minimum(-(-(samples_n + TAIL) // STEP) * STEP, MAX_SAMPLES)
+    return np.minimum(-(-(frame_count(samples_n) * HOP + TAIL) // STEP) * STEP, MAX_SAMPLES)
 
 
 def choose_windows(samples_n: Sequence[int] | np.ndarray, count: int, batch: int) -> tuple[int, ...]:

@@ -95,7 +95,7 @@ def check_content(batch, dataset, examples, shapes):
     }  # fmt: skip
     for i in range(b):
         samples = batch["audio_samples"][i]
-        assert samples + 1600 <= s and not batch["audio"][i, samples:].any()
+        assert samples + 320 <= s and not batch["audio"][i, samples:].any()
         assert batch["token_mask"][i].any()
         row = batch["row"][i]
         if row == -1:
@@ -200,7 +200,7 @@ def test_long_clips_are_cut_and_counted(dataset, targets):
     assert train.cut == sum(len(clip) > 16_000 for clip in dataset.clips.values()) > 0
     for batch in first(train, train.steps_per_epoch):
         assert batch["audio_samples"].max() <= 16_000
-    assert max(s for s, _ in train.shapes) == 17_600
+    assert max(s for s, _ in train.shapes) == 16_320
 
 
 def test_thirty_seconds_fill_the_longest_window():

@@ -21,8 +21,8 @@ lengths = st.lists(st.integers(1, MAX_SAMPLES), min_size=1, max_size=60)
 def test_a_window_is_long_enough_and_no_longer(samples_n):
     for samples, window in zip(samples_n, window_for(np.array(samples_n)), strict=True):
         assert window % 320 == 0 and samples <= window <= MAX_SAMPLES
-        assert window - samples >= 1600 or window == MAX_SAMPLES
-        assert window - samples < 1600 + 320
+        assert window - samples >= 320 or window == MAX_SAMPLES
+        assert window - samples < 320 + 160 + 320
 
 
 @given(lengths, st.integers(1, 6), st.integers(1, 8))
