@@ -72,9 +72,13 @@ class Chat:
         told = self._ids(self.processor.apply_chat_template(conversation, tokenize=False))
         said = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         end = len(asked) + len(said)
-        special = set(self.processor.tokenizer.all_special_ids)
-        if not said or told[:end] != asked + said or special & set(said) or told[end] not in special:
-            raise UserError(f"{text!r} cannot be an answer: the tokenizer does not keep it apart from the prompt.")
+        special = {id for id, token in self.processor.tokenizer.added_tokens_decoder.items() if token.special}
+        apart = said and told[:end] == asked + said and not special & set(said)
+        if not apart or not special & set(told[end : end + 1]):
+            raise UserError(
+                f"{text!r} cannot be an answer: the tokenizer does not keep it apart from what stands around it; spell "
+                "it otherwise."
+            )
         return told[len(asked) : end + 1]
 
     def _ids(self, text: str) -> list[int]:
