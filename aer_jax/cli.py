@@ -105,6 +105,17 @@ def export(args: argparse.Namespace) -> None:
     show(args, {name: str(path) for name, path in written.items()}, "\n".join(map(str, written.values())))
 
 
+def bench(args: argparse.Namespace) -> None:
+    from aer_jax.config import load_config
+
+    config = load_config(None, [*args.settings, f"model.checkpoint={args.model}"])
+    start_jax()
+    from aer_jax.scale.bench_load import bench_load, table
+
+    result = bench_load(config.model, config.mesh)
+    show(args, result, table(result))
+
+
 def demo(args: argparse.Namespace) -> None:
     start_jax()
     from aer_jax.demo.demo import demo
@@ -206,12 +217,27 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--out", type=Path, required=True, help="directory, must not exist; two formats go to OUT/peft and OUT/merged"
     )
+
+    sub = command(
+        bench,
+        "time a part of the work; load: a checkpoint from files to sharded arrays",
+        "bench load model.dtype=bfloat16 mesh.data=1 mesh.fsdp=8 --model Qwen2-Audio-7B-Instruct",
+    )
+    sub.add_argument("what", choices=("load",))
+    sub.add_argument("--model", required=True, help="checkpoint directory or hub id")
+    sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: 0 for success, 2 and one sentence for wrong use or bad input."""
-    args = parser().parse_args(argv)
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    # argparse gives up on positional arguments once a flag has come between them.
+    if unknown := [word for word in rest if not hasattr(args, "settings") or word.startswith("-") or "=" not in word]:
+        top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        args.settings = [*args.settings, *rest]
     try:
         args.run_command(args)
     except UserError as error:

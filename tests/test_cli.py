@@ -158,3 +158,24 @@ def test_predictions_of_other_formats(capsys, clips, tmp_path):
 def test_predictions_for_people(capsys, clips):
     code, out = command(capsys, "predict", "--run", toy_runs.trained_run(), clips[0][0])
     assert code == 0 and str(clips[0][0]) in out and "angry 0." in out
+
+
+def test_settings_may_stand_before_and_after_flags(capsys):
+    flags, before, after = ["--model", toy_runs.CHECKPOINT, "--json"], "model.dtype=bfloat16", "mesh.data=1"
+    sizes = []
+    for words in (
+        ["load", *flags],
+        ["load", before, *flags],
+        ["load", *flags, before],
+        ["load", before, *flags, after],
+    ):
+        assert cli.main(["bench", *map(str, words)]) == 0
+        sizes.append(json.loads(capsys.readouterr().out)["array_bytes"])
+    assert sizes[0] == 2 * sizes[1] and sizes[1] == sizes[2] == sizes[3]
+
+
+@pytest.mark.parametrize("word", ["--modle", "model.dtype", "-x=3"])
+def test_words_that_no_command_knows(word, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["bench", "load", "--model", str(toy_runs.CHECKPOINT), word])
+    assert stop.value.code == 2 and f"unrecognized arguments: {word}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The tensors in a directory of safetensors files: checked when it is opened, mapped only while they are read."""
+"""The tensors in a directory of safetensors files: checked when it is opened, read row by row."""
 
 from __future__ import annotations
 
@@ -30,12 +30,21 @@ class Tensor:
         """Its size in the file."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def map(self) -> np.ndarray:
-        """Its values, memory-mapped; the pages that were touched are given back when the array goes."""
-        if not self.nbytes:
-            return np.empty(self.shape, self.dtype)
-        bytes_n = np.asarray(np.memmap(self.file, np.uint8, "r", self.start, (self.nbytes,)))
-        return bytes_n.view(self.dtype).reshape(self.shape)
+    def read(self, begin: int = 0, end: int | None = None) -> np.ndarray:
+        """Its values, or those of rows `begin` to `end` of its first axis.
+
+        Not memory-mapped: pages of a map count as this process' memory, and faulting them in is the slower way.
+        """
+        if not self.shape:
+            return self._read(0, 1).reshape(())
+        end = self.shape[0] if end is None else end
+        row = math.prod(self.shape[1:])
+        return self._read(begin * row, (end - begin) * row).reshape(end - begin, *self.shape[1:])
+
+    def _read(self, first: int, count: int) -> np.ndarray:
+        offset = self.start + first * self.dtype.itemsize
+        bytes_n = np.fromfile(self.file, np.uint8, count * self.dtype.itemsize, offset=offset)
+        return bytes_n.view(self.dtype)
 
 
 class Checkpoint:

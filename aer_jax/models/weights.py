@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from aer_jax.errors import UserError
 from aer_jax.models.safetensors_files import Checkpoint
 
-PIECE = 64 << 20  # bytes of a shard that the host may hold at once
+PIECE = 64 << 20  # bytes that are read at once
 
 # Name of each kind of parameter: ours, torch's, and whether torch keeps the axes in the opposite order.
 RULES = (
@@ -60,27 +59,10 @@ class Parameter:
         """Its size in the files."""
         return sum(checkpoint.tensors[name].nbytes for name in self.names)
 
-    def read(self, checkpoint: Checkpoint, index: tuple[slice, ...], dtype) -> np.ndarray:
-        """The part `index` of the parameter from a checkpoint."""
-        layers, within = (self.names[index[0]], index[1:]) if self.stacked else (self.names, index)
-        parts = [self._turn(checkpoint.tensors[name].map())[within].astype(dtype) for name in layers]
-        return np.stack(parts) if self.stacked else parts[0]
-
-    def pieces(self, checkpoint: Checkpoint, index: tuple[slice, ...]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-        """The part `index` layer by layer, or a single tensor by runs of torch's first axis of about `PIECE` bytes.
-
-        Yields:
-            where the piece starts in the part, and its mapped values as torch orders them.
-        """
-        layers, within = (self.names[index[0]], index[1:]) if self.stacked else (self.names, index)
-        within = within[::-1] if self.reverse else within
-        for layer, name in enumerate(layers):
-            part = checkpoint.tensors[name].map()[within]
-            rows = len(part) if self.stacked else max(1, PIECE // part[0].nbytes)
-            for row in range(0, len(part), rows):
-                start = (row, *[0] * (part.ndim - 1))
-                start = start[::-1] if self.reverse else start
-                yield ((layer, *start) if self.stacked else start), part[row : row + rows]
+    def read(self, checkpoint: Checkpoint) -> np.ndarray:
+        """All of it, in the file's type."""
+        tensors = [self._turn(checkpoint.tensors[name].read()) for name in self.names]
+        return np.stack(tensors) if self.stacked else tensors[0]
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Its value as float32 tensors in torch's layout."""
@@ -117,8 +99,8 @@ def load_base(
 ) -> None:
     """Fill the base parameters of an abstract `model` from a checkpoint, in place.
 
-    Each process reads the bytes of its own shards and nothing else. What the host holds beside the arrays themselves
-    is bounded by `PIECE` and one layer of one parameter, whatever the size of the model.
+    Each process reads the rows that its own devices hold something of, once. What the host holds beside the arrays
+    themselves is bounded by `PIECE` or one layer of one parameter, whatever the size of the model.
 
     Args:
         model: made under `nnx.eval_shape`; adapters and head are left alone.
@@ -143,30 +125,46 @@ def load_parameter(
     """One parameter on its devices; arguments are those of `load_base`."""
     shape = parameter.variable.shape
     where = sharding(parameter.path, shape)
-    devices_of: dict[tuple, list[jax.Device]] = {}
-    for device, index in where.addressable_devices_indices_map(shape).items():
-        bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
-        devices_of.setdefault(bounds, []).append(device)
-    shards = []
-    for bounds, devices in devices_of.items():  # devices that hold the same part share one reading
-        shards += _load_shard(parameter, checkpoint, tuple(slice(*bound) for bound in bounds), devices, dtype)
+    index_of = {
+        device: tuple(slice(*part.indices(size)) for part, size in zip(index, shape, strict=True))
+        for device, index in where.addressable_devices_indices_map(shape).items()
+    }
+    if parameter.nbytes(checkpoint) <= PIECE:
+        whole = parameter.read(checkpoint).astype(dtype)
+        shards = [jax.device_put(whole[index], device) for device, index in index_of.items()]
+    else:
+        shards = _load_pieces(parameter, checkpoint, index_of, dtype)
     return jax.make_array_from_single_device_arrays(shape, where, shards)
 
 
-def _load_shard(parameter, checkpoint, index: tuple[slice, ...], devices, dtype) -> list[jax.Array]:
-    """The part `index` on each device: read whole where it is small, else put together there piece by piece."""
-    shape = tuple(part.stop - part.start for part in index)
-    if math.prod(shape) * jnp.dtype(dtype).itemsize <= PIECE:
-        part = parameter.read(checkpoint, index, dtype)
-        return [jax.device_put(part, device) for device in devices]
-    shards = [jnp.zeros(shape, dtype, device=device) for device in devices]
-    for start, piece in parameter.pieces(checkpoint, index):
-        shards = [
-            _insert(shard, jax.device_put(piece, device), start, parameter.reverse, parameter.stacked)
-            for shard, device in zip(shards, devices, strict=True)
-        ]
-        jax.block_until_ready(shards)  # or the pieces that wait would pile up
-    return shards
+def _load_pieces(
+    parameter: Parameter, checkpoint: Checkpoint, index_of: dict[jax.Device, tuple[slice, ...]], dtype
+) -> list[jax.Array]:
+    """The part `index_of` each device, put together there from layers, or from runs of rows of a single tensor."""
+    shards = {
+        device: jnp.zeros([part.stop - part.start for part in index], dtype, device=device)
+        for device, index in index_of.items()
+    }
+    # From here on axes are in torch's order, in which the files hold rows; layers are never divided.
+    parts = {device: index[1:] if parameter.stacked else index for device, index in index_of.items()}
+    parts = {device: part[::-1] if parameter.reverse else part for device, part in parts.items()}
+    first, last = min(part[0].start for part in parts.values()), max(part[0].stop for part in parts.values())
+    for layer, name in enumerate(parameter.names):
+        tensor = checkpoint.tensors[name]
+        rows = last - first if parameter.stacked else max(1, PIECE * tensor.shape[0] // tensor.nbytes)
+        for begin in range(first, last, rows):
+            end = min(begin + rows, last)
+            piece = tensor.read(begin, end)
+            for device, (own, *others) in parts.items():
+                low, high = max(begin, own.start), min(end, own.stop)
+                if low < high:
+                    cut = jax.device_put(piece[low - begin : high - begin, *others], device)
+                    start = (low - own.start, *[0] * len(others))
+                    start = start[::-1] if parameter.reverse else start
+                    start = (layer, *start) if parameter.stacked else start
+                    shards[device] = _insert(shards[device], cut, start, parameter.reverse, parameter.stacked)
+            jax.block_until_ready(list(shards.values()))  # or the pieces that wait would pile up
+    return list(shards.values())
 
 
 @partial(jax.jit, donate_argnums=0, static_argnums=(3, 4))
