@@ -51,7 +51,7 @@ class DataConfig:
         transcript: whether the prompt quotes the words.
         speaker: whether the prompt names the speaker (the paper does; it leaks identity).
         max_seconds: longer clips are cut; the audio tower hears at most 30 s.
-        windows: how many audio windows (compiled shapes) the clips are sorted into.
+        shapes: how many batch shapes (audio window and prompt length) the clips are sorted into; each is compiled.
         augment: probability of online pitch or tempo augmentation of a training clip.
         sampling: "uniform" visits every clip once an epoch, "balanced" draws classes equally often.
         dime_aug: see DimeAugConfig.
@@ -61,7 +61,7 @@ class DataConfig:
     transcript: bool = True
     speaker: bool = False
     max_seconds: float = 30.0
-    windows: int = 4
+    shapes: int = 8
     augment: float = 0.3
     sampling: Literal["uniform", "balanced"] = "uniform"
     dime_aug: DimeAugConfig = field(default_factory=DimeAugConfig)
@@ -90,7 +90,8 @@ class ModelConfig:
     """The frozen base and what is trained on it.
 
     Attributes:
-        checkpoint: directory in Hugging Face layout.
+        checkpoint: directory in Hugging Face layout, or a hub id, `owner/name` or `owner/name@revision`; a run keeps
+            the commit that it began with.
         adapter: PEFT adapter directory to start from, see `models/peft_import.py`; "" starts fresh.
         dtype: of the frozen base and its activations; adapters, head, norms, softmax and loss are float32.
         head: "paper" as published; "readout", a linear map of all audio layers' statistics and the last hidden state.

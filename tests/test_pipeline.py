@@ -50,12 +50,12 @@ def test_evaluation_is_repeatable_and_split_by_split(run):
     assert [folder.name for folder in (run / "evaluation").iterdir()] == ["validation"]
 
 
-def test_windows_and_company_do_not_change_predictions(run):
-    """Other windows, other batches: the same shares."""
+def test_shapes_and_company_do_not_change_predictions(run):
+    """Other shapes, other batches: the same shares."""
     dataset = open_dataset(toy_runs.toy_dataset())
     ids = dataset.splits["test"]
     once = Predictor(open_run(run)).utterances(dataset, ids)
-    config = load_config(run / "config.yaml", ["data.windows=4", "train.microbatch=2"])
+    config = load_config(run / "config.yaml", ["data.shapes=4", "train.microbatch=2"])
     (run / "config.yaml").write_text(to_yaml(config))
     again = Predictor(open_run(run)).utterances(dataset, ids[::-1])[::-1]
     np.testing.assert_allclose(again, once, atol=1e-4)

@@ -42,7 +42,7 @@ def settings(out: Path, *more: str) -> list[str]:
         f"data.dataset={toy_dataset()}",
         f"model.checkpoint={CHECKPOINT}",
         "model.remat=false",
-        "data.windows=1",
+        "data.shapes=1",
         "data.augment=0.5",
         "data.dime_aug.ratio=0.5",
         "train.epochs=3",

@@ -1,4 +1,7 @@
-"""Online augmentation of a training clip: a little higher or lower, a little faster or slower."""
+"""Online augmentation of a training clip: a little higher or lower, a little faster or slower.
+
+What is done to which clip is drawn before its audio is read, so that a batch knows how long its clips will be.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,36 @@ SEMITONES = 1.0
 SLOWEST, FASTEST = 0.95, 1.05
 
 
-def augment(audio_t: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
-    """With `probability` one of three: pitch + U(-1, 1) semitones, tempo x U(0.95, 1.05), as it is.
+def draw(
+    samples_n: np.ndarray, longest: int, probability: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each clip, with `probability`, one of three: pitch + U(-1, 1) semitones, tempo x U(0.95, 1.05), as it is.
 
     Args:
-        audio_t: float32 [samples] at 16 kHz.
+        samples_n: lengths of the clips.
+        longest: no clip is slowed down beyond this length, so that none needs a window of its own or loses its end.
         probability: that anything is tried at all, 0 to 1.
         rng: every choice comes from it.
 
     Returns:
-        float32 [samples']; samples' is at most `longest(samples, probability)`.
+        semitones and tempo of each clip, float64 [n]; 0 and 1 where they stay.
     """
-    if rng.random() >= probability:
-        return audio_t
-    way = rng.integers(3)
-    if way == 0:
-        steps = rng.uniform(-SEMITONES, SEMITONES)
-        return librosa.effects.pitch_shift(audio_t, sr=SAMPLE_RATE, n_steps=steps).astype(np.float32)
-    if way == 1:
-        rate = rng.uniform(SLOWEST, FASTEST)
-        return librosa.effects.time_stretch(audio_t, rate=rate).astype(np.float32)
+    n = len(samples_n)
+    tried_n, way_n = rng.random(n) < probability, rng.integers(3, size=n)
+    semitones_n = rng.uniform(-SEMITONES, SEMITONES, n)
+    tempo_n = rng.uniform(np.maximum(SLOWEST, samples_n / longest), FASTEST)
+    return np.where(tried_n & (way_n == 0), semitones_n, 0.0), np.where(tried_n & (way_n == 1), tempo_n, 1.0)
+
+
+def augment(audio_t: np.ndarray, semitones: float, tempo: float) -> np.ndarray:
+    """The clip, float32 [samples] at 16 kHz, changed as drawn; `stretched(samples, tempo)` long."""
+    if semitones != 0:
+        audio_t = librosa.effects.pitch_shift(audio_t, sr=SAMPLE_RATE, n_steps=semitones).astype(np.float32)
+    if tempo != 1:
+        audio_t = librosa.effects.time_stretch(audio_t, rate=tempo).astype(np.float32)
     return audio_t
 
 
-def longest(samples: int, probability: float) -> int:
-    """The most samples that a clip can have after `augment`."""
-    return samples if probability == 0 else round(samples / SLOWEST) + 1
+def stretched(samples, tempo):
+    """Samples of a clip after `augment`; for numbers and for arrays."""
+    return np.rint(samples / tempo).astype(np.int64)

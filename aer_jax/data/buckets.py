@@ -1,14 +1,10 @@
-"""Examples sorted by length into buckets, so that a short clip does not pay for the longest.
-
-A bucket has one audio window and one text length: one shape, one compiled step.
-"""
+"""Examples by their lengths: which batch shapes they need, and the batches that are read from them."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import grain
 import numpy as np
@@ -17,10 +13,10 @@ from tqdm import tqdm
 from aer_jax.data import augment
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.examples import Example, mix_audio
-from aer_jax.data.sampling import BatchPlan
-from aer_jax.data.windows import choose_windows, window_for
+from aer_jax.data.shapes import choose_shapes, cut_into_batches, place
+from aer_jax.data.windows import window_for
 from aer_jax.errors import UserError
-from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE
+from aer_jax.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
@@ -28,10 +24,52 @@ if TYPE_CHECKING:
 
 # Stored durations may be rounded to a millisecond and resampling may add a sample.
 _ROUNDING = 16
+# Prompt lengths come in steps, so that near ones share a shape.
+_TOKEN_STEP = 8
+
+
+class Draws(NamedTuple):
+    """Visits of examples: which, and how each is changed; arrays [n]. See `augment.draw`."""
+
+    rows: np.ndarray
+    semitones: np.ndarray
+    tempo: np.ndarray
+
+    def take(self, which: np.ndarray) -> Draws:
+        return Draws(*(values[which] for values in self))
+
+
+class BatchPlan(NamedTuple):
+    """One batch: its shape's number and what is in it, 1 to `batch` visits."""
+
+    shape: int
+    draws: Draws
+
+
+class Host(NamedTuple):
+    """Which of the processes that share every batch this one is; jax.process_index() and jax.process_count()."""
+
+    index: int
+    count: int
+
+
+ALONE = Host(0, 1)
+
+
+class Padding(NamedTuple):
+    """Shares of what an epoch computes that are padding or fillers: of encoder frames, of language-model positions."""
+
+    frames: float
+    positions: float
 
 
 class Buckets:
-    """Examples sorted by the longest audio that each can have, and the batches that can be read from them."""
+    """Examples whose lengths are known before their audio is read.
+
+    Attributes:
+        samples_n: an upper bound, tight to a millisecond, of each example's samples before augmentation.
+        shapes: (S, T) of each batch shape, ascending; set by `choose`.
+    """
 
     def __init__(
         self,
@@ -39,51 +77,69 @@ class Buckets:
         dataset: Dataset,
         prompt: PromptEncoder,
         *,
-        windows: int,
+        shapes: int,
         batch: int,
-        augmented: float,
         max_seconds: float,
+        host: Host,
     ):
         if not examples:
             raise UserError(f"no utterances to make batches of in {dataset.path}; look at its report.md.")
-        if windows < 1 or batch < 1:
-            raise UserError(f"there must be at least one window and one row; windows is {windows}, batch {batch}.")
-        if not 0 <= augmented <= 1:
-            raise UserError(f"data.augment is {augmented}; it is a probability, 0 to 1.")
+        if shapes < 1 or batch < 1:
+            raise UserError(f"there must be at least one shape and one row; shapes is {shapes}, batch {batch}.")
         if not 0 < max_seconds <= MAX_SAMPLES / SAMPLE_RATE:
             raise UserError(f"data.max_seconds is {max_seconds}; the audio tower hears more than 0 and at most 30 s.")
+        if batch % host.count:
+            raise UserError(f"a batch of {batch} rows cannot be shared by {host.count} hosts; choose a multiple.")
         self.examples, self.dataset, self.prompt = examples, dataset, prompt
-        self.batch_rows, self.augmented = batch, augmented
+        self.count, self.batch_rows, self.host = shapes, batch, host
         self.most = round(max_seconds * SAMPLE_RATE)
-        self.cut = sum(self._seconds(example) > max_seconds for example in examples)
-        lengths = [self._samples(example) for example in examples]
-        longest_n = np.array([min(augment.longest(samples, augmented), self.most) for samples in lengths])
-        windows_w = np.array(choose_windows(longest_n, windows, batch))
-        self.bucket_n = np.searchsorted(windows_w, window_for(longest_n))
-        text_w = np.zeros(len(windows_w), np.int64)
-        # A prompt grows with its audio, so the longest audio gives the longest prompt.
-        rows = zip(examples, longest_n, self.bucket_n, strict=True)
-        for example, samples, bucket in tqdm(rows, "prompts", len(examples), unit="clip", delay=2, leave=False):
-            text_w[bucket] = max(text_w[bucket], len(self._tokens(example, int(samples))))
-        self.shapes = [(int(s), int(math.ceil(t / 8) * 8)) for s, t in zip(windows_w, text_w, strict=True)]
+        seconds_n = np.array([self._seconds(example) for example in examples])
+        self.cut = int((seconds_n > max_seconds).sum())
+        self.samples_n = np.minimum(np.ceil(seconds_n * SAMPLE_RATE).astype(np.int64) + _ROUNDING, self.most)
+        progress = tqdm(examples, "prompts", unit="clip", delay=2, leave=False)
+        heard = token_count(frame_count(SAMPLE_RATE))
+        self._written_n = np.array([len(self._tokens(example, SAMPLE_RATE)) - heard for example in progress])
+        self.shapes: list[tuple[int, int]] = []
 
-    def batch(self, plan: BatchPlan, rngs: Sequence[np.random.Generator] | None = None) -> Batch:
-        """Read, mix and, with one generator a row, augment the clips of one batch."""
-        examples = [self.examples[row] for row in plan.rows]
-        audio = [self._audio(example) for example in examples]
-        if rngs is not None:
-            audio = [
-                augment.augment(audio_t, self.augmented, rng)[: self.most]
-                for audio_t, rng in zip(audio, rngs, strict=True)
-            ]
-        window, text_length = self.shapes[plan.bucket]
-        tokens = [self._tokens(example, len(a)) for example, a in zip(examples, audio, strict=True)]
+    def choose(self, draws: Draws, slowest: float) -> None:
+        """Set the shapes to those that suit an epoch like `draws`; whatever is slowed down to `slowest` fits too."""
+        longest_n = np.minimum(augment.stretched(self.samples_n, slowest), self.samples_n.max())
+        longest_2 = self._needs(np.arange(len(self.examples)), longest_n).max(axis=0)
+        shapes_k2 = choose_shapes(self._needs_of(draws), longest_2, self.count, self.batch_rows)
+        self.shapes = [(int(window), int(tokens)) for window, tokens in shapes_k2]
+
+    def plan(self, draws: Draws) -> list[BatchPlan]:
+        """The batches of an epoch, longest first; draws of one shape keep their order."""
+        shape_n = place(self._needs_of(draws), np.array(self.shapes))
+        return [BatchPlan(shape, draws.take(which)) for shape, which in cut_into_batches(shape_n, self.batch_rows)]
+
+    def padding(self, plans: Sequence[BatchPlan]) -> Padding:
+        """How much of what `plans` compute is padding."""
+        rows_n, tempo_n = (np.concatenate([getattr(p.draws, name) for p in plans]) for name in ("rows", "tempo"))
+        samples_n = augment.stretched(self.samples_n[rows_n], tempo_n)
+        needed = frame_count(samples_n).sum(), self._positions(rows_n, samples_n).sum()
+        window, tokens = self.batch_rows * np.array([self.shapes[plan.shape] for plan in plans]).sum(axis=0)
+        return Padding(float(1 - needed[0] / (window // HOP)), float(1 - needed[1] / tokens))
+
+    def batch(self, plan: BatchPlan) -> Batch:
+        """Read, mix and augment the clips of one batch: the rows of it that are this host's."""
+        n, b = len(plan.draws.rows), self.batch_rows
+        mine_b = np.arange(b * self.host.index // self.host.count, b * (self.host.index + 1) // self.host.count)
+        # Fillers repeat the batch's first row, on whichever host they are.
+        draws = plan.draws.take(np.where(mine_b < n, mine_b, 0))
+        clips: dict[tuple, np.ndarray] = {}
+        for key in zip(*draws, strict=True):
+            if key not in clips:
+                clips[key] = self._audio(*key)
+        audio = [clips[key] for key in zip(*draws, strict=True)]
+        examples = [self.examples[row] for row in draws.rows]
+        window, text_length = self.shapes[plan.shape]
         return collate(
             audio,
-            tokens,
+            [self._tokens(example, len(audio_t)) for example, audio_t in zip(examples, audio, strict=True)],
             np.array([example.target for example in examples]),
-            plan.rows,
-            batch=self.batch_rows,
+            np.where(mine_b < n, draws.rows, -1),
+            batch=len(mine_b),
             window=window,
             text_length=text_length,
             pad_id=self.prompt.pad_id,
@@ -95,25 +151,33 @@ class Buckets:
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         return grain.MapDataset.range(batches).map(read).to_iter_dataset(options)
 
-    def _samples(self, example: Example) -> int:
-        """An upper bound of the example's samples before augmentation."""
-        return min(math.ceil(self._seconds(example) * SAMPLE_RATE) + _ROUNDING, self.most)
+    def _needs_of(self, draws: Draws) -> np.ndarray:
+        return self._needs(draws.rows, augment.stretched(self.samples_n[draws.rows], draws.tempo))
+
+    def _needs(self, rows_n: np.ndarray, samples_n: np.ndarray) -> np.ndarray:
+        """The least (S, T) for each example at a length, int64 [n, 2]."""
+        tokens_n = -(-self._positions(rows_n, samples_n) // _TOKEN_STEP) * _TOKEN_STEP
+        return np.stack([window_for(samples_n), tokens_n], axis=1)
+
+    def _positions(self, rows_n: np.ndarray, samples_n: np.ndarray) -> np.ndarray:
+        return self._written_n[rows_n] + token_count(frame_count(samples_n))
 
     def _seconds(self, example: Example) -> float:
         """Duration of the clip, or of the shorter one of two that are mixed."""
         ids = [example.first] if example.second is None else [example.first, example.second]
         return min(self.dataset.utterances[id].seconds for id in ids)
 
-    def _audio(self, example: Example) -> np.ndarray:
+    def _audio(self, row: int, semitones: float, tempo: float) -> np.ndarray:
+        example = self.examples[row]
         audio_t = self.dataset.audio(example.first)[: self.most]
         if example.second is not None:
             audio_t = mix_audio(audio_t, self.dataset.audio(example.second)[: self.most], example.alpha)
-        if len(audio_t) > self._samples(example):
+        if len(audio_t) > self.samples_n[row]:
             raise UserError(
                 f"{self.dataset.path}: the audio of {example.first} is longer than utterances.jsonl says; "
                 "prepare the dataset again."
             )
-        return audio_t
+        return augment.augment(audio_t, semitones, tempo)
 
     def _tokens(self, example: Example, samples: int) -> np.ndarray:
         spoken = self.dataset.utterances[example.spoken]

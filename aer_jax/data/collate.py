@@ -33,13 +33,14 @@ def collate(
 ) -> Batch:
     """Clips and their prompts as one batch of fixed shape.
 
-    Rows beyond the clips repeat the first one, with weight 0 and row -1: no mask is ever empty.
+    Rows beyond the clips repeat the first one, with weight 0 and row -1: no mask is ever empty. A clip whose row is -1
+    is such a filler too.
 
     Args:
         audio: waveforms, float32 [samples <= window].
         tokens: prompts, int [tokens <= text_length].
         targets_nk: distributions [n, K]; zeros where there is none.
-        rows: what the batch's `row` says.
+        rows: what the batch's `row` says, [n].
         batch: rows of the batch, at least n.
         window: samples of the audio window.
         text_length: tokens of a row.
@@ -56,13 +57,13 @@ def collate(
         audio_bs[b, : len(audio[i])] = audio[i]
         tokens_bt[b, : len(tokens[i])] = tokens[i]
         mask_bt[b, : len(tokens[i])] = True
-    real_b = np.arange(batch) < n
+    row_b = np.array([*rows, *[-1] * (batch - n)], np.int32)
     return {
         "audio": audio_bs,
         "audio_samples": np.array([len(audio[i]) for i in source], np.int32),
         "tokens": tokens_bt,
         "token_mask": mask_bt,
         "target": np.asarray(targets_nk, np.float32)[source],
-        "weight": real_b.astype(np.float32),
-        "row": np.where(real_b, np.asarray(rows)[source], -1).astype(np.int32),
+        "weight": (row_b >= 0).astype(np.float32),
+        "row": row_b,
     }

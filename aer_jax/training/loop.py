@@ -31,7 +31,7 @@ from aer_jax.training.metrics_log import MetricsLog, refuse_not_finite
 from aer_jax.training.objective import jensen_shannon, objective
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.predictor import predict_rows
-from aer_jax.training.run import Run, create_run, resume_run
+from aer_jax.training.run import Run, add_facts, create_run, resume_run
 from aer_jax.training.signals import stop_signals
 from aer_jax.training.step import (
     init_state,
@@ -81,18 +81,20 @@ def train(config: Config, *, resume: bool = False) -> Run:
         real_examples(train_ids, targets_nk) + mixes,
         dataset,
         prompt,
-        windows=config.data.windows,
+        shapes=config.data.shapes,
         batch=settings.batch,
         seed=config.seed,
         augment=config.data.augment,
         sampling=config.data.sampling,
         max_seconds=config.data.max_seconds,
     )
+    add_facts(run, batches=stream.facts())
+    tqdm.write(stream.sentence(), file=sys.stderr)
     evaluation = functools.partial(
         evaluation_batches,
         dataset=dataset,
         prompt=prompt,
-        windows=config.data.windows,
+        shapes=config.data.shapes,
         batch=settings.microbatch,
         max_seconds=config.data.max_seconds,
     )

@@ -17,7 +17,8 @@ from aer_jax.data.batches import evaluation_batches
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.dataset import Dataset
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.data.windows import choose_windows, window_for
+from aer_jax.data.shapes import choose_shapes, cut_into_batches, place
+from aer_jax.data.windows import window_for
 from aer_jax.errors import UserError
 from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE
 from aer_jax.models.emotion_head import HeadStatistics
@@ -85,7 +86,7 @@ class Predictor:
             dataset,
             self.prompt,
             np.full((len(ids), len(self.classes)), 1 / len(self.classes)),
-            windows=data.windows,
+            shapes=data.shapes,
             batch=self.batch,
             max_seconds=data.max_seconds,
         )
@@ -107,25 +108,21 @@ class Predictor:
         for clip in audio:
             if not 0 < len(clip) <= MAX_SAMPLES:
                 raise ValueError(f"a clip has 1 to {MAX_SAMPLES} samples, not {len(clip)}")
-        samples_n = np.array([len(clip) for clip in audio])
-        windows_w = np.array(choose_windows(samples_n, self.run.config.data.windows, self.batch))
-        bucket_n = np.searchsorted(windows_w, window_for(samples_n))
         tokens = [self.prompt.encode(words, "", len(clip)) for clip, words in zip(audio, transcripts, strict=True)]
-        for bucket, window in enumerate(windows_w):
-            rows = np.flatnonzero(bucket_n == bucket)
-            length = math.ceil(max((len(tokens[i]) for i in rows), default=0) / 8) * 8
-            for i in range(0, len(rows), self.batch):
-                some = rows[i : i + self.batch]
-                yield collate(
-                    [audio[i] for i in some],
-                    [tokens[i] for i in some],
-                    np.zeros((len(some), len(self.classes))),
-                    some,
-                    batch=self.batch,
-                    window=int(window),
-                    text_length=length,
-                    pad_id=self.prompt.pad_id,
-                )
+        windows_n, length_n = window_for([len(clip) for clip in audio]), [math.ceil(len(t) / 8) * 8 for t in tokens]
+        needs_n2 = np.stack([windows_n, length_n], axis=1)
+        shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), self.run.config.data.shapes, self.batch)
+        for shape, some in cut_into_batches(place(needs_n2, shapes_k2), self.batch):
+            yield collate(
+                [audio[i] for i in some],
+                [tokens[i] for i in some],
+                np.zeros((len(some), len(self.classes))),
+                some,
+                batch=self.batch,
+                window=int(shapes_k2[shape, 0]),
+                text_length=int(shapes_k2[shape, 1]),
+                pad_id=self.prompt.pad_id,
+            )
 
     def _predict(self, batches: Iterable[Batch], rows: int) -> np.ndarray:
         def predict(batch: dict[str, jax.Array]) -> jax.Array:

@@ -73,6 +73,12 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
     return Run(path, config, environment)
 
 
+def add_facts(run: Run, **facts: Any) -> None:
+    """Write down what a run found out about itself, beside its environment."""
+    run.environment.update(facts)
+    (run.path / "environment.json").write_text(json.dumps(run.environment, indent=2) + "\n")
+
+
 def open_run(path: str | Path) -> Run:
     """Open a run directory, finished or not.
 
@@ -89,10 +95,12 @@ def open_run(path: str | Path) -> Run:
         environment = json.loads((path / "environment.json").read_text())
     except ValueError:
         raise UserError(f"{path}/environment.json is not JSON; copy the run again.") from None
-    checkpoint = Path(config.model.checkpoint)
-    if not (checkpoint / "config.json").is_file():
-        raise UserError(f"the base checkpoint {checkpoint} of {path} is gone; put it back there.")
-    if fingerprint(checkpoint) != environment["base"]:
+    checkpoint = config.model.checkpoint
+    try:
+        base = fingerprint(checkpoint)
+    except UserError as error:
+        raise UserError(f"the base of {path} is gone: {error}") from None
+    if base != environment["base"]:
         raise UserError(f"{checkpoint} is not the base that {path} was trained on; put the same checkpoint there.")
     return Run(path, config, environment)
 

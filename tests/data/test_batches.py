@@ -12,11 +12,12 @@ import pytest
 from scipy import stats
 
 from aer_jax.data import dime_aug
-from aer_jax.data.batches import collate, evaluation_batches, train_batches
+from aer_jax.data.batches import Host, collate, evaluation_batches, train_batches
 from aer_jax.data.dime_features import features
 from aer_jax.data.examples import Example, mix_audio, real_examples
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.lengths import frame_count, token_count
 
 K = 3
 
@@ -41,13 +42,13 @@ class FakeDataset:
 
 
 class FakePrompt:
-    """One token a letter, and one for every 640 samples."""
+    """One token a letter, and those of the audio."""
 
     pad_id = 0
 
     def encode(self, transcript, speaker, samples):
         text = [int(speaker[1:]) + 100, *(7 for _ in transcript)]
-        return np.array([*text, *(9 for _ in range(samples // 640))], np.int32)
+        return np.array([*text, *[9] * token_count(frame_count(samples))], np.int32)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def targets(dataset):
 def stream(dataset, targets, examples=None, **settings):
     ids = list(dataset.clips)
     settings = {
-        "windows": 4, "batch": 8, "seed": 3, "augment": 0.0, "sampling": "uniform", "max_seconds": 30.0,
+        "shapes": 4, "batch": 8, "seed": 3, "augment": 0.0, "sampling": "uniform", "max_seconds": 30.0,
     } | settings  # fmt: skip
     return train_batches(examples or real_examples(ids, targets), dataset, FakePrompt(), **settings)
 
@@ -75,6 +76,11 @@ def stream(dataset, targets, examples=None, **settings):
 def first(train, batches):
     iterator = iter(train.iter_dataset)
     return [next(iterator) for _ in range(batches)]
+
+
+def rows_of_epoch(train, epoch):
+    """What each batch of an epoch holds, without reading its audio."""
+    return [plan.draws.rows for plan in train._plan(epoch)]
 
 
 def assert_same(a, b):
@@ -142,16 +148,19 @@ def test_the_stream_is_a_function_of_its_seed(dataset, targets):
 def test_balanced_sampling_draws_classes_equally_often(dataset, targets):
     train = stream(dataset, targets, sampling="balanced")
     class_n = targets.argmax(axis=1)
-    epochs = 20
-    drawn = np.zeros(K, int)
-    visited = Counter()
-    for step in range(epochs * train.steps_per_epoch):
-        plan = train._plan(step // train.steps_per_epoch)[step % train.steps_per_epoch]
-        drawn += np.bincount(class_n[plan.rows], minlength=K)
-        visited.update(plan.rows.tolist())
+    epochs, n = 20, len(class_n)
+    expected_n = n / K / np.bincount(class_n)[class_n]
+    drawn, visited = np.zeros(K, int), Counter()
+    for epoch in range(epochs):
+        visits_n = np.bincount(np.concatenate(rows_of_epoch(train, epoch)), minlength=n)
+        # Exact: as often as expected, rounded up or down, for every example and every class.
+        assert ((visits_n == np.floor(expected_n)) | (visits_n == np.ceil(expected_n))).all()
+        counts = np.bincount(class_n, weights=visits_n)
+        assert counts.sum() == n and np.abs(counts - n / K).max() <= 1
+        drawn += counts.astype(int)
+        visited.update(np.flatnonzero(visits_n).tolist())
     assert stats.chisquare(drawn).pvalue > 0.01
-    assert abs(drawn.sum() - epochs * len(class_n)) <= epochs * len(train.shapes)
-    assert len(visited) == len(class_n)  # no example is shut out
+    assert len(visited) == n  # no example is shut out
     # The same test must see that uniform sampling is not balanced.
     assert stats.chisquare(epochs * np.bincount(class_n)).pvalue < 1e-6
     for batch in first(train, train.steps_per_epoch):
@@ -160,12 +169,17 @@ def test_balanced_sampling_draws_classes_equally_often(dataset, targets):
 
 @pytest.mark.parametrize("sampling", ["uniform", "balanced"])
 def test_every_epoch_has_the_same_number_of_batches(dataset, targets, sampling):
-    train = stream(dataset, targets, sampling=sampling)
-    assert {len(train._plan(epoch)) for epoch in range(10)} == {train.steps_per_epoch}
+    train = stream(dataset, targets, sampling=sampling, augment=0.5)
+    sizes = [[len(rows) for rows in rows_of_epoch(train, epoch)] for epoch in range(10)]
+    assert {len(epoch) for epoch in sizes} == {train.steps_per_epoch} == {-(-len(dataset.clips) // 8)}
+    # All batches are full but one, and that is of the shortest shape.
+    for epoch, rows in enumerate(sizes):
+        assert sorted(rows) == [len(dataset.clips) % 8, *[8] * (len(rows) - 1)]
+        assert train._plan(epoch)[int(np.argmin(rows))].shape == min(plan.shape for plan in train._plan(epoch))
 
 
 def test_augmentation_changes_audio_but_never_leaves_the_shapes(dataset, targets):
-    train = stream(dataset, targets, augment=1.0, windows=2)
+    train = stream(dataset, targets, augment=1.0, shapes=2)
     examples = real_examples(list(dataset.clips), targets)
     changed = lengths = rows = 0
     for batch in first(train, train.steps_per_epoch):
@@ -180,6 +194,53 @@ def test_augmentation_changes_audio_but_never_leaves_the_shapes(dataset, targets
     # One third each: pitch, tempo, nothing; five standard deviations.
     assert abs(changed / rows - 2 / 3) < 5 * np.sqrt(2 / 9 / rows)
     assert abs(lengths / rows - 1 / 3) < 5 * np.sqrt(2 / 9 / rows)
+
+
+def computed(batches):
+    """Frames and positions of whole batches: all, and those of clips that are trained on."""
+    shapes = [(batch["audio"].size // 160, batch["tokens"].size) for batch in batches]
+    needed = [
+        (frame_count(batch["audio_samples"])[real].sum(), batch["token_mask"][real].sum())
+        for batch in batches
+        for real in [batch["weight"] > 0]
+    ]
+    return np.sum(shapes, axis=0), np.sum(needed, axis=0)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "balanced"])
+def test_the_padding_share_is_that_of_the_batches(dataset, targets, sampling):
+    train = stream(dataset, targets, augment=0.5, sampling=sampling)
+    every, needed = computed(first(train, train.steps_per_epoch))
+    # Durations are known to a millisecond, and a tenth of a frame.
+    np.testing.assert_allclose(train.padding, 1 - needed / every, atol=2e-3)
+    facts = train.facts()
+    assert facts["padding"] == pytest.approx(train.padding._asdict(), abs=1e-4)
+    assert facts["steps_per_epoch"] == train.steps_per_epoch and len(facts["shapes"]) == len(train.shapes)
+    assert f"{train.padding.frames:.1%} of audio frames" in train.sentence()
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_share_every_batch(dataset, targets, hosts):
+    """Side by side, what the hosts read is what one host reads, fillers included; shapes agree at every step."""
+    settings = {"augment": 0.5, "sampling": "balanced"}
+    alone = stream(dataset, targets, **settings)
+    shared = [stream(dataset, targets, **settings, host=Host(i, hosts)) for i in range(hosts)]
+    assert {train.steps_per_epoch for train in shared} == {alone.steps_per_epoch}
+    parts = [first(train, alone.steps_per_epoch + 1) for train in shared]
+    for step, whole in enumerate(first(alone, alone.steps_per_epoch + 1)):
+        assert all(len(part[step]["row"]) == 8 // hosts for part in parts)
+        assert_same({key: np.concatenate([part[step][key] for part in parts]) for key in whole}, whole)
+
+
+def test_evaluation_is_shared_too(dataset, targets):
+    ids = list(dataset.clips)[:5]  # the second host has fillers alone
+    settings = {"shapes": 2, "batch": 12, "max_seconds": 30.0}
+    read = [
+        list(evaluation_batches(ids, dataset, FakePrompt(), targets[:5], **settings, host=Host(i, 2))) for i in (0, 1)
+    ]
+    (whole,) = evaluation_batches(ids, dataset, FakePrompt(), targets[:5], **settings)
+    assert_same({key: np.concatenate([read[0][0][key], read[1][0][key]]) for key in whole}, whole)
+    assert not read[1][0]["weight"].any() and read[1][0]["audio"].any(axis=1).all()
 
 
 def test_mixes_are_interpolated_and_carry_the_chosen_text(dataset):
@@ -212,7 +273,7 @@ def test_thirty_seconds_fill_the_longest_window():
 
 def test_evaluation_visits_every_utterance_once_unchanged(dataset, targets):
     ids = list(dataset.clips)[::-1]
-    batches = evaluation_batches(ids, dataset, FakePrompt(), targets, windows=3, batch=8, max_seconds=30.0)
+    batches = evaluation_batches(ids, dataset, FakePrompt(), targets, shapes=3, batch=8, max_seconds=30.0)
     seen = []
     for _ in range(2):  # it can be gone through again
         seen = []
@@ -223,8 +284,8 @@ def test_evaluation_visits_every_utterance_once_unchanged(dataset, targets):
                 np.testing.assert_array_equal(batch["audio"][i, : batch["audio_samples"][i]], clip)
                 seen.append(int(batch["row"][i]))
     assert sorted(seen) == list(range(len(ids)))
-    windows = [batch["audio"].shape[1] for batch in batches]
-    assert windows == sorted(windows) and len(windows) == len(batches)
+    shapes = [(batch["audio"].shape[1], batch["tokens"].shape[1]) for batch in batches]
+    assert shapes == sorted(shapes, reverse=True) and len(shapes) == len(batches) == -(-len(ids) // 8)
 
 
 def test_collate_fills_up_with_harmless_rows():
@@ -274,8 +335,9 @@ def test_orbax_restores_to_the_very_next_batch(dataset, targets, tmp_path):
         ({"max_seconds": 31.0}, "at most 30 s"),
         ({"max_seconds": 0.0}, "at most 30 s"),
         ({"augment": 1.5}, "probability"),
-        ({"windows": 0}, "at least one window"),
+        ({"shapes": 0}, "at least one shape"),
         ({"seed": -1}, "seed"),
+        ({"host": Host(0, 3)}, "cannot be shared by 3 hosts"),
     ],
 )
 def test_settings_out_of_range_are_refused(dataset, targets, settings, says):
@@ -285,7 +347,7 @@ def test_settings_out_of_range_are_refused(dataset, targets, settings, says):
 
 def test_no_utterances_is_an_error(dataset):
     with pytest.raises(UserError, match="no utterances"):
-        evaluation_batches([], dataset, FakePrompt(), np.zeros((0, K)), windows=2, batch=4, max_seconds=30.0)
+        evaluation_batches([], dataset, FakePrompt(), np.zeros((0, K)), shapes=2, batch=4, max_seconds=30.0)
 
 
 def test_audio_longer_than_promised_is_an_error():
@@ -306,7 +368,7 @@ def toy_dataset(tmp_path_factory):
 
 class LettersPrompt(FakePrompt):
     def encode(self, transcript, speaker, samples):
-        return np.array([*map(ord, transcript), *(9 for _ in range(samples // 640))], np.int32)
+        return np.array([*map(ord, transcript), *[9] * token_count(frame_count(samples))], np.int32)
 
 
 def test_from_a_dataset_directory_through_dime_aug_to_batches(toy_dataset):
@@ -317,7 +379,7 @@ def test_from_a_dataset_directory_through_dime_aug_to_batches(toy_dataset):
     )
     examples = real_examples(ids, targets_nk) + list(plan.mixes)
     assert len(examples) > len(ids)
-    settings = {"windows": 3, "batch": 8, "seed": 0, "augment": 0.5, "sampling": "balanced", "max_seconds": 30.0}
+    settings = {"shapes": 3, "batch": 8, "seed": 0, "augment": 0.5, "sampling": "balanced", "max_seconds": 30.0}
     train = train_batches(examples, toy_dataset, LettersPrompt(), **settings)
     for batch in first(train, train.steps_per_epoch + 1):
         assert (batch["audio"].shape[1], batch["tokens"].shape[1]) in train.shapes
@@ -330,7 +392,7 @@ def test_from_a_dataset_directory_through_dime_aug_to_batches(toy_dataset):
 
     test_ids = toy_dataset.splits["test"]
     held_out = evaluation_batches(
-        test_ids, toy_dataset, LettersPrompt(), np.ones((len(test_ids), 4)), windows=3, batch=8, max_seconds=30.0
+        test_ids, toy_dataset, LettersPrompt(), np.ones((len(test_ids), 4)), shapes=3, batch=8, max_seconds=30.0
     )
     for batch in held_out:
         for i in np.flatnonzero(batch["weight"]):

@@ -78,7 +78,7 @@ def make_batch(dataset, checkpoint, rows=8, **keywords):
     ids = dataset.splits["train"][:rows]
     targets_nk = np.random.default_rng(1).dirichlet(np.ones(len(dataset.classes)), len(ids))
     prompt = PromptEncoder(checkpoint, dataset.classes, **keywords)
-    return next(iter(evaluation_batches(ids, dataset, prompt, targets_nk, windows=1, batch=rows, max_seconds=30.0)))
+    return next(iter(evaluation_batches(ids, dataset, prompt, targets_nk, shapes=1, batch=rows, max_seconds=30.0)))
 
 
 @pytest.fixture(scope="session")

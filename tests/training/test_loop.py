@@ -67,7 +67,7 @@ def test_early_stopping_and_the_best_epoch(tmp_path, monkeypatch):
 def test_nothing_is_compiled_after_warm_up(tmp_path, caplog):
     """Over two epochs: a train step and a prediction for each batch shape, and nothing twice."""
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        train(toy_runs.config(tmp_path / "run", "train.epochs=2", "data.windows=2"))
+        train(toy_runs.config(tmp_path / "run", "train.epochs=2", "data.shapes=2"))
     compiled = [
         match[1]
         for record in caplog.records
