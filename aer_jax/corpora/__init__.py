@@ -8,22 +8,43 @@ from pathlib import Path
 from aer_jax.corpora.base import Corpus
 from aer_jax.errors import UserError, nearest
 
-CORPORA = ("crema-d", "manifest", "toy")
+# The choices that each reader offers beside `lenient`; their values are explained where it is defined.
+CORPORA: dict[str, tuple[str, ...]] = {
+    "crema-d": (),
+    "iemocap": ("excited", "multi_label", "improvised"),
+    "msp-podcast": (),
+    "paper-json": ("excited", "audio"),
+    "manifest": (),
+    "toy": (),
+}
 
 
-def read_corpus(name: str, root: str | Path | None, classes: Sequence[str] | None = None) -> Corpus:
+def read_corpus(
+    name: str,
+    root: str | Path | None,
+    classes: Sequence[str] | None = None,
+    lenient: bool = False,
+    **choices: str | bool | Path | None,
+) -> Corpus:
     """Read a corpus.
 
     Args:
         name: one of `CORPORA`.
         root: where it lies; None for `toy`, which is generated.
         classes: the classes wanted, in order; None takes the corpus' own.
+        lenient: drop and count what cannot be read instead of refusing it.
+        choices: of this reader; None takes the reader's default.
 
     Raises:
-        UserError: an unknown name or class, or a corpus that cannot be read.
+        UserError: an unknown name, class or choice, or a corpus that cannot be read.
     """
     if name not in CORPORA:
         raise UserError(f'unknown corpus "{name}".{nearest(name, CORPORA)} Known: {", ".join(CORPORA)}.')
+    chosen = {choice: value for choice, value in choices.items() if value is not None}
+    for choice in chosen:
+        if choice not in CORPORA[name]:
+            owners = ", ".join(corpus for corpus, known in CORPORA.items() if choice in known) or "no corpus"
+            raise UserError(f"--{choice.replace('_', '-')} is a choice of {owners}, not of {name}; leave it out.")
     if name == "toy":
         from aer_jax.corpora import toy
 
@@ -32,16 +53,17 @@ def read_corpus(name: str, root: str | Path | None, classes: Sequence[str] | Non
         corpus = toy.generate()
     elif root is None:
         raise UserError(f"the corpus {name} lies on disk; say where with --root.")
-    elif name == "crema-d":
-        from aer_jax.corpora import crema_d
-
-        corpus = crema_d.read(Path(root))
     else:
-        from aer_jax.corpora import manifest
-
-        corpus = manifest.read(Path(root))
+        corpus = _reader(name)(Path(root), lenient=lenient, **chosen)
     corpus.classes = choose_classes(corpus, classes)
     return corpus
+
+
+def _reader(name: str):
+    from aer_jax.corpora import crema_d, iemocap, manifest, msp_podcast, paper_json
+
+    modules = {"crema-d": crema_d, "iemocap": iemocap, "msp-podcast": msp_podcast, "paper-json": paper_json}
+    return modules.get(name, manifest).read
 
 
 def choose_classes(corpus: Corpus, classes: Sequence[str] | None) -> tuple[str, ...]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
+
+# A clip of this speaker may be anybody's; splits by speaker leave it out.
+UNKNOWN_SPEAKER = "Unknown"
+UNREADABLE = "cannot be read, skipped by --lenient"
 
 
 class Waveform(NamedTuple):
@@ -25,11 +32,12 @@ class Clip:
 
     Attributes:
         id: unique in the corpus.
-        speaker: unique in the corpus; splits never divide a speaker.
+        speaker: unique in the corpus, or `UNKNOWN_SPEAKER`; splits never divide a speaker.
         audio: a file, or the waveform itself where the corpus is generated.
         votes: all votes, also those for labels that a dataset may leave out.
         transcript: the words, or "" where unknown.
-        split: "train", "validation" or "test" where the corpus says so, else None.
+        split: the corpus' own partition, "train", "validation", "test", "test1" or "test2"; None where it has none.
+        session: the recording session, or "" where there is none.
     """
 
     id: str
@@ -38,6 +46,7 @@ class Clip:
     votes: tuple[Vote, ...]
     transcript: str = ""
     split: str | None = None
+    session: str = ""
 
 
 @dataclass
@@ -51,6 +60,9 @@ class Corpus:
         clips: the usable clips, in a fixed order.
         licensed: True where the licence forbids passing audio or text on.
         dropped: reason -> ids or rows left out; the data report lists them.
+        choices: the reader's choices by name; the dataset records them.
+        notes: sentences that the data report must say about this corpus.
+        lenient: unreadable lines are dropped and counted, not refused.
     """
 
     name: str
@@ -59,10 +71,23 @@ class Corpus:
     clips: list[Clip]
     licensed: bool = False
     dropped: dict[str, list[str]] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    lenient: bool = False
 
     def drop(self, reason: str, what: str) -> None:
         """Account for one clip or row that is left out."""
         self.dropped.setdefault(reason, []).append(what)
+
+    @contextmanager
+    def reading(self, where: str) -> Iterator[None]:
+        """Around the reading of one line or record: a UserError ends everything, or, lenient, drops `where`."""
+        try:
+            yield
+        except UserError as error:
+            if not self.lenient:
+                raise UserError(f"{error} (`--lenient` skips and counts what cannot be read.)") from None
+            self.drop(UNREADABLE, where)
 
     def label_counts(self) -> Counter[str]:
         """Weighted votes by label over all clips."""

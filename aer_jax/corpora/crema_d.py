@@ -36,11 +36,12 @@ _NAME = re.compile(rf"(?P<actor>\d{{4}})_(?P<sentence>{'|'.join(SENTENCES)})_[A-
 _VOICE, _MODES = 1, (1, 2, 3)
 
 
-def read(root: Path) -> Corpus:
+def read(root: Path, lenient: bool = False) -> Corpus:
     """Read CREMA-D in the layout of its repository.
 
     Args:
         root: the folder that holds `AudioWAV/` and `processedResults/tabulatedVotes.csv`.
+        lenient: drop and count lines that cannot be read.
 
     Returns:
         All clips on disk by name. Clips without a vote row have no votes; vote rows without a clip and
@@ -53,8 +54,8 @@ def read(root: Path) -> Corpus:
     for part in (folder, table):
         if not part.exists():
             raise UserError(f"{root} is not CREMA-D: {part} is missing; give the folder of its repository.")
-    corpus = Corpus("crema-d", tuple(LABELS.values()), tuple(LABELS.values()), [])
-    votes = read_voice_votes(table)
+    corpus = Corpus("crema-d", tuple(LABELS.values()), tuple(LABELS.values()), [], lenient=lenient)
+    votes = read_voice_votes(table, corpus)
     on_disk = set()
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() != ".wav" or path.name.startswith("."):
@@ -74,7 +75,7 @@ def read(root: Path) -> Corpus:
     return corpus
 
 
-def read_voice_votes(table: Path) -> dict[str, tuple[Vote, ...]]:
+def read_voice_votes(table: Path, corpus: Corpus) -> dict[str, tuple[Vote, ...]]:
     """The voice-only rows of tabulatedVotes.csv: clip -> one vote a count."""
     votes: dict[str, tuple[Vote, ...]] = {}
     rows = csv.reader(io.StringIO(read_text(table), newline=""), strict=True)
@@ -85,25 +86,34 @@ def read_voice_votes(table: Path) -> dict[str, tuple[Vote, ...]]:
                 raise UserError(f'{table}, line 1: the column "{name}" is missing; fetch the table again.')
         for row in rows:
             where = f"{table}, line {rows.line_num}"
-            if len(row) != len(header):
-                raise UserError(f"{where} has {len(row)} fields, not {len(header)}; fetch the table again.")
-            fields = dict(zip(header, row, strict=True))
-            # The index is the first column; its header cell is empty.
-            mode = _count(row[0], "the index", where) // 100_000
-            if mode not in _MODES:
-                raise UserError(f"{where}: the index {row[0]} tells no mode; it starts with 1, 2 or 3.")
-            if mode != _VOICE:
-                continue
-            clip = fields["fileName"]
-            counts = {label: _count(fields[letter], letter, where) for letter, label in LABELS.items()}
-            if sum(counts.values()) != _count(fields["numResponses"], "numResponses", where):
-                raise UserError(f"{where}: the counts of {clip} do not add up to its numResponses.")
-            if clip in votes:
-                raise UserError(f"{where}: {clip} has a second voice-only row; keep one.")
-            votes[clip] = tuple(Vote(clip, label) for label, n in counts.items() for _ in range(n))
+            with corpus.reading(where):
+                if len(row) != len(header):
+                    raise UserError(f"{where} has {len(row)} fields, not {len(header)}; fetch the table again.")
+                heard = _voice_votes(row, dict(zip(header, row, strict=True)), where)
+                if heard is None:
+                    continue
+                clip, answers = heard
+                if clip in votes:
+                    raise UserError(f"{where}: {clip} has a second voice-only row; keep one.")
+                votes[clip] = answers
     except csv.Error as error:
         raise UserError(f"{table}, line {rows.line_num} is not CSV ({error}).") from None
     return votes
+
+
+def _voice_votes(row: list[str], fields: dict[str, str], where: str) -> tuple[str, tuple[Vote, ...]] | None:
+    """A row's clip and votes, or None where its listeners saw a face."""
+    # The index is the first column; its header cell is empty.
+    mode = _count(row[0], "the index", where) // 100_000
+    if mode not in _MODES:
+        raise UserError(f"{where}: the index {row[0]} tells no mode; it starts with 1, 2 or 3.")
+    if mode != _VOICE:
+        return None
+    clip = fields["fileName"]
+    counts = {label: _count(fields[letter], letter, where) for letter, label in LABELS.items()}
+    if sum(counts.values()) != _count(fields["numResponses"], "numResponses", where):
+        raise UserError(f"{where}: the counts of {clip} do not add up to its numResponses.")
+    return clip, tuple(Vote(clip, label) for label, n in counts.items() for _ in range(n))
 
 
 def _count(text: str, what: str, where: str) -> int:

@@ -20,18 +20,19 @@ from typing import Any
 
 from aer_jax.corpora.base import Clip, Corpus
 from aer_jax.corpora.manifest_votes import read_distribution, read_votes, split_cell
-from aer_jax.corpora.text import read_text
+from aer_jax.corpora.text import parse_json, read_text
 from aer_jax.errors import UserError, nearest
 
 REQUIRED, OPTIONAL, LABELS = ("id", "audio", "speaker"), ("transcript", "split"), ("votes", "distribution")
 _SPLITS = ("train", "validation", "test")
 
 
-def read(root: Path) -> Corpus:
+def read(root: Path, lenient: bool = False) -> Corpus:
     """Read a manifest.
 
     Args:
         root: the file, or a folder that holds either manifest.csv or manifest.jsonl.
+        lenient: drop and count lines that cannot be read.
 
     Returns:
         All clips in the file's order; labels and classes are those voted for, sorted. Fields that are not
@@ -41,16 +42,18 @@ def read(root: Path) -> Corpus:
         UserError: the file is missing or a line of it is not as described; it names file and line.
     """
     path = _find(root)
-    corpus = Corpus("manifest", (), (), [])
+    corpus = Corpus("manifest", (), (), [], lenient=lenient)
     line_of: dict[str, str] = {}
     unread: set[str] = set()
-    for where, fields in _read_csv(path) if path.suffix.lower() == ".csv" else _read_jsonl(path):
-        clip = _clip(fields, path.parent, where)
-        if clip.id in line_of:
-            raise UserError(f'{where}: the id "{clip.id}" stands in {line_of[clip.id]} already; ids are unique.')
-        line_of[clip.id] = where.rpartition(", ")[2]
-        unread |= fields.keys() - {*REQUIRED, *OPTIONAL, *LABELS}
-        corpus.clips.append(clip)
+    read_fields = _read_csv if path.suffix.lower() == ".csv" else _read_jsonl
+    for where, fields in read_fields(path, corpus):
+        with corpus.reading(where):
+            clip = _clip(fields, path.parent, where)
+            if clip.id in line_of:
+                raise UserError(f'{where}: the id "{clip.id}" stands in {line_of[clip.id]} already; ids are unique.')
+            line_of[clip.id] = where.rpartition(", ")[2]
+            unread |= fields.keys() - {*REQUIRED, *OPTIONAL, *LABELS}
+            corpus.clips.append(clip)
     if not corpus.clips:
         raise UserError(f"{path} describes no clip; write one line a clip.")
     for field in sorted(unread):
@@ -74,28 +77,31 @@ def _find(root: Path) -> Path:
     return found[0]
 
 
-def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_csv(path: Path, corpus: Corpus) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each row stands, and its cells; empty cells are left out."""
     rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(rows, [])]
         _check_header(header, f"{path}, line 1")
         for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise UserError(
-                    f"{where} has {len(row)} cells, the header has {len(header)}; quote cells that hold commas."
-                )
-            cells: dict[str, Any] = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
-            cells = {name: cell for name, cell in cells.items() if cell}
-            for name in LABELS:
-                if name in cells:
-                    cells[name] = split_cell(cells[name], name, where)
-            yield where, cells
+            where, cells = f"{path}, line {rows.line_num}", None
+            if row:
+                with corpus.reading(where):
+                    cells = _cells(header, row, where)
+            if cells is not None:
+                yield where, cells
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num} is not CSV ({error}).") from None
+
+
+def _cells(header: list[str], row: list[str], where: str) -> dict[str, Any]:
+    if len(row) != len(header):
+        raise UserError(f"{where} has {len(row)} cells, the header has {len(header)}; quote cells that hold commas.")
+    cells: dict[str, Any] = {name: cell.strip() for name, cell in zip(header, row, strict=True) if cell.strip()}
+    for name in LABELS:
+        if name in cells:
+            cells[name] = split_cell(cells[name], name, where)
+    return cells
 
 
 def _check_header(header: list[str], where: str) -> None:
@@ -110,30 +116,18 @@ def _check_header(header: list[str], where: str) -> None:
             raise UserError(f'{where}: the column "{name}" stands there twice.')
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_jsonl(path: Path, corpus: Corpus) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each line stands, and its object; nulls are left out."""
     for number, line in enumerate(io.StringIO(read_text(path)), 1):
-        where = f"{path}, line {number}"
+        where, fields = f"{path}, line {number}", None
         if not line.strip():
             continue
-        try:
-            fields = json.loads(line, object_pairs_hook=_unique)
-            json.dumps(fields, ensure_ascii=False).encode()  # an escaped half of a surrogate pair is no text
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is not valid JSON ({error}).") from None
-        if not isinstance(fields, dict):
-            raise UserError(f"{where} is not a JSON object; write one object a line.")
-        yield where, {name: value for name, value in fields.items() if value is not None}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a key stand twice and keeps the last; here that would lose votes."""
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise ValueError(f'"{name}" stands twice in one object')
-        fields[name] = value
-    return fields
+        with corpus.reading(where):
+            fields = parse_json(line, where)
+            if not isinstance(fields, dict):
+                raise UserError(f"{where} is not a JSON object; write one object a line.")
+        if isinstance(fields, dict):
+            yield where, {name: value for name, value in fields.items() if value is not None}
 
 
 def _clip(fields: Mapping[str, Any], folder: Path, where: str) -> Clip:

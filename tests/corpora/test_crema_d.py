@@ -138,7 +138,7 @@ class TestReal:
         assert all(len(clip.votes) == responses[clip.id] for clip in corpus.clips)
         assert len(corpus.dropped["vote row whose clip is not on disk"]) == 7442 - 1639
         # Among all 7,442 a listener's mean load and the agreement published for the voice alone.
-        votes = crema_d.read_voice_votes(REAL / "processedResults" / "tabulatedVotes.csv")
+        votes = crema_d.read_voice_votes(REAL / "processedResults" / "tabulatedVotes.csv", corpus)
         assert np.mean([len(v) for v in votes.values()]) == pytest.approx(9.21, abs=0.005)
         assert np.mean([len({x.label for x in v}) == 1 for v in votes.values()]) == pytest.approx(0.051, abs=5e-4)
 
