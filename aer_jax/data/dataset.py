@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from aer_jax.data.audio import decode_flac, to_16k
-from aer_jax.data.records import RecordReader, shard_name
-from aer_jax.data.splits import SPLITS, assert_disjoint
+from aer_jax.data.records import RecordReader, file_sha256, shard_name
+from aer_jax.data.splits import SPLITS, assert_splits
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 
@@ -44,7 +44,9 @@ class Dataset:
         licensed: True where audio and text must not be passed on.
         utterances: by id, in record order.
         votes: the human votes, also those outside `classes`.
-        splits: "train", "validation" and "test" -> ids; no speaker is in two of them.
+        splits: "train", "validation" and "test" -> ids.
+        speakers_apart: no speaker is in two splits; False for the paper's random split alone, whose scores say
+            little about voices that were not heard in training.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Dataset:
     utterances: dict[str, Utterance] = field(repr=False)
     votes: list[Vote] = field(repr=False)
     splits: dict[str, list[str]] = field(repr=False)
+    speakers_apart: bool
     _records: RecordReader = field(repr=False, compare=False)
 
     def audio(self, id: str) -> np.ndarray:
@@ -71,11 +74,16 @@ class Dataset:
         return to_16k(decode_flac(record.flac))
 
 
-def open_dataset(path: str | Path) -> Dataset:
+def open_dataset(path: str | Path, verify: bool = False) -> Dataset:
     """Open a directory that `aer-jax prepare` wrote.
 
+    Args:
+        path: the directory.
+        verify: read every file and compare it with the hash that was taken when it was written.
+
     Raises:
-        UserError: it is none, is of another format version, is damaged, or its splits share a speaker.
+        UserError: it is none, is of another format version, is damaged, or its splits share a speaker although
+            they were not made to.
     """
     path = Path(path)
     if not (path / "dataset.json").is_file():
@@ -86,6 +94,8 @@ def open_dataset(path: str | Path) -> Dataset:
             f"{path} has dataset format {about.get('format')!r}, this version reads {FORMAT}; "
             "run `aer-jax prepare` again."
         )
+    if verify:
+        _verify(path, about.get("sha256"))
     try:
         utterances = {u["id"]: Utterance(**u) for u in _read_lines(path / "utterances.jsonl")}
         votes = [Vote(**vote) for vote in _read_lines(path / "votes.jsonl")]
@@ -99,12 +109,26 @@ def open_dataset(path: str | Path) -> Dataset:
             utterances=utterances,
             votes=votes,
             splits=splits,
+            speakers_apart=stored.get("speakers_apart", True) is not False,
             _records=RecordReader([path / shard_name(i, about["shards"]) for i in range(about["shards"])]),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"the dataset {path} is damaged ({error!r}); run `aer-jax prepare` again.") from None
-    assert_disjoint(splits, {u.id: u.speaker for u in utterances.values()}, str(path / "splits.json"))
+    speaker_of = {u.id: u.speaker for u in utterances.values()}
+    assert_splits(splits, speaker_of, str(path / "splits.json"), dataset.speakers_apart)
     return dataset
+
+
+def _verify(path: Path, hashes: Any) -> None:
+    if not isinstance(hashes, dict) or not hashes:
+        raise UserError(f"{path} holds no hashes to verify; run `aer-jax prepare` again.")
+    for name, expected in hashes.items():
+        try:
+            same = file_sha256(path / name) == expected
+        except OSError as error:
+            raise UserError(f"cannot read {path / name} ({error.strerror}); run `aer-jax prepare` again.") from None
+        if not same:
+            raise UserError(f"{path / name} is not what was written; copy the dataset or run `aer-jax prepare` again.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,72 +4,78 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from aer_jax.corpora import choose_classes
 from aer_jax.corpora.base import Clip, Corpus
-from aer_jax.data.audio import BadAudio, decode, encode_flac, usable
-from aer_jax.data.data_report import Kept, data_report
+from aer_jax.data import shards
+from aer_jax.data.data_report import Kept, write_report
 from aer_jax.data.dataset import FORMAT, Dataset, Utterance, open_dataset
-from aer_jax.data.records import Record, RecordWriter
-from aer_jax.data.splits import split_clips
+from aer_jax.data.records import file_sha256
+from aer_jax.data.splits import Rule, parse_rule, shared_speakers, split_clips
 from aer_jax.errors import UserError
 
 NO_VOTE = "no vote"
 NO_VOTE_INSIDE = "no vote inside the classes"
-# Decoded side by side and written in order; it bounds what waits in memory.
-_BLOCK = 256
+VOTE_OUTSIDE = "a vote outside the classes"
+OUTSIDE = ("renormalise", "drop")
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    flac: bytes
-    rate: int
-    seconds: float
-    scaled: bool
-
-
-def prepare(corpus: Corpus, out: str | Path, classes: Sequence[str] | None = None, seed: int = 0) -> Dataset:
+def prepare(
+    corpus: Corpus,
+    out: str | Path,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    outside: str = "renormalise",
+) -> Dataset:
     """Write a dataset directory; it appears under its name only when it is complete.
 
-    Clips without a usable vote or usable audio are left out and counted in `report.md`.
+    Clips without a usable vote or usable audio are left out and counted in `report.md`. A run that was killed is
+    continued by calling again: record shards that it finished for the same clips are taken over.
 
     Args:
         corpus: what a reader returned.
         out: the directory to make.
         classes: the classes, in order; None takes `corpus.classes`.
-        seed: draws the speakers of train, validation and test.
+        seed: of what the split draws.
+        split: as `aer_jax.data.splits.parse_rule` reads it; None is the corpus' own, else by speaker.
+        outside: of clips with votes outside the classes, "renormalise" keeps those that have a vote inside, their
+            distributions being over the classes alone; "drop" keeps only clips all of whose votes are inside.
 
     Raises:
-        UserError: `out` is taken or cannot be written, a class is unknown, or no clip is usable.
+        UserError: `out` is taken or cannot be written, a class or choice is unknown, or no clip is usable.
     """
     out = Path(out)
     chosen = choose_classes(corpus, classes)
+    if outside not in OUTSIDE:
+        raise UserError(f'outside is "{outside}"; known: {", ".join(OUTSIDE)}.')
+    rule = parse_rule(split, corpus.clips)
+    dropped = {reason: list(what) for reason, what in corpus.dropped.items()}
+    candidates = list(_candidates(corpus, chosen, outside, rule, dropped))
+    if candidates:
+        split_clips(candidates, seed, rule)  # a split that cannot be is said before hours of encoding
     _refuse_taken(out)
-    partial = out.parent / f".{out.name}.partial"
-    try:
-        # What a killed run left behind goes first.
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            _write(corpus, partial, chosen, seed)
-            os.rename(partial, out)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise UserError(f"the disk of {out} is full; free space or choose another place for --out.") from None
-        raise UserError(f"cannot write the dataset {out}: {error.strerror}; choose another place for --out.") from None
+    with _partial_of(out) as partial:
+        stored = shards.store(candidates, partial)
+        for id, reason in stored.unusable.items():
+            dropped.setdefault(reason, []).append(id)
+        kept = [clip for clip in candidates if clip.id in stored.stored]
+        if not kept:
+            why = "; ".join(f"{reason}: {len(ids)}" for reason, ids in dropped.items()) or "it has none"
+            raise UserError(f"no clip of the corpus {corpus.name} is usable ({why}).")
+        settings = {"seed": seed, "split": split or rule.kind, "outside": outside, "lenient": corpus.lenient}
+        _write(corpus, partial, chosen, kept, stored, rule, settings | corpus.choices, dropped)
+        shards.forget(partial)
+        (partial / shards.LOCK).unlink()
+        os.rename(partial, out)
     return open_dataset(out)
 
 
@@ -80,84 +86,119 @@ def _refuse_taken(out: Path) -> None:
         raise UserError(f"{out} exists and is not empty; choose another --out.")
 
 
-def _write(corpus: Corpus, folder: Path, classes: tuple[str, ...], seed: int) -> None:
-    """All files of the dataset, `dataset.json` last."""
-    dropped = {reason: list(what) for reason, what in corpus.dropped.items()}
+@contextmanager
+def _partial_of(out: Path) -> Iterator[Path]:
+    """The directory that becomes `out`; it stays behind, to go on from, where a run is interrupted by force."""
+    partial = out.parent / f".{out.name}.partial"
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        with (partial / shards.LOCK).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another prepare is writing {out}; wait for it or choose another --out.") from None
+            try:
+                yield partial
+            except BaseException as error:
+                if isinstance(error, UserError) or not shards.any_finished(partial):
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise
+    except OSError as error:
+        why = f"cannot write the dataset {out}: {error.strerror}; choose another place for --out."
+        if error.errno == errno.ENOSPC:
+            why = f"the disk of {out} is full; free space, or choose another place for --out."
+        if partial.is_dir():
+            why += f" What is finished stays in {partial}, and the same command goes on from it."
+        raise UserError(why) from None
 
-    def drop(reason: str, id: str) -> None:
-        dropped.setdefault(reason, []).append(id)
 
-    candidates = []
+def _candidates(
+    corpus: Corpus, classes: tuple[str, ...], outside: str, rule: Rule, dropped: dict[str, list[str]]
+) -> Iterator[Clip]:
+    """The clips that only their audio can still rule out; the others go to `dropped`."""
+    seen: set[str] = set()
     for clip in corpus.clips:
-        if not any(vote.weight > 0 for vote in clip.votes):
-            drop(NO_VOTE, clip.id)
-        elif not any(vote.label in classes and vote.weight > 0 for vote in clip.votes):
-            drop(NO_VOTE_INSIDE, clip.id)
+        if clip.id in seen:
+            raise UserError(f"{corpus.name} holds two clips {clip.id}; ids are unique.")
+        seen.add(clip.id)
+        inside = [vote.label in classes for vote in clip.votes if vote.weight > 0]
+        reason = rule.leaves_out(clip)
+        if not inside:
+            reason = NO_VOTE
+        elif not any(inside):
+            reason = NO_VOTE_INSIDE
+        elif outside == "drop" and not all(inside):
+            reason = VOTE_OUTSIDE
+        if reason:
+            dropped.setdefault(reason, []).append(clip.id)
         else:
-            candidates.append(clip)
+            yield clip
 
-    kept: list[Clip] = []
-    utterances: list[Utterance] = []
-    scaled: list[str] = []
-    with RecordWriter(folder) as writer:
-        for clip, audio in _encode_all(candidates):
-            if isinstance(audio, BadAudio):
-                drop(audio.reason, clip.id)
-                continue
-            shard, row = writer.add(Record(clip.id, clip.speaker, clip.transcript, audio.rate, audio.flac))
-            utterances.append(Utterance(clip.id, clip.speaker, clip.transcript, audio.seconds, shard, row))
-            kept.append(clip)
-            if audio.scaled:
-                scaled.append(clip.id)
-    if not kept:
-        why = "; ".join(f"{reason}: {len(ids)}" for reason, ids in dropped.items()) or "it has none"
-        raise UserError(f"no clip of the corpus {corpus.name} is usable ({why}).")
 
-    splits, how = split_clips(kept, seed)
+def _write(
+    corpus: Corpus,
+    folder: Path,
+    classes: tuple[str, ...],
+    kept: list[Clip],
+    stored: shards.Store,
+    rule: Rule,
+    settings: dict[str, Any],
+    dropped: dict[str, list[str]],
+) -> None:
+    """All files beside the shards, `dataset.json` last."""
+    splits, how = split_clips(kept, settings["seed"], rule)
+    utterances = [
+        Utterance(clip.id, clip.speaker, clip.transcript, place.seconds, place.shard, place.row)
+        for clip in kept
+        if (place := stored.stored[clip.id])
+    ]
     votes = [vote for clip in kept for vote in clip.votes]
+    apart = rule.keeps_speakers_apart
     _write_lines(folder / "utterances.jsonl", (dataclasses.asdict(u) for u in utterances))
     _write_lines(folder / "votes.jsonl", (dataclasses.asdict(v) for v in votes))
-    _write_json(folder / "splits.json", {"seed": seed, "how": how, **splits})
-    summary = Kept(corpus.name, classes, len(corpus.clips), utterances, votes, splits, how, scaled, dropped)
-    (folder / "report.md").write_text(data_report(summary), "utf-8", "backslashreplace")
+    split_file = {"seed": settings["seed"], "how": how, "speakers_apart": apart, **splits}
+    _write_json(folder / "splits.json", split_file)
+    rate = stored.encoded / stored.seconds if stored.encoded else None
+    write_report(
+        folder,
+        Kept(
+            corpus=corpus.name,
+            classes=classes,
+            found=len(corpus.clips),
+            utterances=utterances,
+            votes=votes,
+            splits=splits,
+            how=how,
+            shared_speakers=0 if apart else shared_speakers(splits, {clip.id: clip.speaker for clip in kept}),
+            speakers_apart=apart,
+            scaled=[clip.id for clip in kept if stored.stored[clip.id].scaled],
+            dropped=dropped,
+            settings=settings,
+            notes=corpus.notes,
+            licensed=corpus.licensed,
+            rate=rate,
+            cores=shards.cores(),
+        ),
+    )
+    files = ("utterances.jsonl", "votes.jsonl", "splits.json")
     about = {
         "format": FORMAT,
         "corpus": corpus.name,
         "classes": list(classes),
         "licensed": corpus.licensed,
-        "shards": writer.shards,
+        "shards": len(stored.sha256),
         "counts": {
             "found": len(corpus.clips),
             "kept": len(kept),
             "votes": len(votes),
             "speakers": len({clip.speaker for clip in kept}),
-            "dropped": {reason: len(ids) for reason, ids in dropped.items()},
+            "dropped": {reason: len(what) for reason, what in dropped.items()},
         },
-        "settings": {"seed": seed, "audio": "FLAC, 16 bit, mono, at the source's rate"},
+        "settings": settings | {"audio": "FLAC, 16 bit, mono, at the source's rate"},
+        "prepared": {"encoded": stored.encoded, "taken_over": stored.taken_over, "clips_per_second": rate},
+        "sha256": {name: file_sha256(folder / name) for name in files} | stored.sha256,
     }
     _write_json(folder / "dataset.json", about)
-
-
-def _encode_all(clips: Sequence[Clip]) -> Iterator[tuple[Clip, _Encoded | BadAudio]]:
-    """Every clip with its audio, in order; decoded on all cores (libsndfile lets go of the GIL)."""
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(clips), desc="prepare", unit="clip") as progress,
-    ):
-        for start in range(0, len(clips), _BLOCK):
-            block = clips[start : start + _BLOCK]
-            for clip, audio in zip(block, pool.map(_encode, block), strict=True):
-                progress.update()
-                yield clip, audio
-
-
-def _encode(clip: Clip) -> _Encoded | BadAudio:
-    try:
-        raw = decode(clip.audio) if isinstance(clip.audio, Path) else clip.audio
-        waveform, scaled = usable(raw, clip.id)
-        return _Encoded(encode_flac(waveform), waveform.rate, len(waveform.samples) / waveform.rate, scaled)
-    except BadAudio as bad:
-        return bad
 
 
 def _write_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,6 @@ import msgpack
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from aer_jax.errors import UserError
-
-SHARD_BYTES = 256 * 2**20
 
 
 class Record(NamedTuple):
@@ -31,59 +30,39 @@ def shard_name(shard: int, shards: int) -> str:
     return f"records-{shard:05d}-of-{shards:05d}.array_record"
 
 
-class RecordWriter:
-    """Writes records to shards of about `shard_bytes`; leaving the context names them `-of-N`.
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ShardWriter:
+    """Writes one shard; it is whole when the context has been left without an error.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written.
+        OSError: the disk is full or the file cannot be written.
     """
 
-    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES):
-        self._folder, self._shard_bytes = folder, shard_bytes
-        self._writer: ArrayRecordWriter | None = None
-        self._shards = self._rows = self._bytes = 0
+    def __init__(self, path: Path):
+        with _as_os_error():
+            # One record a group and no second compression: a read touches the one clip it wants.
+            self._writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+        self._rows = 0
 
-    def __enter__(self) -> RecordWriter:
+    def __enter__(self) -> ShardWriter:
         return self
 
-    def add(self, record: Record) -> tuple[int, int]:
-        """Append one record; returns its shard and its row there."""
-        if self._writer is not None and self._bytes >= self._shard_bytes:
-            self._close_shard()
+    def add(self, record: Record) -> int:
+        """Append one record; returns its row."""
         with _as_os_error():
-            if self._writer is None:
-                # One record a group and no second compression: a read touches the one clip it wants.
-                path = self._part(self._shards)
-                self._writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-                self._shards, self._rows, self._bytes = self._shards + 1, 0, 0
-            packed = msgpack.packb(record._asdict())
-            self._writer.write(packed)
+            self._writer.write(msgpack.packb(record._asdict()))
         self._rows += 1
-        self._bytes += len(packed)
-        return self._shards - 1, self._rows - 1
+        return self._rows - 1
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
-        if kind is not None:
-            # The caller throws the folder away; what closing says would only hide why.
-            with contextlib.suppress(OSError):
-                self._close_shard()
-            return
-        self._close_shard()
-        for shard in range(self._shards):
-            self._part(shard).rename(self._folder / shard_name(shard, self._shards))
-
-    @property
-    def shards(self) -> int:
-        return self._shards
-
-    def _part(self, shard: int) -> Path:
-        return self._folder / f"records-{shard:05d}.part"
-
-    def _close_shard(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            with _as_os_error():
-                writer.close()
+        # After an error the file is thrown away; what closing says would only hide why.
+        with contextlib.suppress(OSError) if kind else contextlib.nullcontext(), _as_os_error():
+            self._writer.close()
 
 
 @contextlib.contextmanager

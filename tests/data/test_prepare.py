@@ -1,6 +1,9 @@
 import errno
+import fcntl
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,10 +11,11 @@ import soundfile
 
 from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data import prepare as prepare_module
-from aer_jax.data.prepare import prepare
-from aer_jax.data.splits import assert_disjoint, draw_speakers, split_clips
+from aer_jax.data.dataset import open_dataset
+from aer_jax.data.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
+from aer_jax.data.records import ShardWriter
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import Vote
+from aer_jax.labels.votes import Vote, count_votes
 
 RNG = np.random.default_rng(0)
 
@@ -63,11 +67,11 @@ def test_the_report(tmp_path):
         "| b | 5 | 35.7% | 1 |",
         "| (tied) |  |  | 1 |",
         "Votes outside the classes, kept in `votes.jsonl` but not counted: c 1.",
-        "| votes a clip, all labels | 3.8 | 2.0 |",
+        "| raters a clip | 3.8 | 2.0 |",
         # Entropies / log 2: 0, 1, H(2/5, 3/5) = 0.97095, 0.91830 for aab.
         "| ambiguity (entropy / log K, 0 to 1) | 0.722 | 0.000 | 0.689 |",
         "All votes of a clip agree in 25.0% of the clips.",
-        "| train | 2 | 2 |",
+        "| train | 2 | 0.0 |",
         "1 clip(s) exceeded full scale and were scaled down, not clipped: utt003.",
         "Nothing.",
     ):
@@ -101,9 +105,9 @@ def test_every_kind_of_bad_clip_is_counted_and_left_out(tmp_path):
 
 
 def test_no_usable_clip_is_an_error(tmp_path):
-    clips = [clip(0, tmp_path / "gone.wav"), clip(1, votes="")]
+    clips = [*(clip(i, tmp_path / "gone.wav") for i in range(3)), clip(3, votes="")]
     with pytest.raises(
-        UserError, match=r"no clip of the corpus little is usable \(no vote: 1; audio file missing: 1\)"
+        UserError, match=r"no clip of the corpus little is usable \(no vote: 1; audio file missing: 3\)"
     ):
         prepare(corpus(clips), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -127,91 +131,191 @@ def test_a_finished_dataset_is_never_overwritten(tmp_path):
         prepare(corpus([clip(i) for i in range(3)]), tmp_path / "file" / "out")
 
 
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(path, values):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(prepare_module, "_write_lines", full)
-    with pytest.raises(UserError, match=r"the disk of .* is full"):
+    monkeypatch.setattr(ShardWriter, "add", full_disk)
+    with pytest.raises(UserError, match=r"the disk of .* is full") as error:
         prepare(corpus([clip(i) for i in range(3)]), tmp_path / "out")
+    assert "goes on from it" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_run_is_swept_up(tmp_path, monkeypatch):
-    def killed(path, value):
-        raise KeyboardInterrupt
+def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
+    clips = [clip(i) for i in range(3)]
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"What is finished stays in .*partial"):
+        patch.setattr(prepare_module, "_write_lines", full_disk)
+        prepare(corpus(clips), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    about = json.loads((prepare(corpus(clips), tmp_path / "out").path / "dataset.json").read_text())
+    assert about["prepared"] == {"encoded": 0, "taken_over": 3, "clips_per_second": None}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prepare_module, "_write_json", killed)
-        prepare(corpus([clip(i) for i in range(3)]), tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial" / "votes.jsonl").write_text("half")  # what kill -9 leaves
+
+def test_what_an_older_run_left_behind_is_swept_up(tmp_path):
+    partial = tmp_path / ".out.partial"
+    (partial / "report").mkdir(parents=True)
+    for name in ("votes.jsonl", "records-00000.part", "records-00000-of-00009.json", "report/votes.svg"):
+        (partial / name).write_text("half")
+    (partial / "records-00000-of-00001.json").write_text('{"key": "of other clips"}')
     prepare(corpus([clip(i) for i in range(3)]), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "dataset.json",
+        "records-00000-of-00001.array_record",
+        "report",
+        "report.md",
+        "splits.json",
+        "utterances.jsonl",
+        "votes.jsonl",
+    ]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from aer_jax.corpora import manifest
+from aer_jax.data import shards
+from aer_jax.data.dataset import open_dataset
+from aer_jax.data.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
+from aer_jax.data.records import ShardWriter
+
+shards.SHARD_BYTES = 40_000  # five clips
+encode, left = shards._encode, [int(sys.argv[3])]
+
+def killed(clip):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    return encode(clip)
+
+shards._encode = killed
+shards.cores = lambda: 1
+prepare(manifest.read(Path(sys.argv[1])), sys.argv[2])
+"""
+
+
+def test_a_run_killed_in_the_middle_goes_on(tmp_path, monkeypatch):
+    """kill -9 after 12 of 20 clips: no dataset is there; the next run takes two shards of five over."""
+    lines = ["id,audio,speaker,votes"]
+    for i in range(20):
+        soundfile.write(tmp_path / f"{i}.wav", waveform().samples, 8000)
+        lines.append(f"u{i},{i}.wav,s{i % 5},a;b")
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+
+    def run(out, clips):
+        args = [sys.executable, "-c", KILLED, tmp_path / "m.csv", tmp_path / out, str(clips)]
+        return subprocess.run(args, capture_output=True, text=True)
+
+    assert run("out", 12).returncode == -9
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match="is not a dataset"):
+        open_dataset(tmp_path / ".out.partial")
+    soundfile.write(tmp_path / "7.wav", waveform().samples, 8000)  # of the second shard: it must be made again
+    assert run("out", 1000).returncode == 0
+    assert not (tmp_path / ".out.partial").exists()
+    assert run("whole", 1000).returncode == 0
+    resumed, whole = (open_dataset(tmp_path / name, verify=True) for name in ("out", "whole"))
+    counts = [json.loads((d.path / "dataset.json").read_text())["prepared"] for d in (resumed, whole)]
+    assert [(c["taken_over"], c["encoded"]) for c in counts] == [(5, 15), (0, 20)]
+    for file in (
+        "utterances.jsonl",
+        "votes.jsonl",
+        "splits.json",
+        *(f"records-0000{i}-of-00004.array_record" for i in range(4)),
+    ):
+        assert (resumed.path / file).read_bytes() == (whole.path / file).read_bytes(), file
+    assert np.array_equal(resumed.audio("u19"), whole.audio("u19"))
+
+
+def test_a_damaged_shard_is_not_taken_over(tmp_path, monkeypatch):
+    clips = [clip(i) for i in range(3)]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare_module, "_write_lines", interrupted)
+        prepare(corpus(clips), tmp_path / "out")
+    shard = next((tmp_path / ".out.partial").glob("*.array_record"))
+    shard.write_bytes(shard.read_bytes()[:-7])
+    open_dataset(prepare(corpus(clips), tmp_path / "out").path, verify=True)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_two_runs_do_not_write_to_one_place(tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    with (tmp_path / ".out.partial" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another prepare is writing"):
+            prepare(corpus([clip(i) for i in range(3)]), tmp_path / "out")
+    assert (tmp_path / ".out.partial").is_dir()
+
+
+@pytest.mark.parametrize("file", ["votes.jsonl", "splits.json", "records-00000-of-00001.array_record"])
+def test_every_file_can_be_verified(tmp_path, file):
+    dataset = prepare(corpus([clip(i) for i in range(3)]), tmp_path / "out")
+    open_dataset(dataset.path, verify=True)
+    content = bytearray((dataset.path / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (dataset.path / file).write_bytes(content)
+    with pytest.raises(UserError, match=f"{file} is not what was written"):
+        open_dataset(dataset.path, verify=True)
+    (dataset.path / file).unlink()
+    with pytest.raises(UserError, match=f"cannot read .*{file}"):
+        open_dataset(dataset.path, verify=True)
+
+
+def test_votes_outside_the_classes_renormalise_or_drop(tmp_path):
+    clips = [clip(0, votes="aab"), clip(1, votes="abc"), clip(2, votes="bb"), clip(3, votes="ab"), clip(4, votes="cc")]
+    both = prepare(corpus(clips), tmp_path / "both", ["a", "b"])
+    inside = prepare(corpus(clips), tmp_path / "inside", ["a", "b"], outside="drop")
+    assert list(both.utterances) == ["utt000", "utt001", "utt002", "utt003"]
+    assert list(inside.utterances) == ["utt000", "utt002", "utt003"]
+    assert count_votes(both.votes, ["utt001"], both.classes).tolist() == [[1, 1]]
+    report = (inside.path / "report.md").read_text()
+    assert f"| {VOTE_OUTSIDE} | 1 | utt001 |" in report and f"| {NO_VOTE_INSIDE} | 1 | utt004 |" in report
+    assert json.loads((inside.path / "dataset.json").read_text())["settings"]["outside"] == "drop"
+    with pytest.raises(UserError, match=r'outside is "no"; known: renormalise, drop'):
+        prepare(corpus(clips), tmp_path / "no", outside="no")
+
+
+def test_choices_are_recorded(tmp_path):
+    source = corpus([clip(i) for i in range(4)])
+    source.choices, source.notes = {"excited": "apart"}, ["Session5 is not there."]
+    dataset = prepare(source, tmp_path / "out", seed=1, split="fold:2/3")
+    settings = json.loads((dataset.path / "dataset.json").read_text())["settings"]
+    assert (settings["excited"], settings["split"], settings["seed"]) == ("apart", "fold:2/3", 1)
+    report = (dataset.path / "report.md").read_text()
+    for line in ("| excited | apart |", "| split | fold:2/3 |", "Session5 is not there.", "clips/s on"):
+        assert line in report, line
+
+
+def test_an_id_that_stands_twice_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds two clips utt000"):
+        prepare(corpus([clip(0), clip(0)]), tmp_path / "out")
+
+
+def test_a_split_that_cannot_be_is_said_before_the_audio_is_read(tmp_path):
+    with pytest.raises(UserError, match=r"2 speaker\(s\) cannot be divided"):
+        prepare(corpus([clip(0, tmp_path / "gone.wav"), clip(1)]), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_random_split_is_opened_knowingly(tmp_path):
+    clips = [clip(i, speaker=f"s{i % 2}") for i in range(10)]
+    dataset = prepare(corpus(clips), tmp_path / "out", split="random", seed=42)
+    assert not dataset.speakers_apart and not open_dataset(dataset.path).speakers_apart
+    assert "**2 speakers are in more than one of them**" in (dataset.path / "report.md").read_text()
+    stored = json.loads((dataset.path / "splits.json").read_text())
+    assert stored["how"] == "at random by utterance with seed 42, as the paper does"
+    del stored["speakers_apart"]  # without the mark it is a dataset like any other, and refused
+    (dataset.path / "splits.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="into both"):
+        open_dataset(dataset.path)
 
 
 def test_classes_must_be_known(tmp_path):
     with pytest.raises(UserError, match='class "d"'):
         prepare(corpus([clip(0)]), tmp_path / "out", ["a", "d"])
-
-
-def test_splits_are_by_speaker_and_seeded():
-    clips = [clip(i, speaker=f"s{i % 20}") for i in range(200)]
-    splits, _ = split_clips(clips, 0)
-    speaker = {c.id: c.speaker for c in clips}
-    parts = [{speaker[id] for id in splits[part]} for part in ("train", "validation", "test")]
-    assert [len(p) for p in parts] == [13, 3, 4] and len(set.union(*parts)) == 20
-    assert {k: set(v) for k, v in split_clips(clips[::-1], 0)[0].items()} == {k: set(v) for k, v in splits.items()}
-    assert split_clips(clips, 1)[0] != splits
-
-
-def test_the_seeded_draw_never_changes():
-    """A dataset prepared elsewhere, or next year, must have the same test speakers."""
-    parts = draw_speakers({f"s{i}" for i in range(8)}, 0)
-    assert [s for s, part in parts.items() if part == "test"] == ["s2", "s4"]
-    assert [s for s, part in parts.items() if part == "validation"] == ["s3"]
-
-
-@pytest.mark.parametrize("n", range(3, 40))
-def test_every_part_has_a_speaker(n):
-    parts = list(draw_speakers({f"s{i}" for i in range(n)}, 5).values())
-    assert len(parts) == n and {"train", "validation", "test"} == set(parts)
-    assert parts.count("train") >= max(parts.count("validation"), parts.count("test"))
-
-
-def test_two_speakers_are_too_few(tmp_path):
-    with pytest.raises(UserError, match=r"2 speaker\(s\) cannot be divided"):
-        prepare(corpus([clip(0), clip(1)]), tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_corpus_own_split_wins():
-    given = ["train", "test", "validation", "train"]
-    clips = [clip(i, split=part) for i, part in enumerate(given)]
-    splits, how = split_clips(clips, 0)
-    assert splits == {"train": ["utt000", "utt003"], "validation": ["utt002"], "test": ["utt001"]}
-    assert how == "as the corpus says"
-
-
-@pytest.mark.parametrize(
-    ("clips", "message"),
-    [
-        ([clip(0, split="train"), clip(1)], r"split for 1 of 2 clips \(utt001 has none\)"),
-        ([clip(0, split="train"), clip(1, split="test")], "no usable clip for validation"),
-        (
-            [clip(0, split="train"), clip(1, split="validation"), clip(2, split="test", speaker="s0")],
-            "speaker s0 into both train and test",
-        ),
-    ],
-)
-def test_a_bad_split_is_refused(clips, message):
-    with pytest.raises(UserError, match=message):
-        split_clips(clips, 0)
-
-
-def test_disjoint_means_utterances_too():
-    with pytest.raises(UserError, match="names u twice"):
-        assert_disjoint({"train": ["u", "u"]}, {"u": "s"}, "x")
-    with pytest.raises(UserError, match="names v but the dataset has no such utterance"):
-        assert_disjoint({"train": ["u", "v"]}, {"u": "s"}, "x")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aer_jax.data import records
-from aer_jax.data.records import Record, RecordReader, RecordWriter, shard_name
+from aer_jax.data.records import Record, RecordReader, ShardWriter, file_sha256, shard_name
 from aer_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -15,18 +15,28 @@ RECORDS = [Record(f"utt-{i}", "s", "ü", 8000 + i, RNG.bytes(1000)) for i in ran
 
 @pytest.fixture
 def store(tmp_path):
-    """Twenty records in shards of about 5 kB."""
-    with RecordWriter(tmp_path, shard_bytes=5000) as writer:
-        places = [writer.add(record) for record in RECORDS]
-    paths = [tmp_path / shard_name(i, writer.shards) for i in range(writer.shards)]
-    return paths, places
+    """Twenty records in four shards."""
+    paths = [tmp_path / shard_name(i, 4) for i in range(4)]
+    for shard, path in enumerate(paths):
+        with ShardWriter(path) as writer:
+            assert [writer.add(record) for record in RECORDS[5 * shard : 5 * shard + 5]] == list(range(5))
+    return paths, [divmod(i, 5) for i in range(20)]
 
 
-def test_shards_are_named_and_filled_in_order(store):
-    paths, places = store
-    assert [path.name for path in paths] == [f"records-0000{i}-of-00004.array_record" for i in range(4)]
-    assert sorted(path.name for path in paths[0].parent.iterdir()) == [path.name for path in paths]
-    assert places == [divmod(i, 5) for i in range(20)]
+def test_a_shard_may_be_empty(tmp_path):
+    """All of its clips may be unusable."""
+    with ShardWriter(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").is_file()
+    with pytest.raises(UserError, match="record 0 of"):
+        RecordReader([tmp_path / "empty"]).read(0, 0)
+
+
+def test_the_same_records_make_the_same_file(store, tmp_path):
+    with ShardWriter(tmp_path / "again") as writer:
+        for record in RECORDS[:5]:
+            writer.add(record)
+    assert file_sha256(tmp_path / "again") == file_sha256(store[0][0]) != file_sha256(store[0][1])
 
 
 def test_any_record_can_be_read(store):
@@ -70,7 +80,6 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
         close = write
 
     monkeypatch.setattr(records, "ArrayRecordWriter", FullDisk)
-    writer = RecordWriter(tmp_path)
-    with pytest.raises(OSError) as error, writer:
+    with pytest.raises(OSError) as error, ShardWriter(tmp_path / "full") as writer:
         writer.add(RECORDS[0])
     assert error.value.errno == errno.ENOSPC

@@ -1,0 +1,197 @@
+"""Clips become record shards, one after the other; a shard that is finished need never be made again.
+
+The clips are cut into shards before anything is decoded. Beside each finished shard lies a JSON file with what went
+into it and its hash, so that a later run that finds the same clips takes the shard over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from aer_jax.corpora.base import Clip
+from aer_jax.data.audio import BadAudio, decode, encode_flac, usable
+from aer_jax.data.records import Record, ShardWriter, file_sha256, shard_name
+
+SHARD_BYTES = 256 * 2**20  # of the clips as they are on disk
+LOCK = "lock"
+_SIDES = "records-*.json"
+# Part of every shard's key: raise its number when the same clip would be stored in another way.
+ENCODING = "FLAC, 16 bit, mono, at the source's rate; 1"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a clip's record lies, its length, and whether it exceeded full scale and was scaled down."""
+
+    shard: int
+    row: int
+    seconds: float
+    scaled: bool
+
+
+@dataclass
+class Store:
+    """What `store` did: id -> its record, id -> why it is unusable, file -> sha256, and how fast it was."""
+
+    stored: dict[str, Stored]
+    unusable: dict[str, str]
+    sha256: dict[str, str]
+    taken_over: int = 0
+    encoded: int = 0
+    seconds: float = 0.0
+
+
+def store(clips: Sequence[Clip], folder: Path) -> Store:
+    """Write the record shards of `clips` into `folder`, or keep those that an earlier run finished there.
+
+    Args:
+        clips: in record order.
+        folder: what else lies in it is removed.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    plans = list(_cut(clips))
+    names = [shard_name(i, len(plans)) for i in range(len(plans))]
+    expected = {*names, *map(_side_name, names)}
+    for path in folder.iterdir():
+        if path.name not in expected and path.name != LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = Store({}, {}, {})
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        tqdm(total=len(clips), desc="prepare", unit="clip") as progress,
+    ):
+        for shard, (name, (part, key)) in enumerate(zip(names, plans, strict=True)):
+            about = _finished(folder / name, key)
+            if about is None:
+                start = time.perf_counter()
+                about = _write(part, key, folder / name, pool, progress)
+                done.encoded += len(part)
+                done.seconds += time.perf_counter() - start
+            else:
+                done.taken_over += len(part)
+                progress.update(len(part))
+            done.sha256[name] = about["sha256"]
+            done.unusable |= about["unusable"]
+            for row, (id, seconds, scaled) in enumerate(about["rows"]):
+                done.stored[id] = Stored(shard, row, seconds, scaled)
+    return done
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def any_finished(folder: Path) -> bool:
+    """Whether a later run could take a shard over."""
+    return any(folder.glob(_SIDES))
+
+
+def forget(folder: Path) -> None:
+    """Remove what only an interrupted run needs."""
+    for path in folder.glob(_SIDES):
+        path.unlink()
+
+
+def _cut(clips: Sequence[Clip]) -> Iterator[tuple[list[Clip], str]]:
+    """Consecutive clips of about `SHARD_BYTES`, and a key of all that their shard depends on."""
+    part: list[Clip] = []
+    digest, size = hashlib.sha256(ENCODING.encode()), 0
+    for clip in clips:
+        what, bytes_ = _identity(clip)
+        part.append(clip)
+        digest.update(json.dumps([clip.id, clip.speaker, clip.transcript, *what]).encode())
+        size += bytes_
+        if size >= SHARD_BYTES:
+            yield part, digest.hexdigest()
+            part, digest, size = [], hashlib.sha256(ENCODING.encode()), 0
+    if part:
+        yield part, digest.hexdigest()
+
+
+def _identity(clip: Clip) -> tuple[list[Any], int]:
+    """What tells this audio from another, and its size in bytes."""
+    if not isinstance(clip.audio, Path):
+        return [hashlib.sha256(clip.audio.samples.tobytes()).hexdigest(), clip.audio.rate], clip.audio.samples.nbytes
+    try:
+        status = clip.audio.stat()
+    except (OSError, ValueError):
+        return [str(clip.audio), None], 0
+    return [str(clip.audio), status.st_size, status.st_mtime_ns], status.st_size
+
+
+def _side_name(name: str) -> str:
+    return name.replace(".array_record", ".json")
+
+
+def _finished(path: Path, key: str) -> dict[str, Any] | None:
+    """What the file beside a shard says, if the shard is of these clips and whole."""
+    try:
+        about = json.loads(path.with_name(_side_name(path.name)).read_bytes())
+        return about if about["key"] == key and about["sha256"] == file_sha256(path) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(clips: Sequence[Clip], key: str, path: Path, pool: ThreadPoolExecutor, progress: tqdm) -> dict[str, Any]:
+    rows: list[tuple[str, float, bool]] = []
+    unusable: dict[str, str] = {}
+    partial = path.with_name(f"{path.name}.partial")
+    with ShardWriter(partial) as writer:
+        for clip, audio in zip(clips, _in_order(pool, _encode, clips), strict=True):
+            progress.update()
+            if isinstance(audio, BadAudio):
+                unusable[clip.id] = audio.reason
+            else:
+                writer.add(Record(clip.id, clip.speaker, clip.transcript, audio.rate, audio.flac))
+                rows.append((clip.id, audio.seconds, audio.scaled))
+    about = {"key": key, "sha256": file_sha256(partial), "rows": rows, "unusable": unusable}
+    partial.rename(path)
+    side = path.with_name(_side_name(path.name))
+    beside = side.with_name(f"{side.name}.partial")
+    beside.write_text(json.dumps(about), "utf-8")
+    beside.rename(side)
+    return about
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """`pool.map` that starts only a few items ahead of what is taken, so that little waits in memory."""
+    waiting: deque[Future] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > 16 * cores():
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    flac: bytes
+    rate: int
+    seconds: float
+    scaled: bool
+
+
+def _encode(clip: Clip) -> _Encoded | BadAudio:
+    # libsndfile lets go of the interpreter's lock, so threads are enough.
+    try:
+        raw = decode(clip.audio) if isinstance(clip.audio, Path) else clip.audio
+        waveform, scaled = usable(raw, clip.id)
+        return _Encoded(encode_flac(waveform), waveform.rate, len(waveform.samples) / waveform.rate, scaled)
+    except BadAudio as bad:
+        return bad
