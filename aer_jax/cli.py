@@ -20,13 +20,26 @@ def prepare(args: argparse.Namespace) -> None:
     from aer_jax.data.prepare import prepare
 
     classes = args.classes.split(",") if args.classes else None
-    dataset = prepare(read_corpus(args.corpus, args.root, classes), args.out, classes, args.seed)
+    choices = {name: getattr(args, name) for name in ("excited", "multi_label", "improvised", "audio")}
+    corpus = read_corpus(args.corpus, args.root, classes, args.lenient, **choices)
+    if args.annotations:
+        from aer_jax.proxies.paper_annotations import read_annotations, write_journal
+
+        synthetic = read_annotations(args.annotations, corpus)
+    if corpus.licensed:
+        print(
+            f"aer-jax: {corpus.name} is licensed: keep its audio, words and votes, and this dataset, on your machines.",
+            file=sys.stderr,
+        )
+    dataset = prepare(corpus, args.out, classes, args.seed, args.split, args.outside)
+    result: dict[str, Any] = {"dataset": str(dataset.path), "classes": list(dataset.classes)}
     counts = {part: len(ids) for part, ids in dataset.splits.items()}
-    show(
-        args,
-        {"dataset": str(dataset.path), "classes": list(dataset.classes), **counts},
-        f"{dataset.path}: {', '.join(f'{n} {part}' for part, n in counts.items())}; see {dataset.path / 'report.md'}",
-    )
+    text = f"{dataset.path}: {', '.join(f'{n} {part}' for part, n in counts.items())}; see {dataset.path / 'report.md'}"
+    if args.annotations:
+        journal = write_journal(synthetic, dataset)
+        result["journal"] = str(journal)
+        text += f"; synthetic votes for labels.journal: {journal}"
+    show(args, result | counts, text)
 
 
 def annotate(args: argparse.Namespace) -> None:
@@ -162,11 +175,38 @@ def parser() -> argparse.ArgumentParser:
         "a corpus on disk -> a dataset directory",
         "prepare --corpus crema-d --root CREMA-D --out data/crema_d --classes angry,happy,neutral,sad",
     )
-    sub.add_argument("--corpus", required=True, help="crema-d, manifest or toy")
-    sub.add_argument("--root", type=Path, help="where the corpus lies; the file, for a manifest")
+    sub.add_argument(
+        "--corpus", required=True, help="crema-d, iemocap, msp-podcast, paper-json, manifest or toy (generated)"
+    )
+    sub.add_argument("--root", type=Path, help="where the corpus lies; the file, for paper-json and a manifest")
     sub.add_argument("--out", type=Path, required=True, help="dataset directory, must not exist")
-    sub.add_argument("--classes", help="comma-separated; all of the corpus' own without it")
-    sub.add_argument("--seed", type=int, default=0, help="of the split by speakers")
+    sub.add_argument("--classes", help="comma-separated; the corpus' usual ones without it")
+    sub.add_argument(
+        "--outside",
+        choices=("renormalise", "drop"),
+        default="renormalise",
+        help="clips with votes outside the classes: renormalise over those inside (default), or drop the clip (paper)",
+    )
+    sub.add_argument(
+        "--split",
+        help="speakers; fold:2/5, second of five folds of speakers; session:3 (iemocap); official, official:test2; "
+        "random, the paper's, which shares speakers. Default: official where there is one, else speakers",
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of what the split draws")
+    sub.add_argument("--lenient", action="store_true", help="skip and count lines that cannot be read")
+    sub.add_argument(
+        "--excited", choices=("happy", "apart"), help="iemocap, paper-json: Excited counts as happy (default) or apart"
+    )
+    sub.add_argument(
+        "--multi-label",
+        choices=("shared", "whole"),
+        help="iemocap: each of k labels in an answer is 1/k of a vote (default) or a whole one",
+    )
+    sub.add_argument("--improvised", action="store_true", default=None, help="iemocap: no scripted dialogues")
+    sub.add_argument("--audio", type=Path, help="paper-json: where the audio paths start; the file's folder without it")
+    sub.add_argument(
+        "--annotations", type=Path, help="paper-json: synthetic annotations, turned into a journal in the dataset"
+    )
 
     sub = command(
         annotate,
@@ -174,7 +214,7 @@ def parser() -> argparse.ArgumentParser:
         "annotate --data data/crema_d --model Qwen2-Audio-7B-Instruct --out data/crema_d.jsonl",
     )
     sub.add_argument("--data", type=Path, required=True)
-    sub.add_argument("--model", required=True, help="checkpoint directory, or the id of a cached one")
+    sub.add_argument("--model", required=True, help="checkpoint directory, or a hub id: owner/name or owner/name@revision")
     sub.add_argument("--out", type=Path, required=True, help="the journal; one that exists is continued")
     sub.add_argument("--listeners", type=int, default=8, help="synthetic listeners an utterance (8)")
     sub.add_argument("--limit", type=int, help="only the first so many utterances")
