@@ -75,6 +75,8 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
 
 def add_facts(run: Run, **facts: Any) -> None:
     """Write down what a run found out about itself, beside its environment."""
+    if {**run.environment, **facts} == run.environment:
+        return  # a resumed run finds the same; a file that is not written cannot be cut short
     run.environment.update(facts)
     (run.path / "environment.json").write_text(json.dumps(run.environment, indent=2) + "\n")
 
