@@ -42,6 +42,7 @@ from tqdm import tqdm
 
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
+from aer_jax.hub import find_checkpoint
 from aer_jax.models.emotion_head import PaperHead, ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.models.peft_format import (
@@ -111,7 +112,7 @@ def write_peft(run: Run, model: EmotionModel, folder: Path) -> None:
 
 def write_merged(run: Run, model: EmotionModel, folder: Path) -> None:
     """The checkpoint with the adapters folded in, and the head beside it."""
-    base = Path(run.config.model.checkpoint)
+    base = find_checkpoint(run.config.model.checkpoint)
     index = base / "model.safetensors.index.json"
     if index.exists():
         weights = sorted({base / name for name in json.loads(index.read_text())["weight_map"].values()})

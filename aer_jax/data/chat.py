@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aer_jax.errors import UserError
+from aer_jax.hub import find_checkpoint
 from aer_jax.lengths import frame_count, token_count
 
 Messages = Sequence[dict[str, Any]]  # as `apply_chat_template` takes them
@@ -18,7 +19,7 @@ class Chat:
     """Renders and tokenizes conversations about one recording.
 
     Args:
-        checkpoint: directory with the tokenizer and processor files.
+        checkpoint: directory with the tokenizer and processor files, or a hub id.
 
     Attributes:
         processor: transformers' Qwen2AudioProcessor.
@@ -32,7 +33,7 @@ class Chat:
         from transformers import Qwen2AudioProcessor
 
         try:
-            self.processor = Qwen2AudioProcessor.from_pretrained(checkpoint, local_files_only=True)
+            self.processor = Qwen2AudioProcessor.from_pretrained(find_checkpoint(checkpoint), local_files_only=True)
         except (OSError, ValueError):
             raise UserError(
                 f"{checkpoint} holds no tokenizer and processor files of Qwen2-Audio that can be read; copy the whole "

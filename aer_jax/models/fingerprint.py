@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from aer_jax.hub import find_checkpoint
+
 SAMPLE = 1 << 20
 
 
@@ -13,8 +15,9 @@ def fingerprint(checkpoint: str | Path) -> str:
 
     The first holds the header with every tensor's name, type and shape.
     """
-    digest = hashlib.sha256((Path(checkpoint) / "config.json").read_bytes())
-    for file in sorted(Path(checkpoint).glob("*.safetensors")):
+    path = find_checkpoint(checkpoint)
+    digest = hashlib.sha256((path / "config.json").read_bytes())
+    for file in sorted(path.glob("*.safetensors")):
         size = file.stat().st_size
         with file.open("rb") as stream:
             digest.update(f"{file.name} {size}".encode())

@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from aer_jax.config import ModelConfig
+from aer_jax.hub import split_revision
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, read_config
 from aer_jax.models.lora import LoRA, torch_name
@@ -100,10 +101,12 @@ def weight_updates(model: EmotionModel) -> dict[str, tuple[np.ndarray, np.ndarra
 def adapter_config(model: EmotionModel, config: ModelConfig) -> dict[str, Any]:
     """What adapter_config.json says."""
     targets = sorted({re.sub(r"\.\d+\.", ".N.", layer.name) for layer in adapted_layers(model)})
+    base, revision = split_revision(config.checkpoint)
     return {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": config.checkpoint,
+        "base_model_name_or_path": base,
+        "revision": revision,
         "inference_mode": True,
         "r": config.lora.rank,
         "lora_alpha": int(config.lora.alpha) if float(config.lora.alpha).is_integer() else config.lora.alpha,

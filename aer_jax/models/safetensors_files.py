@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from aer_jax.errors import UserError
+from aer_jax.hub import find_checkpoint
 
 # safetensors' names of the floating-point types that a checkpoint may hold
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "F64": np.float64}
@@ -51,24 +52,20 @@ class Checkpoint:
     """The tensors of a checkpoint directory; only headers are read here.
 
     Args:
-        path: directory with config.json and model.safetensors, or several shards and their index.
+        path: a checkpoint with config.json and model.safetensors, or several shards and their index; or its hub id.
 
     Raises:
-        UserError: no such directory, no safetensors in it, or a file that is missing, cut short or not safetensors.
+        UserError: no such checkpoint, no safetensors in it, or a file that is missing, cut short or not safetensors.
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        if not self.path.is_dir():
-            raise UserError(f"no checkpoint directory at {self.path}; give the path of a Qwen2-Audio checkpoint.")
+        self.path = find_checkpoint(path)
         files = sorted(self.path.glob("model*.safetensors"))
         index = self.path / "model.safetensors.index.json"
         if index.exists():
             files = [self.path / name for name in _files_of(index)]
         if not files:
-            pickled = [*self.path.glob("*.bin"), *self.path.glob("*.pt"), *self.path.glob("*.pth")]
-            hint = "; its pickled weights are not read, convert them to safetensors" if pickled else ""
-            raise UserError(f"{self.path} holds no model*.safetensors weights{hint}.")
+            raise UserError(f"{self.path} holds no model*.safetensors weights; copy the whole of it.")
         self.tensors: dict[str, Tensor] = {}
         for file in files:
             self.tensors |= _read_header(file)

@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
-from aer_jax.proxies.checkpoint import find_checkpoint, model_name
+from aer_jax.hub import find_checkpoint
 from aer_jax.proxies.journal import Attempt, Journal
 from aer_jax.proxies.listeners import Listener, listener
+from aer_jax.proxies.model_name import model_name
 from aer_jax.proxies.parsing import parse
 from aer_jax.proxies.process import Worker, WorkerDied
 from aer_jax.proxies.prompts import FOLDER, Prompt, load_prompt
@@ -37,7 +38,7 @@ def annotate(
 
     Args:
         dataset: where audio, transcripts and classes come from.
-        model: checkpoint directory in Hugging Face layout, or the id of a cached one.
+        model: checkpoint directory in Hugging Face layout, or a hub id, see `hub.find_checkpoint`.
         out: the journal.
         listeners: how many listeners hear each utterance.
         limit: only the first so many utterances.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import sys
@@ -22,9 +23,11 @@ from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.examples import Example, real_examples
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
+from aer_jax.hub import pin
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel, load_model, read_config
 from aer_jax.models.peft_import import read_adapter
+from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.metrics_log import MetricsLog, refuse_not_finite
@@ -63,6 +66,7 @@ def train(config: Config, *, resume: bool = False) -> Run:
     settings = config.train
     mesh = make_mesh(config.mesh)
     check(config, mesh)
+    config = pinned(config)
 
     # ---- data ----
     dataset = open_dataset(config.data.dataset)
@@ -179,6 +183,11 @@ def train(config: Config, *, resume: bool = False) -> Run:
     return run
 
 
+def pinned(config: Config) -> Config:
+    """The settings with the commit that a hub id stands for today: a run goes on with the base it began with."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, checkpoint=pin(config.model.checkpoint)))
+
+
 def check(config: Config, mesh: jax.sharding.Mesh) -> None:
     """Refuse settings that cannot work before anything is loaded."""
     needed = {"out": config.out, "data.dataset": config.data.dataset, "model.checkpoint": config.model.checkpoint}
@@ -186,6 +195,7 @@ def check(config: Config, mesh: jax.sharding.Mesh) -> None:
         if not value:
             raise UserError(f"{name} is not set; add it to the config file or as {name}=... on the command line.")
     read_config(config.model.checkpoint)
+    Checkpoint(config.model.checkpoint)
     batch, microbatch = config.train.batch, config.train.microbatch
     divides = mesh.shape["data"] * mesh.shape["fsdp"]
     if microbatch < 1 or batch % microbatch or microbatch % divides:

@@ -135,15 +135,35 @@ def test_paper_head_needs_a_width_of_eight_heads(tiny_80, tmp_path):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (None, "it has no config.json"),
+        (None, "holds no config.json"),
         ("{", "is not valid JSON"),
         ("[]", "is not valid JSON"),
         ('{"model_type": "qwen2"}', 'describes a "qwen2" model, not a qwen2_audio one'),
     ],
 )
 def test_directories_that_are_no_qwen2_audio_are_refused(tmp_path, config, said):
+    (tmp_path / "model.safetensors").touch()
     if config is not None:
         (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match=said):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("text_config", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "is linear"),
+        ("text_config", {"use_sliding_window": True}, "use_sliding_window is True; only False"),
+        ("text_config", {"hidden_act": "gelu"}, "hidden_act is gelu; only silu"),
+        ("audio_config", {"activation_function": "relu"}, "activation_function is relu; only gelu"),
+        ("audio_config", {"scale_embedding": True}, "scale_embedding is True; only False"),
+    ],
+)  # fmt: skip
+def test_a_model_that_computes_something_else_is_refused(tiny_80, tmp_path, part, change, said):
+    shutil.copytree(tiny_80, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config[part] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=said):
         read_config(tmp_path)
 

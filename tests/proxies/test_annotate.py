@@ -8,10 +8,11 @@ import pytest
 
 from aer_jax.errors import UserError
 from aer_jax.proxies.annotate import annotate
-from aer_jax.proxies.checkpoint import find_checkpoint, model_name
 from aer_jax.proxies.journal import read_journal
+from aer_jax.proxies.model_name import model_name
 from aer_jax.proxies.parsing import parse
 from aer_jax.proxies.process import Worker
+from aer_jax.proxies.prompts import FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_journal_of_another_model_or_prompt(undisturbed, checkpoint, dataset, tm
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
     with pytest.raises(UserError, match="begun with model tiny-"):
         annotate(dataset, other, out, listeners=1)
-    shutil.copytree(os.path.dirname(find_checkpoint.__code__.co_filename), tmp_path / "prompts")
+    shutil.copytree(FOLDER, tmp_path / "prompts")
     (tmp_path / "prompts" / "system.txt").write_text("Listen.")
     with pytest.raises(UserError, match="begun with prompt"):
         annotate(dataset, checkpoint, out, listeners=1, prompts=tmp_path / "prompts")
@@ -148,12 +149,6 @@ def test_checkpoint_without_parts(checkpoint, dataset, tmp_path, missing):
     with pytest.raises(UserError, match="incomplete holds no"):
         annotate(dataset, incomplete, tmp_path / "journal.jsonl")
     assert not (tmp_path / "journal.jsonl").exists()
-
-
-@pytest.mark.parametrize("name", ["/nowhere/at/all", "nobody/has-this-model", "no such name"])
-def test_checkpoint_nowhere(name):
-    with pytest.raises(UserError, match="neither a checkpoint directory nor a model in the local"):
-        find_checkpoint(name)
 
 
 @pytest.mark.parametrize("wrong", [{"listeners": 0}, {"limit": 0}, {"batch": 0}])

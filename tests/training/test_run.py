@@ -70,7 +70,7 @@ def test_another_base_is_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"is not the base that .* was trained on"):
         open_run(run.path)
     shutil.rmtree(tmp_path / "base")
-    with pytest.raises(UserError, match="is gone; put it back"):
+    with pytest.raises(UserError, match="is gone: there is no checkpoint directory"):
         open_run(run.path)
 
 
