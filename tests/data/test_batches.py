@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from functools import partial
@@ -9,6 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from aer_jax.data import dime_aug
@@ -327,6 +330,52 @@ def test_orbax_restores_to_the_very_next_batch(dataset, targets, tmp_path):
         checkpointer.load_checkpointables(through, {"state": {"step": np.array(0)}, "data": again})
     for batch in want:
         assert_same(batch, next(again))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 40), st.sampled_from([8, 32]), st.floats(0, 1), st.sampled_from(["uniform", "balanced"]))
+def test_an_iterators_state_is_the_very_next_batch(dataset, targets, position, batch, augment, sampling):
+    """Taken up again at any step of any epoch, by a stream made anew."""
+    kept = {"batch": batch, "augment": augment, "sampling": sampling}
+    iterator = iter(stream(dataset, targets, **kept).iter_dataset)
+    for _ in range(position):
+        next(iterator)
+    state = json.loads(json.dumps(iterator.get_state()))
+    again = iter(stream(dataset, targets, **kept).iter_dataset)
+    again.set_state(state)
+    for _ in range(2):
+        assert_same(next(iterator), next(again))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1_600, 500_000), min_size=1, max_size=60),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.floats(0, 1),
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 3),
+)
+def test_any_epoch_of_any_lengths_visits_each_once_in_shapes_that_hold_it(lengths, batch, count, augment, seed, epoch):
+    """Without reading audio: the plan alone decides."""
+    utterances = {
+        f"u{i}": SimpleNamespace(transcript="a" * (i % 7), speaker="s0", seconds=n / 16_000)
+        for i, n in enumerate(lengths)
+    }
+    dataset = SimpleNamespace(path="lengths", clips=utterances, utterances=utterances)
+    train = stream(
+        dataset, np.full((len(lengths), K), 1 / K), shapes=count, batch=batch, augment=augment, seed=seed
+    )  # fmt: skip
+    plans = train._plan(epoch)
+    assert sorted(np.concatenate([plan.draws.rows for plan in plans])) == list(range(len(lengths)))
+    assert len(train.shapes) <= count and len(plans) == train.steps_per_epoch == -(-len(lengths) // batch)
+    for plan in plans:
+        window, tokens = train.shapes[plan.shape]
+        for row, tempo in zip(plan.draws.rows, plan.draws.tempo, strict=True):
+            samples = min(round(min(lengths[row], 480_000) / tempo), 480_000)
+            assert window == 480_000 or window >= samples + 320
+            assert tokens >= 1 + row % 7 + token_count(frame_count(samples))
+    assert min(train.padding) >= 0 and max(train.padding) < 1
 
 
 @pytest.mark.parametrize(
