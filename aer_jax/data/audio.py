@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,16 @@ import soundfile
 import soxr
 
 from aer_jax.corpora.base import Waveform
+from aer_jax.data.audio_header import contradiction, is_cut_short
 from aer_jax.errors import UserError
 from aer_jax.lengths import SAMPLE_RATE
 
-# A peak of 1e-4 is three steps of 16 bit: the dither of a silent recording stays below, speech is far above.
+# 1e-4 is three steps of 16 bit: the dither of a silent recording stays below, speech is far above.
 SILENT_PEAK = 1e-4
+# A click, or one damaged sample beside which all others vanish, is shorter than any sound of speech.
+_CLICK_SECONDS = 0.02
 # Shorter than any spoken word, and the audio tower needs 30 ms for its first token.
 SHORTEST_SECONDS = 0.1
-# Writers that cannot seek leave a placeholder near 2^31 or 2^32 as the length of a WAV file.
-_WAV_PLACEHOLDER = 0x7FFF_0000
 
 
 class BadAudio(UserError):
@@ -56,16 +56,19 @@ def decode(path: str | Path) -> Waveform:
             raise BadAudio("audio empty", f"the audio file {path} has 0 bytes; replace or remove it.")
         with soundfile.SoundFile(path) as file:
             frames, rate = file.frames, file.samplerate
-            samples_tc = file.read(dtype="float32", always_2d=True)
-            length = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+            samples_tc = file.read(frames, dtype="float32", always_2d=True)
+            with path.open("rb") as raw:
+                cut = is_cut_short(file, raw.read(1024))
+            wrong = contradiction(file, path.stat().st_size, SHORTEST_SECONDS)
     except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
         why = " ".join(str(error).split()).rstrip(".")
         raise BadAudio(
             "audio unreadable", f"cannot read the audio file {path} ({why}); convert it to WAV or FLAC."
         ) from None
-    cut = length is not None and int(length[2]) < int(length[1]) < _WAV_PLACEHOLDER
     if cut or len(samples_tc) != frames:
         raise BadAudio("audio cut short", f"the audio file {path} is shorter than its header says; copy it again.")
+    if wrong:
+        raise BadAudio("audio header wrong", f"the header of {path} is wrong: {wrong}; copy or convert it again.")
     return Waveform(samples_tc.mean(axis=1), rate)
 
 
@@ -80,8 +83,8 @@ def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
         The waveform as float32 in [-1, 1], and whether it had to be scaled down.
 
     Raises:
-        BadAudio: no samples, a value that is not finite, a peak below `SILENT_PEAK`, or less than
-            `SHORTEST_SECONDS`.
+        BadAudio: no samples, a value that is not finite, less than `SHORTEST_SECONDS`, or silence: beside clicks,
+            nothing that leaves the clip's median by `SILENT_PEAK` of full scale.
     """
     samples = np.asarray(waveform.samples, np.float32)
     if samples.ndim != 1:
@@ -90,13 +93,16 @@ def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
         raise BadAudio("audio empty", f"{where} holds no samples; replace or remove it.")
     if not np.isfinite(samples).all():
         raise BadAudio("audio not finite", f"{where} holds samples that are not finite; export it again.")
-    peak = float(np.abs(samples).max())
-    if peak < SILENT_PEAK:
-        raise BadAudio("audio silent", f"{where} is silent (peak {peak:.1e}, below {SILENT_PEAK:.0e}); remove it.")
     seconds = samples.size / waveform.rate
     if seconds < SHORTEST_SECONDS:
         raise BadAudio("audio too short", f"{where} lasts {seconds:.3f} s; a clip needs {SHORTEST_SECONDS} s or more.")
-    return Waveform(samples / max(peak, np.float32(1)), waveform.rate), peak > 1
+    peak = float(np.abs(samples).max())
+    scaled = samples / max(peak, np.float32(1))
+    heard = np.count_nonzero(np.abs(scaled - np.median(scaled)) >= SILENT_PEAK)
+    if heard < _CLICK_SECONDS * waveform.rate:
+        what = "silent" if heard == 0 else f"silent but for {heard} samples"
+        raise BadAudio("audio silent", f"{where} is {what} (below {SILENT_PEAK:.0e} of full scale); remove it.")
+    return Waveform(scaled, waveform.rate), peak > 1
 
 
 def to_16k(waveform: Waveform) -> np.ndarray:
