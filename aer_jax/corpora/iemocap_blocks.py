@@ -27,7 +27,9 @@ _HEAD = re.compile(
     rf"\[\s*{_NUMBER}\s*-\s*{_NUMBER}\s*\]\s+(?P<id>\S+)\s+(?:{_CONSENSUS})\s+"
     rf"\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\]\s*"
 )
-_CATEGORIES = re.compile(r"C-(?P<rater>[EFM][0-9]+)\s*:(?P<labels>[^(]*)(?P<comment>\(.*)?")
+_CATEGORIES = re.compile(r"C-(?P<rater>[EFM][0-9]+)\s*:(?P<labels>[^(]*)(?P<comment>\(.*)")
+# Where labels end and a comment begins; a second one means that the first parenthesis stood among labels.
+_BOUNDARY = re.compile(r"; *\t\s*\(")
 _ATTRIBUTES = re.compile(
     rf"A-[EFM][0-9]+\s*:\s*val\s*(?:{_NUMBER})?\s*;\s*act\s*(?:{_NUMBER})?\s*;\s*dom\s*(?:{_NUMBER})?\s*;?\s*(\(.*)?"
 )
@@ -58,6 +60,7 @@ def read_answers(path: Path, corpus: Corpus, labels: Collection[str]) -> dict[st
                 turn = None  # whatever follows a head that cannot be read belongs to nobody
                 turn = _turn(line, path.stem, where)
                 if turn in answers:
+                    del answers[turn]  # which of them is of this turn nobody knows
                     turn, twice = None, turn
                     raise UserError(f"{where}: a second block of {twice}; keep one.")
                 answers[turn] = []
@@ -69,7 +72,7 @@ def read_answers(path: Path, corpus: Corpus, labels: Collection[str]) -> dict[st
                 if any(answer.rater == other.rater for other in answers[turn]):
                     raise UserError(f"{where}: a second answer of {answer.rater} about {turn}; keep one.")
                 answers[turn].append(answer)
-            elif not line.startswith("%") and not _ATTRIBUTES.fullmatch(line.rstrip()):
+            elif not line.startswith("% [START_TIME") and not _ATTRIBUTES.fullmatch(line.rstrip()):
                 raise UserError(f"{where} is no line of an evaluation file; fetch the file again.")
     return answers
 
@@ -85,8 +88,10 @@ def _turn(line: str, dialogue: str, where: str) -> str:
 
 def _answer(line: str, spellings: Mapping[str, str], where: str, cut: bool) -> Answer:
     found = _CATEGORIES.fullmatch(line.rstrip())
-    if not found:
-        raise UserError(f"{where} is no answer of a rater (C-E2:, labels, comment).")
+    if not found or _BOUNDARY.search(found["comment"]):
+        raise UserError(
+            f"{where} is no answer of a rater (C-E2:, labels each with a semicolon, comment in parentheses)."
+        )
     said = found["labels"].strip()
     if (said and not said.endswith(";")) or (cut and not line.rstrip().endswith(")")):
         raise UserError(f"{where} ends inside an answer; fetch the file again.")

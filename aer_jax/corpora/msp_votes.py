@@ -26,10 +26,11 @@ TURN = re.compile(r"(?P<id>MSP-PODCAST(?:_[0-9]+)+)\.wav", re.IGNORECASE)
 _VALUE = r"\s*[0-9.]*\s*"
 # Read from the right: what a rater wrote after "Other-" may hold semicolons, commas and colons.
 _RATER = re.compile(rf"(?P<rater>[^;]+?)\s*;(?P<answer>.*);\s*A:{_VALUE};\s*V:{_VALUE};\s*D:{_VALUE};?\s*", re.DOTALL)
+_TWO_LINES = re.compile(r"A:\s*[0-9.]+\s*;\s*V:\s*[0-9.]+\s*;\s*D:\s*[0-9.]+")
 _HEAD = re.compile(
     rf"(?P<file>\S+\.wav)\s*;\s*[ASHUFDCNOX]\s*;\s*A:{_VALUE};\s*V:{_VALUE};\s*D:{_VALUE};?\s*", re.IGNORECASE
 )
-_WORKER = re.compile(r"[A-Za-z0-9_-]+")
+_WORKER = re.compile(r"[A-Za-z_-]*[0-9][A-Za-z0-9_-]*")  # with a digit: no emotion is taken for a worker
 
 
 def read_votes(path: Path, corpus: Corpus, labels: Mapping[str, str]) -> dict[str, tuple[Vote, ...]]:
@@ -152,8 +153,8 @@ def _from_json(path: Path, corpus: Corpus) -> _Answers:
 
 def _rater_line(line: str, where: str) -> tuple[str, str]:
     found = _RATER.fullmatch(line.strip())
-    if not found:
-        raise UserError(f"{where} is no answer of a rater (worker; primary; secondary; A:; V:; D:).")
+    if not found or _TWO_LINES.search(found["answer"]):
+        raise UserError(f"{where} is no answer of one rater (worker; primary; secondary; A:; V:; D:).")
     return found["rater"], found["answer"]
 
 
