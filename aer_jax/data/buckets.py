@@ -13,8 +13,7 @@ from tqdm import tqdm
 from aer_jax.data import augment
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.examples import Example, mix_audio
-from aer_jax.data.shapes import choose_shapes, cut_into_batches, place
-from aer_jax.data.windows import window_for
+from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.errors import UserError
 from aer_jax.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 # Stored durations may be rounded to a millisecond and resampling may add a sample.
 _ROUNDING = 16
-# Prompt lengths come in steps, so that near ones share a shape.
-_TOKEN_STEP = 8
 
 
 class Draws(NamedTuple):
@@ -104,22 +101,22 @@ class Buckets:
     def choose(self, draws: Draws, slowest: float) -> None:
         """Set the shapes to those that suit an epoch like `draws`; whatever is slowed down to `slowest` fits too."""
         longest_n = np.minimum(augment.stretched(self.samples_n, slowest), self.samples_n.max())
-        longest_2 = self._needs(np.arange(len(self.examples)), longest_n).max(axis=0)
-        shapes_k2 = choose_shapes(self._needs_of(draws), longest_2, self.count, self.batch_rows)
+        longest_2 = needs_of(longest_n, self._written_n + token_count(frame_count(longest_n))).max(axis=0)
+        shapes_k2 = choose_shapes(needs_of(*self._lengths(draws)), longest_2, self.count, self.batch_rows)
         self.shapes = [(int(window), int(tokens)) for window, tokens in shapes_k2]
 
     def plan(self, draws: Draws) -> list[BatchPlan]:
         """The batches of an epoch, longest first; draws of one shape keep their order."""
-        shape_n = place(self._needs_of(draws), np.array(self.shapes))
+        shape_n = place(needs_of(*self._lengths(draws)), np.array(self.shapes))
         return [BatchPlan(shape, draws.take(which)) for shape, which in cut_into_batches(shape_n, self.batch_rows)]
 
     def padding(self, plans: Sequence[BatchPlan]) -> Padding:
         """How much of what `plans` compute is padding."""
-        rows_n, tempo_n = (np.concatenate([getattr(p.draws, name) for p in plans]) for name in ("rows", "tempo"))
-        samples_n = augment.stretched(self.samples_n[rows_n], tempo_n)
-        needed = frame_count(samples_n).sum(), self._positions(rows_n, samples_n).sum()
+        lengths = [self._lengths(plan.draws) for plan in plans]
+        frames = sum(frame_count(samples_n).sum() for samples_n, _ in lengths)
+        positions = sum(tokens_n.sum() for _, tokens_n in lengths)
         window, tokens = self.batch_rows * np.array([self.shapes[plan.shape] for plan in plans]).sum(axis=0)
-        return Padding(float(1 - needed[0] / (window // HOP)), float(1 - needed[1] / tokens))
+        return Padding(float(1 - frames / (window // HOP)), float(1 - positions / tokens))
 
     def batch(self, plan: BatchPlan) -> Batch:
         """Read, mix and augment the clips of one batch: the rows of it that are this host's."""
@@ -151,16 +148,10 @@ class Buckets:
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         return grain.MapDataset.range(batches).map(read).to_iter_dataset(options)
 
-    def _needs_of(self, draws: Draws) -> np.ndarray:
-        return self._needs(draws.rows, augment.stretched(self.samples_n[draws.rows], draws.tempo))
-
-    def _needs(self, rows_n: np.ndarray, samples_n: np.ndarray) -> np.ndarray:
-        """The least (S, T) for each example at a length, int64 [n, 2]."""
-        tokens_n = -(-self._positions(rows_n, samples_n) // _TOKEN_STEP) * _TOKEN_STEP
-        return np.stack([window_for(samples_n), tokens_n], axis=1)
-
-    def _positions(self, rows_n: np.ndarray, samples_n: np.ndarray) -> np.ndarray:
-        return self._written_n[rows_n] + token_count(frame_count(samples_n))
+    def _lengths(self, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+        """Samples and tokens of each visit."""
+        samples_n = augment.stretched(self.samples_n[draws.rows], draws.tempo)
+        return samples_n, self._written_n[draws.rows] + token_count(frame_count(samples_n))
 
     def _seconds(self, example: Example) -> float:
         """Duration of the clip, or of the shorter one of two that are mixed."""

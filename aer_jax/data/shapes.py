@@ -10,8 +10,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from aer_jax.data.windows import window_for
+
+# Prompt lengths come in steps, so that near ones share a shape.
+_TOKEN_STEP = 8
 # Lengths that are tried along each axis; more change what is computed by less than half a percent.
 CANDIDATES = 128
+
+
+def needs_of(samples_n: np.ndarray, tokens_n: np.ndarray) -> np.ndarray:
+    """The least shape that holds each clip and its prompt, int64 [n, 2]: samples of the window, tokens."""
+    tokens_n = np.asarray(tokens_n, np.int64)
+    return np.stack([window_for(samples_n), -(-tokens_n // _TOKEN_STEP) * _TOKEN_STEP], axis=1)
 
 
 def choose_shapes(needs_n2: np.ndarray, longest_2: np.ndarray, count: int, batch: int) -> np.ndarray:
@@ -23,7 +33,7 @@ def choose_shapes(needs_n2: np.ndarray, longest_2: np.ndarray, count: int, batch
     candidates, and these are all lengths that occur where they are few.
 
     Args:
-        needs_n2: what each example of an epoch needs, int [n, 2]: samples of its window, tokens of its prompt.
+        needs_n2: what each example of an epoch needs, see `needs_of`.
         longest_2: what any example of any epoch can need; the last shape.
         count: how many shapes at most.
         batch: rows of a batch.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,8 +16,7 @@ from aer_jax.data.batches import evaluation_batches
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.dataset import Dataset
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.data.shapes import choose_shapes, cut_into_batches, place
-from aer_jax.data.windows import window_for
+from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.errors import UserError
 from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE
 from aer_jax.models.emotion_head import HeadStatistics
@@ -109,8 +107,7 @@ class Predictor:
             if not 0 < len(clip) <= MAX_SAMPLES:
                 raise ValueError(f"a clip has 1 to {MAX_SAMPLES} samples, not {len(clip)}")
         tokens = [self.prompt.encode(words, "", len(clip)) for clip, words in zip(audio, transcripts, strict=True)]
-        windows_n, length_n = window_for([len(clip) for clip in audio]), [math.ceil(len(t) / 8) * 8 for t in tokens]
-        needs_n2 = np.stack([windows_n, length_n], axis=1)
+        needs_n2 = needs_of([len(clip) for clip in audio], [len(t) for t in tokens])
         shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), self.run.config.data.shapes, self.batch)
         for shape, some in cut_into_batches(place(needs_n2, shapes_k2), self.batch):
             yield collate(
