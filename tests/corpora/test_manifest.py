@@ -1,8 +1,11 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from aer_jax.corpora import manifest, read_corpus
+from aer_jax.corpora.base import UNREADABLE
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 
@@ -135,6 +138,43 @@ def test_bad_jsonl_is_named(tmp_path, line, message):
     with pytest.raises(UserError, match=message) as error:
         manifest.read(path)
     assert f"{path}, line 2" in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_lenient_counts_what_it_skips(tmp_path, form):
+    if form == "csv":
+        path = csv_file(tmp_path, HEADER, GOOD, "b,b.wav,s1", GOOD, ",,,", "c,c.wav,s1,happy")
+    else:
+        path = jsonl_file(tmp_path, clip(), "{", clip(), {}, clip(id="c", votes=["happy"]))
+    first = 2 if form == "csv" else 1
+    corpus = manifest.read(path, lenient=True)
+    assert [clip.id for clip in corpus.clips] == ["a", "c"]
+    assert corpus.dropped == {UNREADABLE: [f"{path}, line {first + i}" for i in (1, 2, 3)]}
+
+
+def test_a_csv_that_breaks_off_is_refused_even_so(tmp_path):
+    """What follows an open quote cannot be told apart into lines."""
+    with pytest.raises(UserError, match="line 4 is not CSV"):
+        manifest.read(csv_file(tmp_path, HEADER, GOOD, 'b,"b.wav,s1,angry', GOOD), lenient=True)
+
+
+KEEP = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@KEEP
+@given(content=st.binary(max_size=200), form=st.sampled_from(["csv", "jsonl"]), lenient=st.booleans())
+def test_random_bytes_give_no_traceback(tmp_path, content, form, lenient):
+    path = tmp_path / f"m.{form}"
+    good = f"{HEADER}\n{GOOD}\n" if form == "csv" else json.dumps(clip()) + "\n"
+    for data in (content, good.encode() + content):
+        path.write_bytes(data)
+        try:
+            corpus = manifest.read(path, lenient=lenient)
+        except UserError as error:
+            assert str(path) in str(error)
+            continue
+        known = {one.id: one.votes for one in corpus.clips}
+        assert known.get("a", (Vote("a", "angry"), Vote("a", "sad")))[:1] == (Vote("a", "angry"),)
 
 
 def test_which_file(tmp_path):
