@@ -5,10 +5,9 @@ What is done to which clip is drawn before its audio is read, so that a batch kn
 
 from __future__ import annotations
 
-import librosa
 import numpy as np
 
-from aer_jax.lengths import SAMPLE_RATE
+from aer_jax.data.stretch import pitch_shift, time_stretch
 
 SEMITONES = 1.0
 SLOWEST, FASTEST = 0.95, 1.05
@@ -38,9 +37,9 @@ def draw(
 def augment(audio_t: np.ndarray, semitones: float, tempo: float) -> np.ndarray:
     """The clip, float32 [samples] at 16 kHz, changed as drawn; `stretched(samples, tempo)` long."""
     if semitones != 0:
-        audio_t = librosa.effects.pitch_shift(audio_t, sr=SAMPLE_RATE, n_steps=semitones).astype(np.float32)
+        audio_t = pitch_shift(audio_t, semitones)
     if tempo != 1:
-        audio_t = librosa.effects.time_stretch(audio_t, rate=tempo).astype(np.float32)
+        audio_t = time_stretch(audio_t, tempo)
     return audio_t
 
 
