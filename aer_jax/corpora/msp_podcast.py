@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tqdm import tqdm
+
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus
 from aer_jax.corpora.msp_tables import Place, read_consensus, read_partitions, read_speakers
 from aer_jax.corpora.msp_votes import VOTE_FILES, read_votes
@@ -55,7 +57,7 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     words = {path.name.casefold(): path for path in transcripts.iterdir()} if transcripts else {}
 
     divided = any(place.partition for place in place_of.values())
-    for id in sorted(votes):
+    for id in tqdm(sorted(votes), desc="transcripts", unit="turn", delay=2):
         place = place_of.get(id, Place())
         file = f"{id}.wav"
         if divided and not place.partition:

@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tqdm import tqdm
+
 from aer_jax.corpora.base import Corpus
 from aer_jax.corpora.text import parse_json, read_lines, read_text
 from aer_jax.errors import UserError, nearest
@@ -43,7 +45,8 @@ def read_votes(path: Path, corpus: Corpus, labels: Mapping[str, str]) -> dict[st
     votes: dict[str, list[Vote]] = {}
     raters: set[tuple[str, str]] = set()
     folded = {name.casefold(): label for name, label in labels.items()}
-    for where, id, rater, primary in forms[path.suffix.casefold()](path, corpus):
+    answers = forms[path.suffix.casefold()](path, corpus)
+    for where, id, rater, primary in tqdm(answers, desc="votes", unit="vote", delay=2):
         with corpus.reading(where):
             if not _WORKER.fullmatch(rater):
                 raise UserError(f'{where}: "{rater}" is no rater.')
@@ -88,6 +91,7 @@ _Answers = Iterator[tuple[str, str, str, str]]  # where, turn, rater, what they 
 
 def _from_text(path: Path, corpus: Corpus) -> _Answers:
     id: str | None = None
+    seen: set[str] = set()
     lines = list(read_lines(path))
     for number, (where, line) in enumerate(lines, 1):
         answer = None
@@ -99,7 +103,9 @@ def _from_text(path: Path, corpus: Corpus) -> _Answers:
                 head = _HEAD.fullmatch(line.strip())
                 if not head:
                     raise UserError(f"{where} is no head of a turn (file; class; A:; V:; D:).")
-                id = turn(head["file"], where)
+                if (found := turn(head["file"], where)) in seen:
+                    raise UserError(f"{where}: a second head of {found}; keep one.")
+                seen.add(id := found)
             else:
                 answer = _rater_line(line, where)
                 if id is None:

@@ -121,6 +121,16 @@ def test_spellings_of_one_speaker(tree):
     assert msp_podcast.read(tree).clips[0].speaker == "30"
 
 
+def test_a_turn_has_one_head(tmp_path):
+    text = msp_tree.text()
+    (tmp_path / "labels.txt").write_text(text.replace("MSP-PODCAST_0001_0009", "MSP-PODCAST_0001_0008"))
+    with pytest.raises(UserError, match="line 8: a second head of MSP-PODCAST_0001_0008"):
+        read_votes(tmp_path / "labels.txt", Corpus("msp-podcast", (), (), []), msp_podcast.LABELS)
+    corpus = Corpus("msp-podcast", (), (), [], lenient=True)
+    votes = read_votes(tmp_path / "labels.txt", corpus, msp_podcast.LABELS)
+    assert len(votes["MSP-PODCAST_0001_0008"]) == 5 and len(corpus.dropped[UNREADABLE]) == 6
+
+
 def read_bytes(folder, form, content, lenient=False):
     path = folder / FORMS[form]
     path.write_bytes(content)
