@@ -194,17 +194,18 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--seed", type=int, default=0, help="of what the split draws")
     sub.add_argument("--lenient", action="store_true", help="skip and count lines that cannot be read")
-    sub.add_argument(
+    own = sub.add_argument_group("choices of one corpus")
+    own.add_argument(
         "--excited", choices=("happy", "apart"), help="iemocap, paper-json: Excited counts as happy (default) or apart"
     )
-    sub.add_argument(
+    own.add_argument(
         "--multi-label",
         choices=("shared", "whole"),
         help="iemocap: each of k labels in an answer is 1/k of a vote (default) or a whole one",
     )
-    sub.add_argument("--improvised", action="store_true", default=None, help="iemocap: no scripted dialogues")
-    sub.add_argument("--audio", type=Path, help="paper-json: where the audio paths start; the file's folder without it")
-    sub.add_argument(
+    own.add_argument("--improvised", action="store_true", default=None, help="iemocap: no scripted dialogues")
+    own.add_argument("--audio", type=Path, help="paper-json: where the audio paths start; the file's folder without it")
+    own.add_argument(
         "--annotations", type=Path, help="paper-json: synthetic annotations, turned into a journal in the dataset"
     )
 
@@ -214,7 +215,9 @@ def parser() -> argparse.ArgumentParser:
         "annotate --data data/crema_d --model Qwen2-Audio-7B-Instruct --out data/crema_d.jsonl",
     )
     sub.add_argument("--data", type=Path, required=True)
-    sub.add_argument("--model", required=True, help="checkpoint directory, or a hub id: owner/name or owner/name@revision")
+    sub.add_argument(
+        "--model", required=True, help="checkpoint directory, or a hub id: owner/name or owner/name@revision"
+    )
     sub.add_argument("--out", type=Path, required=True, help="the journal; one that exists is continued")
     sub.add_argument("--listeners", type=int, default=8, help="synthetic listeners an utterance (8)")
     sub.add_argument("--limit", type=int, help="only the first so many utterances")

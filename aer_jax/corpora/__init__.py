@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aer_jax.corpora.base import Corpus
@@ -59,7 +59,7 @@ def read_corpus(
     return corpus
 
 
-def _reader(name: str):
+def _reader(name: str) -> Callable[..., Corpus]:
     from aer_jax.corpora import crema_d, iemocap, manifest, msp_podcast, paper_json
 
     modules = {"crema-d": crema_d, "iemocap": iemocap, "msp-podcast": msp_podcast, "paper-json": paper_json}

@@ -107,7 +107,7 @@ def _places(root: Path, folder: Path, corpus: Corpus) -> dict[str, Place]:
             f"{root} tells no speakers: labels_consensus.csv (SpkrID) and Speaker_ids.txt are missing or empty; "
             "without them nothing can keep a speaker out of two splits."
         )
-    corpus.choices["speakers and partitions"] = ", ".join(sources)
+    corpus.choices["speakers_and_partitions"] = ", ".join(sources)
     return places
 
 

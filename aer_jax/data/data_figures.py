@@ -12,6 +12,7 @@ import numpy as np
 
 _WIDTH, _TOP, _PLOT, _BOTTOM = 520, 52, 150, 40
 _LEFT, _RIGHT = 48, 16
+_FEW_COLUMNS = 100
 _STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #5b6470 } .title { font-weight: 600; fill: #1c2430 }
   .name { fill: #1c2430 } .rule { stroke: #d8dde3 } .a { fill: #2f6db5 } .b { fill: #d98a29 } .c { fill: #3f9a6c }
@@ -50,7 +51,8 @@ def histogram(title: str, values_n: np.ndarray, unit: str, edges: np.ndarray) ->
             f'<rect class="a" x="{_LEFT + i * width + 0.5:.2f}" y="{_TOP + _PLOT - height:.2f}" '
             f'width="{max(width - 1, 0.5):.2f}" height="{height:.2f}"/>'
         )
-    step = nice_step(x1 - x0, 8)
+    # A count has no halves.
+    step = max(nice_step(x1 - x0, 8), 1.0 if x0 % 1 else 0.0)
     ticks = np.arange(np.ceil(x0 / step), np.floor(x1 / step) + 1) * step
     for tick in ticks:
         at = _LEFT + (tick - x0) / (x1 - x0) * (_WIDTH - _LEFT - _RIGHT)
@@ -59,15 +61,20 @@ def histogram(title: str, values_n: np.ndarray, unit: str, edges: np.ndarray) ->
     return _svg(title, _TOP + _PLOT + _BOTTOM, parts)
 
 
-def columns(title: str, heights: Sequence[tuple[float, str]], unit: str, legend: Sequence[tuple[str, str]]) -> str:
-    """A column each of (height, style), the tallest first; `legend` names the styles."""
-    ordered = sorted(heights, key=lambda item: -item[0])
+def columns(title: str, heights: Sequence[tuple[int, str]], unit: str, legend: Sequence[tuple[str, str]]) -> str:
+    """A column each of (height, style), the tallest first; `legend` names the styles.
+
+    More columns than can be told apart are mostly a long tail: they stand on a logarithmic scale, style by style.
+    """
+    many = len(heights) > _FEW_COLUMNS
+    ordered = sorted(heights, key=lambda item: (item[1] if many else "", -item[0]))
     most = max((height for height, _ in ordered), default=1)
-    parts = _scale(most, "clips")
+    logarithmic = many and most > 10
+    parts = _log_scale(most, "clips") if logarithmic else _scale(most, "clips")
     width = (_WIDTH - _LEFT - _RIGHT) / max(len(ordered), 1)
     gap = 1 if width > 3 else 0
     for i, (height, style) in enumerate(ordered):
-        tall = height / most * _PLOT
+        tall = (np.log(2 * height) / np.log(2 * most) if logarithmic else height / most) * _PLOT
         parts.append(
             f'<rect class="{style}" x="{_LEFT + i * width:.2f}" y="{_TOP + _PLOT - tall:.2f}" '
             f'width="{width - gap:.2f}" height="{tall:.2f}"/>'
@@ -79,6 +86,7 @@ def columns(title: str, heights: Sequence[tuple[float, str]], unit: str, legend:
             _text(x + 15, _TOP + _PLOT + 33, name),
         ]
         x += 34 + 7 * len(name)
+    unit += ", logarithmic" if logarithmic else ""
     parts.append(_text(_WIDTH - _RIGHT, _TOP + _PLOT + 33, unit, anchor="end"))
     return _svg(title, _TOP + _PLOT + _BOTTOM, parts)
 
@@ -93,9 +101,19 @@ def _scale(most: float, unit: str) -> list[str]:
     """Lines and numbers at round heights."""
     most = max(float(most), 1.0)
     step = max(nice_step(most, 4), 1.0)
+    return _lines([(value, value / most) for value in np.arange(0, most + 1e-9, step)], unit)
+
+
+def _log_scale(most: int, unit: str) -> list[str]:
+    """Lines and numbers at powers of ten; the foot is one half, so that a single clip can be seen."""
+    powers = 10 ** np.arange(int(np.log10(most)) + 1)
+    return _lines([(value, np.log(2 * value) / np.log(2 * most)) for value in powers], unit)
+
+
+def _lines(ticks: Sequence[tuple[float, float]], unit: str) -> list[str]:
     parts = [_text(_LEFT - 6, _TOP - 13, unit, anchor="end")]
-    for value in np.arange(0, most + 1e-9, step):
-        y = _TOP + _PLOT - value / most * _PLOT
+    for value, share in ticks:
+        y = _TOP + _PLOT - share * _PLOT
         parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.2f}" y2="{y:.2f}"/>')
         parts.append(_text(_LEFT - 6, y + 4, f"{value:,.0f}", anchor="end"))
     return parts

@@ -265,7 +265,7 @@ def _votes_outside(kept: Kept) -> list[str]:
 def _left_out(dropped: dict[str, list[str]]) -> list[str]:
     if not dropped:
         return ["Nothing."]
-    rows = [(reason, f"{len(what):,}", _some(what)) for reason, what in dropped.items()]
+    rows = [(reason, f"{len(what):,}", _some(what, between="; ")) for reason, what in dropped.items()]
     return [*_table(("reason", "how many", "first"), rows), "", "All of them are in `report/dropped.jsonl`."]
 
 
@@ -286,8 +286,8 @@ def _number(votes: float) -> str:
     return f"{votes:,.0f}" if abs(votes - round(votes)) < 1e-6 else f"{votes:,.1f}"
 
 
-def _some(names: Sequence[str], most: int = _NAMED) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+def _some(names: Sequence[str], most: int = _NAMED, between: str = ", ") -> str:
+    return between.join(names[:most]) + (f"{between}..." if len(names) > most else "")
 
 
 def _summary(values_n: np.ndarray, form: str) -> list[str]:

@@ -33,6 +33,11 @@ def test_bars_have_lengths_and_columns_are_sorted():
     assert len(tall) == 2 and tall[0] / tall[1] == pytest.approx(4, abs=0.01)
 
 
+def test_a_long_tail_stands_on_a_logarithmic_scale():
+    tall = heights(columns("t", [(1, "a")] * 200 + [(1000, "a")], "speakers", []))
+    assert tall[1] / tall[0] == pytest.approx(np.log(2) / np.log(2000), rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("span", "most", "step"), [(10, 8, 2), (1, 8, 0.2), (9.2, 4, 5), (400, 4, 100), (0.3, 8, 0.05)]
 )
