@@ -14,9 +14,12 @@ The order of the 82, all at 16 kHz with librosa's defaults, mean and standard de
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import logging
 import os
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from aer_jax.data.records import file_sha256
 from aer_jax.lengths import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ CACHE = "dime_features.safetensors"
 VERSION = f"1, librosa {librosa.__version__}"
 # Clips a task; below some of these, starting processes takes longer than the work.
 CHUNK, SERIAL = 32, 1024
+# A killed run loses at most so much of the work.
+SAVE_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +69,17 @@ def _sound(audio_t: np.ndarray) -> np.ndarray:
         # A clip shorter than librosa's frame is zero-padded to one frame, and a toneless one has no tuning:
         # both fine.
         warnings.filterwarnings("ignore", message="n_fft=|Trying to estimate tuning")
+        # One transform serves all: the numbers are the same, bit for bit, as where each is given the waveform.
+        size = np.abs(librosa.stft(y))
+        power = size**2
+        mel = librosa.feature.melspectrogram(S=power, sr=sr)
         curves = [
-            librosa.feature.mfcc(y=y, sr=sr, n_mfcc=13),
-            librosa.feature.chroma_stft(y=y, sr=sr),
-            librosa.feature.spectral_contrast(y=y, sr=sr),
+            librosa.feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=13),
+            librosa.feature.chroma_stft(S=power, sr=sr),
+            librosa.feature.spectral_contrast(S=size, sr=sr),
             librosa.feature.zero_crossing_rate(y),
-            librosa.feature.spectral_rolloff(y=y, sr=sr),
-            librosa.feature.spectral_centroid(y=y, sr=sr),
+            librosa.feature.spectral_rolloff(S=size, sr=sr),
+            librosa.feature.spectral_centroid(S=size, sr=sr),
             librosa.feature.rms(y=y),
         ]
     means_and_deviations = [part for c in curves for part in (c.mean(axis=1, dtype=float), c.std(axis=1, dtype=float))]
@@ -98,57 +108,95 @@ def _text(transcript: str) -> np.ndarray:
 def features(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
     """Features of many clips: from the cache where they are known, else computed in parallel.
 
+    The cache is `dime_features.safetensors` in the dataset's directory, or in the user's cache where that cannot be
+    written. It knows which dataset it was made from, grows while the work goes on, and several runs may share it.
+
     Args:
-        dataset: where audio and transcripts come from; the cache is `dime_features.safetensors` in its
-            directory. ids: utterances.
+        dataset: where audio and transcripts come from.
+        ids: utterances.
 
     Returns:
         float64 [len(ids), 82].
     """
-    path = Path(dataset.path) / CACHE
-    known = _read_cache(path)
+    cache = _Cache(Path(dataset.path))
+    known = cache.read()
     missing = [id for id in dict.fromkeys(ids) if id not in known]
     if missing:
         chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
         jobs = 1 if len(missing) < SERIAL else -1
         results = joblib.Parallel(n_jobs=jobs, return_as="generator")(
-            joblib.delayed(_chunk_features)(dataset, chunk) for chunk in chunks
+            joblib.delayed(_chunk_features)(_part(dataset, chunk)) for chunk in chunks
         )
+        saved_at = time.monotonic()
         with tqdm(total=len(missing), desc="DiME-Aug features", unit="clip", delay=2) as bar:
             for chunk, features_nf in zip(chunks, results, strict=True):
                 known.update(zip(chunk, features_nf, strict=True))
                 bar.update(len(chunk))
-        _write_cache(path, known)
+                if time.monotonic() - saved_at > SAVE_SECONDS:
+                    cache.write(known)
+                    saved_at = time.monotonic()
+        cache.write(known)
     return np.array([known[id] for id in ids], np.float64).reshape(len(ids), FEATURES)
 
 
-def _chunk_features(dataset: Dataset, ids: list[str]) -> np.ndarray:
-    return np.stack([utterance_features(dataset.audio(id), dataset.utterances[id].transcript) for id in ids])
+def _part(dataset: Dataset, ids: list[str]) -> Dataset:
+    """The dataset with these utterances alone: what another process is sent, instead of every vote of the corpus."""
+    return dataclasses.replace(dataset, utterances={id: dataset.utterances[id] for id in ids}, votes=[], splits={})
 
 
-def _read_cache(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        return {}
-    try:
-        with safe_open(path, framework="numpy") as file:
-            about = file.metadata() or {}
-            ids = json.loads(about.get("ids", "[]"))
-            features_nf = file.get_tensor("features")
-    except (OSError, SafetensorError, ValueError) as error:
-        log.warning("%s cannot be read (%s); the features are computed again.", path, error)
-        return {}
-    if about.get("version") != VERSION or features_nf.shape != (len(ids), FEATURES):
-        log.warning("%s does not fit (it is of version %s); computed again.", path, about.get("version"))
-        return {}
-    return dict(zip(ids, features_nf, strict=True))
+def _chunk_features(dataset: Dataset) -> np.ndarray:
+    return np.stack([utterance_features(dataset.audio(id), u.transcript) for id, u in dataset.utterances.items()])
 
 
-def _write_cache(path: Path, known: dict[str, np.ndarray]) -> None:
-    about = {"version": VERSION, "ids": json.dumps(list(known))}
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({"features": np.stack(list(known.values()))}, beside, metadata=about)
-        beside.replace(path)
-    except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        log.warning("%s cannot be written (%s); the features are not kept.", path, error)
+class _Cache:
+    """Features by utterance, in the first of two places that can be written."""
+
+    def __init__(self, dataset: Path):
+        # dataset.json holds the hashes of audio and transcripts.
+        self._dataset = file_sha256(dataset / "dataset.json")
+        users = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax"
+        self._places = [dataset / CACHE, users / f"{self._dataset[:16]}_{CACHE}"]
+
+    def read(self) -> dict[str, np.ndarray]:
+        known: dict[str, np.ndarray] = {}
+        for path in self._places:
+            try:
+                known |= self._read(path)
+            except ValueError as error:
+                log.warning("%s %s; the features are computed again.", path, error)
+        return known
+
+    def write(self, known: dict[str, np.ndarray]) -> None:
+        for path in self._places:
+            # Another run may have added its own since; what both add in the same moment is computed again.
+            with contextlib.suppress(ValueError):
+                known = self._read(path) | known
+            about = {"version": VERSION, "dataset": self._dataset, "ids": json.dumps(list(known))}
+            beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_file({"features": np.stack(list(known.values()))}, beside, metadata=about)
+                beside.replace(path)
+                return
+            except (OSError, SafetensorError) as error:
+                why = error
+                with contextlib.suppress(OSError):
+                    beside.unlink(missing_ok=True)
+        log.warning("%s cannot be written (%s); the features are not kept.", path, why)
+
+    def _read(self, path: Path) -> dict[str, np.ndarray]:
+        """What a file holds, {} where there is none; ValueError says why one is of no use."""
+        if not path.exists():
+            return {}
+        try:
+            with safe_open(path, framework="numpy") as file:
+                about = file.metadata() or {}
+                ids = json.loads(about.get("ids", "[]"))
+                features_nf = file.get_tensor("features")
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ValueError(f"cannot be read ({error})") from None
+        if about.get("version") != VERSION or features_nf.shape != (len(ids), FEATURES):
+            raise ValueError(f"does not fit (it is of version {about.get('version')})")
+        if about.get("dataset") != self._dataset:
+            raise ValueError("was made from another dataset")
+        return dict(zip(ids, features_nf, strict=True))
