@@ -48,13 +48,13 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     corpus = Corpus("msp-podcast", tuple(LABELS.values()), CLASSES, [], licensed=True, lenient=lenient)
     folder = _find(root, "labels", "label")
     audio_folder = _find(root, "audios", "audio")
-    audio = {path.name.casefold(): path for path in audio_folder.iterdir()}
+    audio = _entries(audio_folder)
     vote_file = _find(folder, *VOTE_FILES)
     corpus.choices["votes"] = f"primary emotion, from {vote_file.name}"
     votes = read_votes(vote_file, corpus, LABELS)
     place_of = _places(root, folder, corpus)
     transcripts = _find(root, "transcripts", "transcript", needed=False)
-    words = {path.name.casefold(): path for path in transcripts.iterdir()} if transcripts else {}
+    words = _entries(transcripts) if transcripts else {}
 
     divided = any(place.partition for place in place_of.values())
     for id in tqdm(sorted(votes), desc="transcripts", unit="turn", delay=2):
@@ -132,13 +132,18 @@ def _account_for_the_rest(corpus: Corpus, voted, place_of: dict[str, Place], aud
 
 def _find(folder: Path, *names: str, needed: bool = True) -> Path | None:
     """The entry of `folder` with the first of `names` that is there, whatever its case."""
-    try:
-        entries = {path.name.casefold(): path for path in sorted(folder.iterdir())}
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}.") from None
+    entries = _entries(folder)
     for name in names:
         if name in entries:
             return entries[name]
     if needed:
         raise UserError(f"{folder} is not MSP-Podcast as released: it has none of {', '.join(names)}.")
     return None
+
+
+def _entries(folder: Path) -> dict[str, Path]:
+    """Name in lower case -> path, for all that lies in a folder."""
+    try:
+        return {path.name.casefold(): path for path in sorted(folder.iterdir())}
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror}.") from None

@@ -240,6 +240,25 @@ def test_a_truncated_file_gives_no_wrong_vote(tmp_path, end):
         assert said == right[id][: len(said)]
 
 
+@KEEP
+@given(data=st.data())
+def test_damaged_transcriptions_give_no_traceback_and_never_touch_a_vote(module_tree, data):
+    path = module_tree / "Session1" / "dialog" / "transcriptions" / "Ses01F_impro01.txt"
+    content = path.read_bytes()
+    at, junk = data.draw(st.integers(0, len(content))), data.draw(st.binary(max_size=6))
+    try:
+        path.write_bytes(data.draw(st.sampled_from([junk, content[:at], content[:at] + junk + content[at:]])))
+        corpus = iemocap.read(module_tree, excited="apart")
+    finally:
+        path.write_bytes(content)
+    assert first_session(votes_of(corpus)) == by_hand()
+
+
+@pytest.fixture(scope="module")
+def module_tree(tmp_path_factory):
+    return iemocap_tree.write(tmp_path_factory.mktemp("iemocap") / "IEMOCAP", sessions=1)
+
+
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
 def test_line_ends(tmp_path, line_end):
     answers, _ = read_bytes(tmp_path, iemocap_tree.IMPRO01.replace("\r\n", line_end).encode())

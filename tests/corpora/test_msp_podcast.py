@@ -252,6 +252,43 @@ def test_a_truncated_file_gives_no_wrong_vote(tmp_path, contents, form, data):
         assert given_votes == msp_tree.VOTES[id][: len(given_votes)]
 
 
+@pytest.fixture(scope="module")
+def module_tree(tmp_path_factory):
+    return msp_tree.write(tmp_path_factory.mktemp("msp") / "MSP")
+
+
+TABLES = ["Labels/labels_consensus.csv", "Speaker_ids.txt", "Partitions.txt"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+@KEEP
+@given(data=st.data(), lenient=st.booleans())
+def test_damaged_tables_give_no_traceback_and_never_touch_a_vote(module_tree, table, data, lenient):
+    path = module_tree / table
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content)))
+    junk = data.draw(st.binary(max_size=4))
+    try:
+        path.write_bytes(data.draw(st.sampled_from([junk, content[:at], content[:at] + junk + content[at + 1 :]])))
+        corpus = msp_podcast.read(module_tree, lenient=lenient)
+    except UserError:
+        return
+    finally:
+        path.write_bytes(content)
+    for id, votes in votes_of(corpus).items():
+        assert votes == msp_tree.VOTES[id]
+    # The other two tables hold the truth: what is said of a turn is right, or has become unknown.
+    for clip in corpus.clips:
+        assert clip.speaker in (msp_tree.SPEAKER[clip.id], UNKNOWN_SPEAKER) or clip.id == "MSP-PODCAST_0001_0009"
+
+
+def test_a_file_where_a_folder_should_be(tree):
+    (tree / "Transcripts").rename(tree / "elsewhere")
+    (tree / "Transcripts").write_text("")
+    with pytest.raises(UserError, match=r"cannot read the folder .*Transcripts"):
+        msp_podcast.read(tree)
+
+
 def prepare(tree, out, *flags):
     args = ["prepare", "--corpus", "msp-podcast", "--root", tree, "--out", out, *flags]
     assert cli.main([str(a) for a in args]) == 0
