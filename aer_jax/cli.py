@@ -286,6 +286,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"aer-jax: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who was reading has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a full disk, a directory that may not be written: not ours to foresee at every line
         where = f" ({error.filename})" if error.filename else ""
         print(f"aer-jax: {error.strerror or error}{where}; make room or choose another place.", file=sys.stderr)
