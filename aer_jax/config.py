@@ -159,7 +159,8 @@ class Config:
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
-        "data": {"speaker": True},
+        # Its k = 3 counts the clip itself.
+        "data": {"speaker": True, "dime_aug": {"neighbours": 2}},
         "model": {"head": "paper"},
         "train": {
             "epochs": 60, "batch": 64, "microbatch": 8, "lr": 2.5e-6, "head_lr": 2.5e-6,

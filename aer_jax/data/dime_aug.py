@@ -3,14 +3,24 @@
 Zhang et al., "Scaling Ambiguity", arXiv 2601.14620. The result is a plan, not audio: which two clips, how
 much of each, and which distribution. It is decided once from a seed, stored as JSON, and the audio is mixed
 whenever a batch needs it.
+
+The released code differs from the paper's description in what follows. Here no recipe repeats it:
+
+- A mix keeps the first clip's prompt, though more than half of its sound and label may be the second's. Here the words,
+  and the speaker where named, are those of the clip that is heard more (`Example.spoken`).
+- A clip counts among its own k nearest neighbours and is then left out: the published runs' k = 3 chose between two.
+  Here k are chosen from. `recipe: paper` says 2, which is what those runs had; the default is the paper's 3.
+- A class of two clips ends the program. Here they are mixed with each other.
+- Mixes are written as files before training, under names that collide. Here the plan is the only file.
+- A clip that cannot be read becomes ten ones with a uniform label. Here it is an error with its name.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -38,13 +48,18 @@ class Plan:
     wanted: dict[str, int]
     mixes: tuple[Example, ...]
 
+    @property
+    def after(self) -> dict[str, int]:
+        """Class -> its clips with the mixes; less than wanted where the class has fewer than two to mix."""
+        return {label: self.wanted[label] if real >= 2 else real for label, real in self.real.items()}
+
     def notes(self) -> list[str]:
         """A sentence for each class that could not be filled; to be shown to the user."""
         return [
             f'DiME-Aug left class "{label}" at {self.real[label]} of {self.wanted[label]} training clips: '
             "interpolation needs two clips of the class."
             for label in self.real
-            if self.real[label] < 2 and self.real[label] < self.wanted[label]
+            if self.after[label] < self.wanted[label]
         ]
 
 
@@ -130,19 +145,73 @@ def nearest(features_mf: np.ndarray, neighbours: int) -> np.ndarray:
 
 
 def to_json(plan: Plan) -> str:
-    """The plan as JSON; numbers survive the round trip exactly."""
-    return json.dumps(asdict(plan), indent=1)
+    """The plan as JSON for people too: a table of the classes, then a line each mix.
+
+    Numbers survive the round trip exactly.
+    """
+    classes = list(plan.real)
+    table = {
+        label: {
+            "real": plan.real[label],
+            "wanted": plan.wanted[label],
+            "added": plan.after[label] - plan.real[label],
+            "after": plan.after[label],
+        }
+        for label in classes
+    }
+    mixes = [
+        {
+            "class": classes[int(np.argmax(mix.target))],
+            "first": mix.first,
+            "second": mix.second,
+            "alpha": mix.alpha,
+            "target": dict(zip(classes, mix.target, strict=True)),
+        }
+        for mix in plan.mixes
+    ]
+    about = {"ratio": plan.ratio, "neighbours": plan.neighbours, "seed": plan.seed}
+    members = [
+        *(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in about.items()),
+        f'"classes": {_lines([f"{json.dumps(label)}: {json.dumps(row)}" for label, row in table.items()], "{}")}',
+        f'"mixes": {_lines([json.dumps(mix) for mix in mixes], "[]")}',
+    ]
+    return "{\n" + ",\n".join(members) + "\n}\n"
 
 
-def from_json(text: str) -> Plan:
+def _lines(parts: Sequence[str], brackets: str) -> str:
+    return brackets[0] + ",".join(f"\n {part}" for part in parts) + "\n" + brackets[1]
+
+
+def from_json(text: str, utterances: Container[str]) -> Plan:
     """The plan that `to_json` wrote.
 
+    Args:
+        text: the file.
+        utterances: the ids that there are.
+
     Raises:
-        UserError: the text is something else.
+        UserError: the text is something else, or names an utterance that there is not.
     """
     try:
-        settings = json.loads(text)
-        mixes = tuple(Example(**{**mix, "target": tuple(mix["target"])}) for mix in settings.pop("mixes"))
-        return Plan(**settings, mixes=mixes)
+        stored = json.loads(text)
+        table = stored["classes"]
+        plan = Plan(
+            stored["ratio"],
+            stored["neighbours"],
+            stored["seed"],
+            {label: row["real"] for label, row in table.items()},
+            {label: row["wanted"] for label, row in table.items()},
+            tuple(
+                Example(mix["first"], tuple(mix["target"][label] for label in table), mix["second"], mix["alpha"])
+                for mix in stored["mixes"]
+            ),
+        )
+        gone = [id for mix in plan.mixes for id in (mix.first, mix.second) if id not in utterances]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"this is not a DiME-Aug plan ({error}); delete it and it is made again.") from None
+        raise UserError(f"this is not a DiME-Aug plan ({error!r}); delete it and it is made again.") from None
+    if gone:
+        raise UserError(
+            f"the DiME-Aug plan names the utterance {gone[0]}, which the dataset no longer has; it belongs to another "
+            "dataset: put that one back, or start the run anew."
+        )
+    return plan

@@ -227,7 +227,7 @@ def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, 
     if settings.ratio == 0:
         return []
     if plan_file.exists():
-        return list(dime_aug.from_json(plan_file.read_text()).mixes)
+        return list(dime_aug.from_json(plan_file.read_text(), dataset.utterances).mixes)
     plan = dime_aug.plan(
         dataset.splits["train"],
         targets_nk,

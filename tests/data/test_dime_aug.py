@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from aer_jax.config import load_config
 from aer_jax.data.dime_aug import from_json, nearest, plan, to_json
 from aer_jax.data.examples import Example, mix_audio, real_examples
 from aer_jax.errors import UserError
@@ -129,14 +131,50 @@ def test_the_plan_is_a_function_of_its_seed_and_survives_json():
     ids, targets_nk, _, _, features, _ = toy([40, 5, 7, 3])
     a, b, other = (plan(ids, targets_nk, CLASSES, features, ratio=0.5, neighbours=3, seed=s) for s in (7, 7, 8))
     assert a == b and a.mixes != other.mixes
-    assert from_json(to_json(a)) == a  # floats and all
-    assert all(isinstance(mix, Example) for mix in from_json(to_json(a)).mixes)
+    assert from_json(to_json(a), ids) == a  # floats and all
+    assert all(isinstance(mix, Example) for mix in from_json(to_json(a), ids).mixes)
+    nothing = plan(ids, targets_nk, CLASSES, features, ratio=0, neighbours=3, seed=7)
+    assert from_json(to_json(nothing), ids) == nothing
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"mixes": [{"first": "a"}]}', '{"mixes": [], "colour": 1}'])
+def test_the_plan_can_be_read_by_people_and_says_what_it_adds():
+    ids, targets_nk, class_n, _, features, _ = toy([20, 2, 1, 6])
+    text = to_json(plan(ids, targets_nk, CLASSES, features, ratio=0.5, neighbours=3, seed=0))
+    stored = json.loads(text)
+    assert stored["classes"] == {
+        "anger": {"real": 20, "wanted": 20, "added": 0, "after": 20},
+        "calm": {"real": 2, "wanted": 10, "added": 8, "after": 10},
+        "joy": {"real": 1, "wanted": 10, "added": 0, "after": 1},
+        "fear": {"real": 6, "wanted": 10, "added": 4, "after": 10},
+    }
+    assert Counter(mix["class"] for mix in stored["mixes"]) == {"calm": 8, "fear": 4}
+    for mix in stored["mixes"]:
+        assert class_n[int(mix["first"][1:])] == class_n[int(mix["second"][1:])] == CLASSES.index(mix["class"])
+        a, b = (targets_nk[int(mix[name][1:])] for name in ("first", "second"))
+        np.testing.assert_allclose(list(mix["target"].values()), a + mix["alpha"] * (b - a), atol=1e-12)
+    # A line a mix and a line a class.
+    assert len(text.splitlines()) == len(stored["mixes"]) + len(CLASSES) + 9
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"mixes": [{"first": "a"}]}', '{"ratio": 1, "neighbours": 1, "seed": 0, "classes": []}']
+)
 def test_a_broken_plan_is_one_clear_sentence(text):
     with pytest.raises(UserError, match="not a DiME-Aug plan"):
-        from_json(text)
+        from_json(text, [])
+
+
+def test_a_plan_of_another_dataset_is_refused_with_the_clip_that_is_missing():
+    ids, targets_nk, _, _, features, _ = toy([20, 2])
+    text = to_json(plan(ids, targets_nk, CLASSES[:2], features, ratio=0.5, neighbours=3, seed=0))
+    with pytest.raises(UserError, match="no longer has"):
+        from_json(text, ["other"])
+
+
+def test_the_papers_recipe_differs_where_the_released_code_miscounts_alone():
+    default, paper = (load_config(None, [f"recipe={name}"]).data.dime_aug for name in ("default", "paper"))
+    # k = 3 with the clip itself among them.
+    assert (default.ratio, default.neighbours) == (0.3, 3) and (paper.ratio, paper.neighbours) == (0.3, 2)
 
 
 @pytest.mark.parametrize("setting", [{"ratio": 1.2}, {"ratio": -0.1}, {"neighbours": 0}])
