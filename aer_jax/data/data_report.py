@@ -39,8 +39,7 @@ class Kept:
         settings: every choice by name.
         notes: what the reader has to say.
         licensed: True where the licence forbids passing audio or text on.
-        rate: clips a second that were encoded, or None where all were taken over from an earlier run.
-        cores: on how many cores.
+        speed: how fast it was prepared, in words.
     """
 
     corpus: str
@@ -57,8 +56,7 @@ class Kept:
     settings: dict[str, Any]
     notes: Sequence[str]
     licensed: bool
-    rate: float | None
-    cores: int
+    speed: str
 
 
 def write_report(folder: Path, kept: Kept) -> None:
@@ -209,7 +207,7 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
         f"{len(kept.scaled):,} clip(s) exceeded full scale and were scaled down, not clipped"
         + (f": {_some(kept.scaled)}." if kept.scaled else "."),
         "",
-        _speed(kept),
+        kept.speed,
     ]
     return "\n".join(lines) + "\n"
 
@@ -267,15 +265,6 @@ def _left_out(dropped: dict[str, list[str]]) -> list[str]:
         return ["Nothing."]
     rows = [(reason, f"{len(what):,}", _some(what, between="; ")) for reason, what in dropped.items()]
     return [*_table(("reason", "how many", "first"), rows), "", "All of them are in `report/dropped.jsonl`."]
-
-
-def _speed(kept: Kept) -> str:
-    if kept.rate is None:
-        return "All records were taken over from an earlier run."
-    return (
-        f"Prepared at {kept.rate:,.0f} clips/s on {kept.cores} core(s); "
-        f"100,000 such clips would take {100_000 / kept.rate / 60:,.1f} minutes."
-    )
 
 
 def _said(value: Any) -> str:

@@ -145,7 +145,7 @@ def _write(
     settings: dict[str, Any],
     dropped: dict[str, list[str]],
 ) -> None:
-    """All files beside the shards, `dataset.json` last."""
+    """All files beside the shards; `dataset.json` last, the same for the same corpus and choices."""
     splits, how = split_clips(kept, settings["seed"], rule)
     utterances = [
         Utterance(clip.id, clip.speaker, clip.transcript, place.seconds, place.shard, place.row)
@@ -158,7 +158,6 @@ def _write(
     _write_lines(folder / "votes.jsonl", (dataclasses.asdict(v) for v in votes))
     split_file = {"seed": settings["seed"], "how": how, "speakers_apart": apart, **splits}
     _write_json(folder / "splits.json", split_file)
-    rate = stored.encoded / stored.seconds if stored.encoded else None
     write_report(
         folder,
         Kept(
@@ -176,8 +175,7 @@ def _write(
             settings=settings,
             notes=corpus.notes,
             licensed=corpus.licensed,
-            rate=rate,
-            cores=shards.cores(),
+            speed=_speed(stored),
         ),
     )
     files = ("utterances.jsonl", "votes.jsonl", "splits.json")
@@ -195,10 +193,20 @@ def _write(
             "dropped": {reason: len(what) for reason, what in dropped.items()},
         },
         "settings": settings | {"audio": "FLAC, 16 bit, mono, at the source's rate"},
-        "prepared": {"encoded": stored.encoded, "taken_over": stored.taken_over, "clips_per_second": rate},
         "sha256": {name: file_sha256(folder / name) for name in files} | stored.sha256,
     }
     _write_json(folder / "dataset.json", about)
+
+
+def _speed(stored: shards.Store) -> str:
+    said = f"{stored.taken_over:,} clips were taken over from an interrupted run. " if stored.taken_over else ""
+    if stored.encoded:
+        rate = stored.encoded / stored.seconds
+        said += (
+            f"Prepared at {rate:,.0f} clips/s on {shards.cores()} core(s); "
+            f"100,000 such clips would take {100_000 / rate / 60:,.1f} minutes."
+        )
+    return said.strip()
 
 
 def _write_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:

@@ -149,8 +149,8 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
         patch.setattr(prepare_module, "_write_lines", full_disk)
         prepare(corpus(clips), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    about = json.loads((prepare(corpus(clips), tmp_path / "out").path / "dataset.json").read_text())
-    assert about["prepared"] == {"encoded": 0, "taken_over": 3, "clips_per_second": None}
+    report = (prepare(corpus(clips), tmp_path / "out").path / "report.md").read_text()
+    assert report.endswith("\n3 clips were taken over from an interrupted run.\n")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -218,14 +218,11 @@ def test_a_run_killed_in_the_middle_goes_on(tmp_path, monkeypatch):
     assert not (tmp_path / ".out.partial").exists()
     assert run("whole", 1000).returncode == 0
     resumed, whole = (open_dataset(tmp_path / name, verify=True) for name in ("out", "whole"))
-    counts = [json.loads((d.path / "dataset.json").read_text())["prepared"] for d in (resumed, whole)]
-    assert [(c["taken_over"], c["encoded"]) for c in counts] == [(5, 15), (0, 20)]
-    for file in (
-        "utterances.jsonl",
-        "votes.jsonl",
-        "splits.json",
-        *(f"records-0000{i}-of-00004.array_record" for i in range(4)),
-    ):
+    said = [(d.path / "report.md").read_text().splitlines()[-1] for d in (resumed, whole)]
+    assert said[0].startswith("5 clips were taken over from an interrupted run. Prepared at")
+    assert said[1].startswith("Prepared at") and "100,000 such clips would take" in said[1]
+    shards = [f"records-0000{i}-of-00004.array_record" for i in range(4)]
+    for file in ("dataset.json", "utterances.jsonl", "votes.jsonl", "splits.json", *shards):
         assert (resumed.path / file).read_bytes() == (whole.path / file).read_bytes(), file
     assert np.array_equal(resumed.audio("u19"), whole.audio("u19"))
 
