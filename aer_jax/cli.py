@@ -121,11 +121,17 @@ def export(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     from aer_jax.config import load_config
 
-    config = load_config(None, [*args.settings, f"model.checkpoint={args.model}"])
-    start_jax()
-    from aer_jax.scale.bench_load import bench_load, table
+    named = {"model.checkpoint": args.model, "data.dataset": args.data}
+    config = load_config(None, [*args.settings, *(f"{key}={value}" for key, value in named.items() if value)])
+    if args.what == "data":
+        from aer_jax.scale.bench_data import bench_data, table
 
-    result = bench_load(config.model, config.mesh)
+        result = bench_data(config)
+    else:
+        start_jax()
+        from aer_jax.scale.bench_load import bench_load, table
+
+        result = bench_load(config.model, config.mesh)
     show(args, result, table(result))
 
 
@@ -263,11 +269,13 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(
         bench,
-        "time a part of the work; load: a checkpoint from files to sharded arrays",
+        "time a part of the work; load: a checkpoint from files to sharded arrays; data: clips to batches on one core, "
+        "beside a PyTorch DataLoader doing the paper's work",
         "bench load model.dtype=bfloat16 mesh.data=1 mesh.fsdp=8 --model Qwen2-Audio-7B-Instruct",
     )
-    sub.add_argument("what", choices=("load",))
-    sub.add_argument("--model", required=True, help="checkpoint directory or hub id")
+    sub.add_argument("what", choices=("load", "data"))
+    sub.add_argument("--model", help="checkpoint directory or hub id; data: of the tokenizer, a small one without it")
+    sub.add_argument("--data", help="data: the dataset directory")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")
     return top
 
