@@ -194,6 +194,8 @@ def test_augmentation_changes_audio_but_never_leaves_the_shapes(dataset, targets
             rows += 1
             lengths += len(heard) != len(clip)
             changed += len(heard) != len(clip) or not np.array_equal(heard, clip)
+    pitches = [np.concatenate([plan.draws.semitones for plan in train._plan(epoch)]) for epoch in (0, 1)]
+    assert (np.sort(pitches[0]) != np.sort(pitches[1])).any()  # each epoch draws anew
     # One third each: pitch, tempo, nothing; five standard deviations.
     assert abs(changed / rows - 2 / 3) < 5 * np.sqrt(2 / 9 / rows)
     assert abs(lengths / rows - 1 / 3) < 5 * np.sqrt(2 / 9 / rows)
@@ -244,6 +246,21 @@ def test_evaluation_is_shared_too(dataset, targets):
     (whole,) = evaluation_batches(ids, dataset, FakePrompt(), targets[:5], **settings)
     assert_same({key: np.concatenate([read[0][0][key], read[1][0][key]]) for key in whole}, whole)
     assert not read[1][0]["weight"].any() and read[1][0]["audio"].any(axis=1).all()
+
+
+def test_a_long_prompt_fits_when_its_clip_is_slowed_down():
+    """The longest prompt need not be the longest clip's; shapes must hold it in every epoch."""
+    utterances = {
+        f"u{i}": SimpleNamespace(transcript="a" * letters, speaker="s0", seconds=seconds)
+        for i, (seconds, letters) in enumerate([(20.0, 0), *[(8.0, 400)] * 15])
+    }
+    dataset = SimpleNamespace(path="lengths", clips=utterances, utterances=utterances)
+    train = stream(dataset, np.full((16, K), 1 / K), augment=1.0)
+    for epoch in range(8):
+        for plan in train._plan(epoch):
+            samples_n = [utterances[f"u{row}"].seconds * 16_000 for row in plan.draws.rows] / plan.draws.tempo
+            letters_n = np.array([len(utterances[f"u{row}"].transcript) for row in plan.draws.rows])
+            assert (1 + letters_n + token_count(frame_count(samples_n)) <= train.shapes[plan.shape][1]).all()
 
 
 def test_mixes_are_interpolated_and_carry_the_chosen_text(dataset):
@@ -349,7 +366,7 @@ def test_an_iterators_state_is_the_very_next_batch(dataset, targets, position, b
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.integers(1_600, 500_000), min_size=1, max_size=60),
+    st.lists(st.tuples(st.integers(1_600, 500_000), st.integers(0, 400)), min_size=1, max_size=60),
     st.integers(1, 9),
     st.integers(1, 4),
     st.floats(0, 1),
@@ -359,8 +376,8 @@ def test_an_iterators_state_is_the_very_next_batch(dataset, targets, position, b
 def test_any_epoch_of_any_lengths_visits_each_once_in_shapes_that_hold_it(lengths, batch, count, augment, seed, epoch):
     """Without reading audio: the plan alone decides."""
     utterances = {
-        f"u{i}": SimpleNamespace(transcript="a" * (i % 7), speaker="s0", seconds=n / 16_000)
-        for i, n in enumerate(lengths)
+        f"u{i}": SimpleNamespace(transcript="a" * letters, speaker="s0", seconds=samples / 16_000)
+        for i, (samples, letters) in enumerate(lengths)
     }
     dataset = SimpleNamespace(path="lengths", clips=utterances, utterances=utterances)
     train = stream(
@@ -372,9 +389,10 @@ def test_any_epoch_of_any_lengths_visits_each_once_in_shapes_that_hold_it(length
     for plan in plans:
         window, tokens = train.shapes[plan.shape]
         for row, tempo in zip(plan.draws.rows, plan.draws.tempo, strict=True):
-            samples = min(round(min(lengths[row], 480_000) / tempo), 480_000)
+            samples, letters = lengths[row]
+            samples = min(round(min(samples, 480_000) / tempo), 480_000)
             assert window == 480_000 or window >= samples + 320
-            assert tokens >= 1 + row % 7 + token_count(frame_count(samples))
+            assert tokens >= 1 + letters + token_count(frame_count(samples))
     assert min(train.padding) >= 0 and max(train.padding) < 1
 
 

@@ -283,6 +283,15 @@ def test_a_damaged_file_has_one_sentence_that_names_it(prepared):
             assert id in str(error.value) and "\n" not in str(error.value) and error.value.reason in truth
 
 
+def test_an_ogg_file_cut_inside_its_last_page(tmp_path):
+    """libsndfile reads the pages before it without a word."""
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, voice(np.random.default_rng(0)), RATE, format="OGG")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(BadAudio, match="shorter than its header says"):
+        read_audio(path)
+
+
 def test_a_tag_behind_the_samples_is_no_contradiction(tmp_path):
     x, _, near = sixteen_bit(np.random.default_rng(0), tmp_path / "a.wav")
     with (tmp_path / "a.wav").open("ab") as file:

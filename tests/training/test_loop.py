@@ -36,6 +36,14 @@ def test_it_learns():
     assert len(losses) == 3 and losses[-1] < 0.9 * losses[0]
 
 
+def test_a_run_keeps_its_shapes_and_their_padding():
+    run = open_run(toy_runs.trained_run())
+    batches = run.environment["batches"]
+    assert batches["steps_per_epoch"] * 3 == toy_runs.log_lines(run.path)[-1]["step"]
+    assert len(batches["shapes"]) == run.config.data.shapes == 1 and batches["cut"] == 0
+    assert 0 < batches["padding"]["positions"] < batches["padding"]["frames"] < 0.5
+
+
 def test_logged_validation_loss_is_that_of_the_saved_model():
     """The best model, loaded afresh, has the JS that the log says."""
     run = open_run(toy_runs.trained_run())

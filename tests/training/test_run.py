@@ -9,7 +9,7 @@ import toy_runs
 
 from aer_jax.config import load_config
 from aer_jax.errors import UserError
-from aer_jax.training.run import create_run, open_run, resume_run
+from aer_jax.training.run import add_facts, create_run, open_run, resume_run
 
 
 @pytest.fixture
@@ -28,6 +28,15 @@ def test_what_is_written_is_what_is_opened(run):
     assert again.classes == ("a", "b")
     assert load_config(run.path / "config.yaml") == run.config
     assert json.loads((run.path / "environment.json").read_text())["packages"]["jax"]
+
+
+def test_facts_stand_beside_the_environment(run):
+    add_facts(run, batches={"padding": {"frames": 0.05}})
+    written = (run.path / "environment.json").stat().st_mtime_ns
+    add_facts(open_run(run.path), batches={"padding": {"frames": 0.05}})
+    assert (run.path / "environment.json").stat().st_mtime_ns == written
+    assert open_run(run.path).environment["batches"] == {"padding": {"frames": 0.05}}
+    assert open_run(run.path).classes == ("a", "b")
 
 
 def test_a_run_is_not_overwritten(run):
