@@ -28,7 +28,7 @@ SHARD_BYTES = 256 * 2**20  # of the clips as they are on disk
 LOCK = "lock"
 _SIDES = "records-*.json"
 # Part of every shard's key: raise its number when the same clip would be stored in another way.
-ENCODING = "FLAC, 16 bit, mono, at the source's rate; 1"
+ENCODING = "FLAC, 16 bit, mono, at the source's rate; 2"
 
 
 @dataclass(frozen=True)

@@ -90,14 +90,14 @@ def test_pad_token_is_not_the_audio_token(encoder):
 
 
 def test_directories_without_a_processor_are_refused(tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(TOY / name, tmp_path)
     with pytest.raises(UserError, match=r"holds no tokenizer and processor files of Qwen2-Audio"):
         PromptEncoder(tmp_path, CLASSES)
 
 
 def test_a_tokenizer_without_audio_tokens_is_refused(tmp_path):
-    for file in TOY.glob("*"):
-        if file.suffix != ".safetensors":
-            shutil.copy(file, tmp_path)
+    shutil.copytree(TOY, tmp_path, dirs_exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         text = (tmp_path / name).read_text()
         (tmp_path / name).write_text(text.replace("<|AUDIO|>", "<|OTHER|>"))
