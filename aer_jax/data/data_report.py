@@ -202,7 +202,8 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
         "",
         *_left_out(kept.dropped),
         "",
-        f"A clip is silent when, clicks of under 20 ms aside, nothing leaves its median by {SILENT_PEAK:g} of full scale. "
+        "A clip is silent when, clicks of under 20 ms aside, nothing leaves its median by "
+        f"{SILENT_PEAK:g} of full scale. "
         "Channels are averaged to one. "
         f"{len(kept.scaled):,} clip(s) exceeded full scale and were scaled down, not clipped"
         + (f": {_some(kept.scaled)}." if kept.scaled else "."),
