@@ -110,6 +110,13 @@ def report(args: argparse.Namespace) -> None:
     show(args, {"report": str(args.out)}, f"{summary_table(args.run, args.split)}\n\n{args.out}")
 
 
+def augmented(args: argparse.Namespace) -> None:
+    from aer_jax.reports.augmented import write_augmented
+
+    write_augmented(args.run, args.out, args.samples, args.licensed)
+    show(args, {"page": str(args.out)}, str(args.out))
+
+
 def export(args: argparse.Namespace) -> None:
     start_jax()
     from aer_jax.export import export
@@ -121,6 +128,9 @@ def export(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     from aer_jax.config import load_config
 
+    needed = {"load": "model", "data": "data"}[args.what]
+    if not getattr(args, needed):
+        raise UserError(f"bench {args.what} needs --{needed}.")
     named = {"model.checkpoint": args.model, "data.dataset": args.data}
     config = load_config(None, [*args.settings, *(f"{key}={value}" for key, value in named.items() if value)])
     if args.what == "data":
@@ -255,6 +265,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--run", type=Path, required=True, nargs="+")
     sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
     sub.add_argument("--out", type=Path, required=True)
+
+    sub = command(
+        augmented,
+        "a page to see and hear what DiME-Aug added to a run's training clips",
+        "augmented --run runs/crema_d_mini --out augmented.html",
+    )
+    sub.add_argument("--run", type=Path, required=True)
+    sub.add_argument("--out", type=Path, required=True, help="the page; it carries the audio of the clips it shows")
+    sub.add_argument("--samples", type=int, default=12, help="how many added clips it shows (12)")
+    sub.add_argument("--licensed", action="store_true", help="for a licensed corpus too; the page must then stay here")
 
     sub = command(
         export,

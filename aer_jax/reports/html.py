@@ -1,15 +1,12 @@
-"""One self-contained HTML page from evaluated runs: it loads nothing and can be sent around."""
+"""The report: one HTML page from evaluated runs."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
@@ -17,10 +14,10 @@ from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.baselines import NOTES
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.reports import figures, table
+from aer_jax.reports.page import write_page
 from aer_jax.reports.runs import Run, best, load_runs
 
 _CLIPS = 5  # shown of the worst and of the best each
-_HERE = Path(__file__).parent
 
 
 def write_report(runs: Sequence[Path], out: Path, split: str = "test") -> None:
@@ -29,20 +26,7 @@ def write_report(runs: Sequence[Path], out: Path, split: str = "test") -> None:
     Raises:
         UserError: as `load_runs`; or `out` cannot be written.
     """
-    loaded = load_runs(runs, split)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": table.number, "percent": table.percent, "span": table.span}
-    page = environment.get_template("template.html").render(_content(loaded))
-    out = Path(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(page, encoding="utf-8")
-        os.replace(beside, out)
-    except OSError as error:
-        raise UserError(f"cannot write the report {out}: {error.strerror}; choose another --out.") from None
+    write_page("template.html", _content(load_runs(runs, split)), out)
 
 
 def _content(runs: list[Run]) -> dict[str, Any]:
@@ -51,7 +35,6 @@ def _content(runs: list[Run]) -> dict[str, Any]:
     leader = best(runs)
     transcripts, why_not = _transcripts(leader)
     return {
-        "css": Markup((_HERE / "style.css").read_text(encoding="utf-8")),
         "runs": runs,
         "metrics": runs[0].metrics,
         "finding": table.finding(runs),

@@ -158,5 +158,5 @@ def test_the_page_is_the_same_twice(runs, tmp_path, page):
 
 def test_an_output_that_cannot_be_written_is_said(runs, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the report"):
+    with pytest.raises(UserError, match="cannot write the page"):
         write_report(runs, tmp_path / "file" / "report.html")

@@ -1,0 +1,42 @@
+"""A template and its content as one self-contained file: it loads nothing and can be sent around."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from aer_jax.errors import UserError
+from aer_jax.reports import table
+
+_HERE = Path(__file__).parent
+
+
+def write_page(template: str, content: dict[str, Any], out: Path) -> None:
+    """Fill a template of this package and write it, whole or not at all.
+
+    Args:
+        template: its file name.
+        content: what it names; the pages' common style is its `css`.
+        out: the file.
+
+    Raises:
+        UserError: `out` cannot be written.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": table.number, "percent": table.percent, "span": table.span}
+    css = Markup((_HERE / "style.css").read_text(encoding="utf-8"))
+    text = environment.get_template(template).render(content, css=css)
+    out = Path(out)
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, out)
+    except OSError as error:
+        raise UserError(f"cannot write the page {out}: {error.strerror}; choose another --out.") from None
