@@ -1,4 +1,5 @@
-# Sourced by demo.sh and test.sh: an environment with the package and the named extras, made once.
+# shellcheck shell=bash
+# Sourced by demo.sh, test.sh and gpu.sh: an environment with the package and the named extras, made once.
 #   source launch/setup.sh EXTRA[,EXTRA]
 # An active virtual environment is used as it is; otherwise .venv is made. Where there is no NVIDIA GPU, PyTorch comes
 # without CUDA.
@@ -14,7 +15,7 @@ if [[ -z ${VIRTUAL_ENV:-} ]]; then
     # shellcheck disable=SC1091
     source .venv/bin/activate
 fi
-if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
+if [[ $extras != *cuda* ]] && command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
     extras=$extras,cuda
 fi
 
