@@ -28,6 +28,7 @@ def test_every_part_of_both_is_timed(result):
         for side in ("ours", "pytorch"):
             assert len(part[side]["seconds"]) == 2 and min(part[side]["seconds"]) > 0
             assert part[side]["per_second"] == pytest.approx(CLIPS / np.median(part[side]["seconds"]))
+            assert part[side]["fastest_per_second"] == pytest.approx(CLIPS / min(part[side]["seconds"]))
         assert part["ratio"] == pytest.approx(part["ours"]["per_second"] / part["pytorch"]["per_second"])
     assert result["ratio"] == result["parts"]["all"]["ratio"]
     assert result["ratio_without_our_mel"] == result["parts"]["host"]["ratio"]
