@@ -75,18 +75,24 @@ def train(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.settings)
     start_jax()
     from aer_jax.training.loop import train
+    from aer_jax.training.processes import joined
 
-    run = train(config, resume=args.resume)
-    show(args, {"run": str(run.path)}, f"{run.path}: done; next, `aer-jax evaluate --run {run.path}`")
+    with joined() as first:
+        run = train(config, resume=args.resume)
+        if first:
+            show(args, {"run": str(run.path)}, f"{run.path}: done; next, `aer-jax evaluate --run {run.path}`")
 
 
 def evaluate(args: argparse.Namespace) -> None:
     start_jax()
     from aer_jax.pipeline import evaluate_run
     from aer_jax.reports.table import summary_table
+    from aer_jax.training.processes import joined
 
-    metrics = evaluate_run(args.run, args.split)
-    show(args, metrics, summary_table([args.run], args.split))
+    with joined() as first:
+        metrics = evaluate_run(args.run, args.split)
+        if first:
+            show(args, metrics, summary_table([args.run], args.split))
 
 
 def predict(args: argparse.Namespace) -> None:

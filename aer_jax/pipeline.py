@@ -8,6 +8,7 @@ from typing import Any
 from aer_jax.data.dataset import open_dataset
 from aer_jax.evaluation.evaluate import Prediction, evaluate, write_evaluation
 from aer_jax.training.predictor import Predictor
+from aer_jax.training.processes import is_first
 from aer_jax.training.run import open_run
 
 
@@ -30,5 +31,6 @@ def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
         for id, probs_k in zip(ids, probs_nk.astype(float), strict=True)
     ]
     metrics = evaluate(predictions, dataset, split=split)
-    write_evaluation(run.evaluation(split), predictions, metrics, dataset)
+    if is_first():
+        write_evaluation(run.evaluation(split), predictions, metrics, dataset)
     return metrics

@@ -34,7 +34,8 @@ from aer_jax.training.metrics_log import MetricsLog, refuse_not_finite
 from aer_jax.training.objective import jensen_shannon, objective
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.predictor import predict_rows
-from aer_jax.training.run import Run, add_facts, create_run, resume_run
+from aer_jax.training.processes import fetch, first_before_others, host_of, is_first
+from aer_jax.training.run import Run, add_facts, create_run, open_run, resume_run
 from aer_jax.training.signals import stop_signals
 from aer_jax.training.step import (
     init_state,
@@ -46,6 +47,7 @@ from aer_jax.training.step import (
 )
 from aer_jax.training.targets import label_distributions
 
+GO_ON, SAVE, STOP = 0, 1, 2
 STATISTICS_CLIPS = 256  # enough to standardise the readout's inputs to a few per cent
 
 
@@ -76,11 +78,16 @@ def train(config: Config, *, resume: bool = False) -> Run:
     train_ids, validation_ids = dataset.splits["train"], dataset.splits["validation"]
     targets_nk = label_distributions(dataset, train_ids, config.labels)
     validation_nk = label_distributions(dataset, validation_ids, config.labels)
-    run = resume_run(config) if resume else create_run(config, dataset.classes)
+    with first_before_others("run directory"):
+        if is_first():
+            run = resume_run(config) if resume else create_run(config, dataset.classes)
+        else:
+            run = open_run(config.out)
     checkpoints = Checkpoints(run.path / "checkpoints", keep=2)
     latest = checkpoints.latest if resume else None
     start = read_adapter(config.model, dataset.classes) if config.model.adapter and latest is None else None
-    mixes = dime_aug_examples(config, dataset, targets_nk, run.path / "dime_aug.json")
+    with first_before_others("DiME-Aug's plan"):
+        mixes = dime_aug_examples(config, dataset, targets_nk, run.path / "dime_aug.json")
     stream = train_batches(
         real_examples(train_ids, targets_nk) + mixes,
         dataset,
@@ -91,9 +98,11 @@ def train(config: Config, *, resume: bool = False) -> Run:
         augment=config.data.augment,
         sampling=config.data.sampling,
         max_seconds=config.data.max_seconds,
+        host=host_of(mesh),
     )
-    add_facts(run, batches=stream.facts())
-    tqdm.write(stream.sentence(), file=sys.stderr)
+    if is_first():
+        add_facts(run, batches=stream.facts())
+        tqdm.write(stream.sentence(), file=sys.stderr)
     evaluation = functools.partial(
         evaluation_batches,
         dataset=dataset,
@@ -101,6 +110,7 @@ def train(config: Config, *, resume: bool = False) -> Run:
         shapes=config.data.shapes,
         batch=settings.microbatch,
         max_seconds=config.data.max_seconds,
+        host=host_of(mesh),
     )
     validation = evaluation(validation_ids, targets_nk=validation_nk)
     batches = iter(stream.iter_dataset)
@@ -112,12 +122,13 @@ def train(config: Config, *, resume: bool = False) -> Run:
     best = Checkpoints(run.path / "best", keep=1)
     if start:
         start.put_into(model)
-        tqdm.write(start.note, file=sys.stderr)
+        if is_first():
+            tqdm.write(start.note, file=sys.stderr)
     measured_before = latest is not None or (start and start.has_head)
     if isinstance(model.emotion_head, ReadoutHead) and not measured_before:
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[:STATISTICS_CLIPS]
         clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
-        standardise(model, tqdm(clips, desc="standardise", unit="batch"), mesh)
+        standardise(model, tqdm(clips, desc="standardise", unit="batch", disable=not is_first()), mesh)
     parts = take_apart(model)
     rate = schedule(settings.lr, settings.warmup, total_steps)
     optimizer = make_optimizer(settings, total_steps)
@@ -132,26 +143,38 @@ def train(config: Config, *, resume: bool = False) -> Run:
     early = {"best_loss": np.array(math.inf), "stale_epochs": np.array(0)}
     if latest is not None:
         learned = {"state": state, "statistics": statistics, "early": early}
-        learned = checkpoints.load(latest, {"learned": learned, "data": batches})["learned"]
+        learned = checkpoints.load(latest, {"learned": learned})["learned"]
         state, statistics, early = learned["state"], learned["statistics"], learned["early"]
+        batches.set_state({"next_index": latest})  # all of the iterator's state, on however many processes
     frozen = nnx.merge_state(statistics, base)
     done = latest or 0
 
     # ---- steps ----
-    bar = tqdm(total=total_steps, initial=done, unit="step", desc="train")
+    bar = tqdm(total=total_steps, initial=done, unit="step", desc="train", disable=not is_first())
     log = MetricsLog(run.path / "metrics.jsonl", done, stream.steps_per_epoch, bar)
-    saved_at = time.monotonic()
+    saved_at, saved = time.monotonic(), done
+    alone = jax.process_count() == 1
+
+    def request() -> int:
+        """What this process would have all of them do."""
+        late = time.monotonic() - saved_at > 60 * settings.checkpoint_minutes
+        return STOP if stop.is_set() else SAVE if late else GO_ON
+
+    asked = GO_ON
     with stop_signals() as stop, checkpoints, best, log, bar, jax.transfer_guard("disallow"):
-        while done < total_steps and early["stale_epochs"] < settings.patience and not stop.is_set():
+        while done < total_steps and early["stale_epochs"] < settings.patience and asked != STOP:
             waits = time.monotonic()
             batch = next(batches)
             input_seconds = time.monotonic() - waits
+            if not alone:
+                batch["request"] = np.full(len(batch["weight"]), request(), np.int32)
             state, measured = step(state, frozen, to_device(batch, mesh, settings.microbatch))
             done += 1
             log.step(done, measured, input_seconds)
             epoch_ends = done % stream.steps_per_epoch == 0
-            save_now = epoch_ends or stop.is_set() or time.monotonic() - saved_at > 60 * settings.checkpoint_minutes
-            if save_now:
+            # What others ask arrives with the metrics, one step late; the step after a save still asks for that one.
+            asked = request() if alone else log.request if done > saved + 1 else GO_ON
+            if epoch_ends or asked:
                 log.flush()  # a step that is not finite is never saved
             if epoch_ends:
                 model_now = functools.partial(predict, state.trainable, frozen)
@@ -169,14 +192,15 @@ def train(config: Config, *, resume: bool = False) -> Run:
                 }
                 mark = "best so far" if improved else f"{early['stale_epochs']} since the best"
                 epoch = done // stream.steps_per_epoch
-                bar.write(f"epoch {epoch}: validation JS {losses['val_js']:.4f} (base 2), {mark}", file=sys.stderr)
-            if save_now:
+                if is_first():
+                    bar.write(f"epoch {epoch}: validation JS {losses['val_js']:.4f} (base 2), {mark}", file=sys.stderr)
+            if epoch_ends or asked:
                 learned = {"state": state, "statistics": statistics, "early": early}
-                checkpoints.save(done, {"learned": learned, "data": batches})
-                saved_at = time.monotonic()
+                checkpoints.save(done, {"learned": learned})
+                saved_at, saved = time.monotonic(), done
                 log.restart_clock()
         log.flush()
-    if stop.is_set() and done < total_steps:
+    if asked == STOP and done < total_steps:
         raise UserError(
             f"stopped at step {done} of {total_steps} as asked; {run.path} is saved, continue it with --resume."
         )
@@ -254,7 +278,11 @@ def standardise(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh:
         model = nnx.merge(graphdef, state)
         return model.emotion_head.inputs(model.features(model_batch(batch)))
 
-    rows = [np.asarray(inputs(state, to_device(batch, mesh)))[batch["row"] >= 0] for batch in batches]
+    rows = []
+    for batch in batches:
+        laid = to_device(batch, mesh)
+        row_b, inputs_be = fetch((laid["row"], inputs(state, laid)))
+        rows.append(inputs_be[row_b >= 0])
     inputs_ne = np.concatenate(rows)
     for variable, value in (
         (model.emotion_head.mean, inputs_ne.mean(axis=0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 from tqdm import tqdm
 
 from aer_jax.errors import UserError
+from aer_jax.training.processes import is_first
 
 
 class MetricsLog:
@@ -22,15 +24,20 @@ class MetricsLog:
         step: steps done so far.
         epoch_steps: steps an epoch.
         bar: the progress bar that shows the loss.
+
+    Attributes:
+        request: the latest of what the processes asked each other for, see `step.make_train_step`.
     """
 
     def __init__(self, path: Path, step: int, epoch_steps: int, bar: tqdm):
-        path.write_text("".join(f"{line}\n" for line in _lines_up_to(path, step)))
-        self._file = path.open("a")
+        if is_first():
+            path.write_text("".join(f"{line}\n" for line in _lines_up_to(path, step)))
+        self._file = (path if is_first() else Path(os.devnull)).open("a")
         self._epoch_steps = epoch_steps
         self._bar = bar
         self._waiting: tuple[int, dict[str, jax.Array], float] | None = None
         self._last = time.monotonic()
+        self.request = 0
 
     def step(self, step: int, measured: dict[str, jax.Array], input_seconds: float) -> None:
         """Take the numbers of step `step`, still on the device, and write those of the step before."""
@@ -48,6 +55,7 @@ class MetricsLog:
         step, measured, input_seconds = self._waiting
         self._waiting = None
         values = {name: float(value) for name, value in jax.device_get(measured).items()}
+        self.request = int(values.pop("request", 0))
         refuse_not_finite(sum(values.values()), "the loss, its gradient or the update", step)
         now = time.monotonic()
         self.write(step, **values, seconds=round(now - self._last, 4), input_seconds=round(input_seconds, 4))

@@ -23,6 +23,7 @@ from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, load_model
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.checkpoint import Checkpoints
+from aer_jax.training.processes import fetch, host_of
 from aer_jax.training.run import Run
 from aer_jax.training.step import make_predict_step, take_apart, to_device
 
@@ -87,6 +88,7 @@ class Predictor:
             shapes=data.shapes,
             batch=self.batch,
             max_seconds=data.max_seconds,
+            host=host_of(self.mesh),
         )
         return self._predict(tqdm(batches, desc="predict", unit="batch"), len(ids))
 
@@ -158,17 +160,18 @@ def predict_rows(
         float32 [rows, classes]; a row that never came is NaN.
     """
     logits_nk = np.full((rows, classes), np.nan, np.float32)
-    waiting: tuple[np.ndarray, jax.Array] | None = None
+    waiting: tuple[jax.Array, jax.Array] | None = None
 
-    def collect(row_b: np.ndarray, logits: jax.Array) -> None:
-        real_b = row_b >= 0
-        logits_nk[row_b[real_b]] = jax.device_get(logits)[real_b]
+    def collect(row_b: jax.Array, logits_bk: jax.Array) -> None:
+        row_b, logits_bk = fetch((row_b, logits_bk))  # of all processes that share the batch
+        logits_nk[row_b[row_b >= 0]] = logits_bk[row_b >= 0]
 
     for batch in batches:
-        logits = predict(to_device(batch, mesh))
+        laid = to_device(batch, mesh)
+        logits_bk = predict(laid)
         if waiting is not None:
             collect(*waiting)
-        waiting = (batch["row"], logits)
+        waiting = (laid["row"], logits_bk)
     if waiting is not None:
         collect(*waiting)
     return logits_nk

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from aer_jax.models.emotion_model import TRAINABLE, Batch, EmotionModel, key_names
 from aer_jax.models.sharding import BATCH, sharding
 from aer_jax.training.objective import objective
+from aer_jax.training.processes import host_of
 
 
 class TrainState(NamedTuple):
@@ -57,13 +58,19 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: Mesh, microbatch: int | Non
     """Lay a host batch over the mesh, rows divided over `data` and `fsdp`.
 
     Args:
-        batch: numpy arrays [rows, ...].
-        microbatch: where given, arrays become [rows / microbatch, microbatch, ...] and the second axis is divided.
+        batch: numpy arrays [rows, ...]; where several processes share a batch, this one's rows of it.
+        microbatch: rows of a microbatch over all processes. Arrays then become [microbatches, microbatch, ...], the
+            second axis divided; row i goes to microbatch i modulo their number, so that each process has its part of
+            every microbatch and the fillers at a batch's end are shared out.
     """
     if microbatch is not None:
-        batch = {name: a.reshape(-1, microbatch, *a.shape[1:]) for name, a in batch.items()}
-    spec = BATCH if microbatch is None else P(None, *BATCH)
-    return jax.device_put(dict(batch), NamedSharding(mesh, spec))
+        mine = microbatch // host_of(mesh).count
+        batch = {name: a.reshape(mine, -1, *a.shape[1:]).swapaxes(0, 1) for name, a in batch.items()}
+    where = NamedSharding(mesh, BATCH if microbatch is None else P(None, *BATCH))
+    if jax.process_count() == 1:
+        return jax.device_put(dict(batch), where)
+    with jax.transfer_guard("allow"):  # it asks for no transfer by name, though it is one
+        return {name: jax.make_array_from_process_local_data(where, a) for name, a in batch.items()}
 
 
 def make_train_step(
@@ -78,7 +85,8 @@ def make_train_step(
 
     Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
     bias the step. Dropout depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
-    `rate` is only reported.
+    `rate` is only reported. Where the batch has `request`, int32 [microbatches, rows], its maximum is among the
+    metrics: so the processes of a run agree, without waiting for one another, on what any of them asks for.
     """
 
     def loss(trainable, frozen, batch, key):
@@ -106,6 +114,8 @@ def make_train_step(
             "grad_norm": optax.tree.norm(gradient),
             "update_norm": optax.tree.norm(updates),
         }
+        if "request" in batch:
+            metrics["request"] = batch["request"].max()
         return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), moments), metrics
 
     return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,121 @@
+"""Several processes, one run: how they find each other, whose rows are whose, and who writes.
+
+Every process of a run executes the same steps on its own devices. What is random is drawn from the step's number, what
+is on disk is written by the first process, and arrays that live on many hosts are fetched by all of them together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+from aer_jax.data.batches import Host
+from aer_jax.errors import UserError
+from aer_jax.models.sharding import BATCH
+
+COORDINATOR, INDEX, COUNT = "AER_JAX_COORDINATOR", "AER_JAX_PROCESS_ID", "AER_JAX_PROCESS_COUNT"
+DETECT = "AER_JAX_DISTRIBUTED"
+# How JAX's messages begin or what they name when another process does not answer.
+GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "Gloo", "coordination service")
+HEARTBEAT_SECONDS = 60  # so long after one process dies, the others give up
+
+
+def join() -> None:
+    """Join the other processes of the run, where the environment says that there are any.
+
+    - AER_JAX_COORDINATOR=host:port, AER_JAX_PROCESS_ID and AER_JAX_PROCESS_COUNT, by hand or by a script of one's own;
+    - a Slurm step of several tasks, a TPU pod that lists its workers, or AER_JAX_DISTRIBUTED=1: JAX finds out itself.
+
+    Raises:
+        UserError: some of the three variables are missing or no numbers, or the others cannot be reached.
+    """
+    given = {name: os.environ.get(name, "") for name in (COORDINATOR, INDEX, COUNT)}
+    options: dict[str, Any] = {}
+    if any(given.values()):
+        count, index = given[COUNT], given[INDEX]
+        if not given[COORDINATOR] or not (count.isdigit() and index.isdigit() and int(index) < int(count)):
+            said = ", ".join(f"{name}={value or '(not set)'}" for name, value in given.items())
+            raise UserError(f"{said} do not say which process this is; set all three, for instance host:1234, 0 and 2.")
+        options = {"coordinator_address": given[COORDINATOR], "num_processes": int(count), "process_id": int(index)}
+    elif not _detected():
+        return
+    try:
+        jax.distributed.initialize(**options, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    except (RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())[:300].rstrip(".")
+        raise UserError(f"cannot join the other processes of this run ({why}); start all of them anew.") from None
+
+
+def _detected() -> bool:
+    """Whether a launcher that JAX knows has started several processes."""
+    environment = os.environ
+    slurm = "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    pod = "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    return slurm or pod or environment.get(DETECT, "") not in ("", "0")
+
+
+@contextmanager
+def joined() -> Iterator[bool]:
+    """The block runs in all processes of the run together; it is given whether this one is the first.
+
+    Raises:
+        UserError: see `join`; or the others were lost on the way.
+    """
+    join()
+    try:
+        yield is_first()
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0][:200]
+        if jax.process_count() == 1 or not any(sign in reason for sign in GONE):
+            raise
+        raise UserError(
+            f"process {jax.process_index()} of {jax.process_count()} lost the others ({reason}); see in their logs "
+            "which one ended and why, then start all of them again with --resume."
+        ) from None
+
+
+def is_first() -> bool:
+    """Whether this process writes what is written once: log, settings, progress."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def first_before_others(what: str) -> Iterator[None]:
+    """The first process runs the block, then the others do, and find in place what it left on disk."""
+    if not is_first():
+        multihost_utils.sync_global_devices(what)
+    yield
+    if is_first() and jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def host_of(mesh: Mesh) -> Host:
+    """Which rows of every batch the devices of this process hold.
+
+    Raises:
+        UserError: they are not side by side.
+    """
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = NamedSharding(mesh, BATCH).addressable_devices_indices_map((rows,)).values()
+    mine = sorted({part.indices(rows)[:2] for (part,) in parts})
+    count, first = len(mine), mine[0][0]
+    if first % count or mine[-1][1] != first + count:
+        raise UserError(
+            "mesh: the rows of a batch that fall to one process are not side by side; exchange the sizes of its axes."
+        )
+    return Host(first // count, rows // count)
+
+
+def fetch(arrays: Any) -> Any:
+    """Arrays on the host, whole, as every process gets them; all processes must call it together."""
+    if jax.process_count() == 1:
+        return jax.device_get(arrays)
+    with jax.transfer_guard("allow"):
+        return jax.tree.map(lambda a: np.asarray(multihost_utils.process_allgather(a, tiled=True)), arrays)
