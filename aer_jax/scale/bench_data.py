@@ -113,6 +113,8 @@ def table(result: dict[str, Any]) -> str:
     """What `bench_data` returned, for people."""
     lines = [f"{'utterances a second on one core':<32}{'ours':>10}{'PyTorch':>10}{'ratio':>8}"]
     for part, name in PARTS.items():
+        if part == "augment" and not result["augmented"]:
+            continue
         row = result["parts"][part]
         lines.append(
             f"{name:<32}{row['ours']['per_second']:>10,.0f}{row['pytorch']['per_second']:>10,.0f}{row['ratio']:>8.1f}"

@@ -50,6 +50,7 @@ def test_the_table_shows_every_part_and_ratio(result):
         line = next(line for line in text.splitlines() if line.startswith(name + "  "))
         assert line.split()[-1] == f"{result['parts'][part]['ratio']:.1f}"
     assert f"{CLIPS} clips" in text
+    assert "augment " not in bench.table(result | {"augmented": 0})
 
 
 @pytest.mark.parametrize("other", [["b", 100, 0.5], ["a", 103, 0.5], ["a", 100, 0.51]])
