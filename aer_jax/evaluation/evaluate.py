@@ -62,6 +62,7 @@ def evaluate(predictions: Sequence[Prediction], dataset: Dataset, *, split: str)
     bins = zip(NAMES, (0.0, *EDGES), (*EDGES, 1.0), strict=True)
     about = {
         "n_speakers": len(np.unique(speakers_n)),
+        "speakers_apart": dataset.speakers_apart,
         "references": "human",
         "split": split,
         "dataset": dataset.name,

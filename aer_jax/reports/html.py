@@ -38,6 +38,7 @@ def _content(runs: list[Run]) -> dict[str, Any]:
         "runs": runs,
         "metrics": runs[0].metrics,
         "finding": table.finding(runs),
+        "shared": table.SHARED,
         "rows": rows,
         "columns": table.COLUMNS,
         "leading": {column: _leading(arms, column) for column in table.COLUMNS},

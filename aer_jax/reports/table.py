@@ -133,13 +133,19 @@ def span(interval: Sequence[float] | None) -> str:
     return NONE if interval is None else f"{number(interval[0])}{NONE}{number(interval[1])}"
 
 
+SHARED = (
+    "These speakers were heard in training too (the paper's random split): how well unknown voices are judged, this "
+    "does not say."
+)
+
+
 def about(runs: Sequence[Run]) -> str:
     """The quantity, the references and the data of the main table, in one line."""
     metrics = runs[0].metrics
     return (
         f"JS: mean Jensen-Shannon divergence (base 2, lower is better) to the votes of the human listeners; "
         f"{metrics['split']} split of {metrics['dataset']}, {metrics['n']} clips, {metrics['n_speakers']} "
-        "speakers; 95% intervals over speakers."
+        "speakers; 95% intervals over speakers." + ("" if metrics["speakers_apart"] else f" {SHARED}")
     )
 
 

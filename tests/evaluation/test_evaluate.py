@@ -34,6 +34,7 @@ def dataset(speakers=6, clips=8, seed=0):
         utterances=utterances,
         votes=votes,
         splits=splits,
+        speakers_apart=True,
     )
 
 

@@ -1,9 +1,12 @@
 # ruff: noqa: RUF001 (the table uses true minus signs and en dashes)
 import dataclasses
 
+from small_runs import small_run
+
 from aer_jax.config import LabelsConfig
+from aer_jax.reports.html import write_report
 from aer_jax.reports.runs import load_runs
-from aer_jax.reports.table import BASELINES, finding, learned_from, number, percent, rows, span, summary_table
+from aer_jax.reports.table import BASELINES, SHARED, finding, learned_from, number, percent, rows, span, summary_table
 
 
 def test_rows_are_the_arms_and_then_every_baseline(runs):
@@ -26,6 +29,16 @@ def test_summary_names_quantity_references_and_data(runs):
     assert f"{js:.3f}" in lines[2]
     assert "base 2" in lines[-1] and "votes of the human listeners" in lines[-1] and "36 clips, 3 speakers" in lines[-1]
     assert "95% intervals over speakers" in lines[-1]
+
+
+def test_speakers_that_were_trained_on_are_said(dataset, runs, tmp_path):
+    shared = small_run(tmp_path / "shared", dataclasses.replace(dataset, speakers_apart=False))
+    assert summary_table([shared]).endswith(SHARED)
+    assert SHARED not in summary_table(runs)
+    write_report([shared], tmp_path / "shared.html")
+    write_report(runs, tmp_path / "apart.html")
+    said = "These speakers were heard in training too"
+    assert said in (tmp_path / "shared.html").read_text() and said not in (tmp_path / "apart.html").read_text()
 
 
 def test_finding_says_when_the_model_is_no_better(runs):
