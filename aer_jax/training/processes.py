@@ -46,6 +46,8 @@ def join() -> None:
         options = {"coordinator_address": given[COORDINATOR], "num_processes": int(count), "process_id": int(index)}
     elif not _detected():
         return
+    # Otherwise JAX ends this process with a stack trace as soon as another one dies, before `joined` can say so.
+    jax.config.update("jax_enable_recoverability", True)
     try:
         jax.distributed.initialize(**options, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError) as error:
