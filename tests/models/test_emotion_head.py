@@ -100,9 +100,13 @@ def test_padding_changes_nothing(kind, paper_head):
 
 def test_fresh_paper_head_is_drawn_as_torch_draws_it():
     """Same bounds as torch's layers of these sizes; biases of the attention are zero."""
-    ours, theirs = torch_twin(PaperHead(H, K, rngs=nnx.Rngs(0))).state_dict(), TorchHead().state_dict()
-    for name, drawn in theirs.items():
-        assert float(ours[name].abs().max()) == pytest.approx(float(drawn.abs().max()), rel=0.25), name
+    torch.manual_seed(0)
+    seeds = range(20)  # a bias has few values: one draw's largest would say little
+    ours = [torch_twin(PaperHead(H, K, rngs=nnx.Rngs(seed))).state_dict() for seed in seeds]
+    theirs = [TorchHead().state_dict() for _ in seeds]
+    for name in theirs[0]:
+        mine, drawn = (max(float(head[name].abs().max()) for head in heads) for heads in (ours, theirs))
+        assert mine == pytest.approx(drawn, rel=0.1), name
 
 
 @pytest.mark.parametrize("kind", ["paper", "readout"])
