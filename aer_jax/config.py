@@ -95,14 +95,15 @@ class ModelConfig:
         adapter: PEFT adapter directory to start from, see `models/peft_import.py`; "" starts fresh.
         dtype: of the frozen base and its activations; adapters, head, norms, softmax and loss are float32.
         head: "paper" as published; "readout", a linear map of all audio layers' statistics and the last hidden state.
-        remat: recompute each layer in the backward pass instead of keeping its activations.
+        remat: what the backward pass computes again instead of keeping it: "full", all of a layer but its input;
+            "dots", all but the results of matrix products; "none", nothing.
     """
 
     checkpoint: str = ""
     adapter: str = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
     head: Literal["paper", "readout"] = "readout"
-    remat: bool = True
+    remat: Literal["none", "dots", "full"] = "full"
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 

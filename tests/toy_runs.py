@@ -41,7 +41,7 @@ def settings(out: Path, *more: str) -> list[str]:
         f"out={out}",
         f"data.dataset={toy_dataset()}",
         f"model.checkpoint={CHECKPOINT}",
-        "model.remat=false",
+        "model.remat=none",
         "data.shapes=1",
         "data.augment=0.5",
         "data.dime_aug.ratio=0.5",

@@ -89,7 +89,7 @@ class AudioTower(nnx.Module):
         config: transformers' Qwen2AudioEncoderConfig.
     """
 
-    def __init__(self, config, *, remat: bool = False, rngs: nnx.Rngs):
+    def __init__(self, config, *, remat: str = "none", rngs: nnx.Rngs):
         d = config.d_model
         self.remat = remat
         self.conv1 = Conv1d(config.num_mel_bins, d, stride=1, rngs=rngs)

@@ -18,7 +18,7 @@ from aer_jax.models.dropout import split_key
 from aer_jax.models.emotion_head import HeadStatistics, PaperHead, ReadoutHead
 from aer_jax.models.qwen2_audio import Features, Qwen2Audio
 from aer_jax.models.safetensors_files import Checkpoint
-from aer_jax.models.sharding import sharding
+from aer_jax.models.sharding import key_names, sharding
 from aer_jax.models.weights import load_base
 
 # What is trained, and what a checkpoint of a run holds beside it; all else is the frozen base.
@@ -135,9 +135,3 @@ def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed:
     )
     nnx.update(model, jax.jit(fresh, out_shardings=where)())
     return model
-
-
-def key_names(path) -> list[str]:
-    """The names along a jax key path, without the `value` of an nnx variable."""
-    names = [str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path]
-    return [name for name in names if name != "value"]

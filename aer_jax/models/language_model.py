@@ -90,7 +90,7 @@ class LanguageModel(nnx.Module):
         config: transformers' Qwen2Config.
     """
 
-    def __init__(self, config, *, remat: bool = False, rngs: nnx.Rngs):
+    def __init__(self, config, *, remat: str = "none", rngs: nnx.Rngs):
         self.remat = remat
         self.theta = float(config.rope_parameters["rope_theta"])
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.models.lora import LoRA
+from aer_jax.models.sharding import by_rows, gathered
 
 INIT_STD = 0.02  # of a base that is trained from nothing; a loaded checkpoint overwrites it
 
@@ -71,6 +73,17 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...]).astype(x.dtype)
 
 
+# What the backward pass finds of each layer: everything, its input and its matrix products, its input alone. Forward
+# and backward pass are loops of their own, so nothing need keep the compiler from merging them.
+REMAT: dict[str, Callable] = {
+    "none": lambda body: body,
+    "dots": functools.partial(
+        jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    ),
+    "full": functools.partial(jax.checkpoint, prevent_cse=False),
+}
+
+
 def stack(layers: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
     """One module whose parameters carry a leading axis of `layers`, each layer drawn independently."""
     return nnx.split_rngs(splits=layers)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
@@ -82,7 +95,7 @@ def scan(
     call: Callable[[nnx.Module, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | None]],
     *,
     key: jax.Array | None,
-    remat: bool,
+    remat: str,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Run stacked layers one after another, compiled once.
 
@@ -91,7 +104,7 @@ def scan(
         x: the carry.
         call: (layer, x, key) -> (new x, what to collect of this layer or None).
         key: for dropout, split over the layers; None in evaluation.
-        remat: keep only the carry of each layer and recompute the rest in the backward pass.
+        remat: one of REMAT, what the backward pass computes again.
 
     Returns:
         the last carry, and what was collected, stacked over layers.
@@ -102,6 +115,7 @@ def scan(
 
     def body(x, layer):
         state, key = layer
-        return call(nnx.merge(graphdef, state), x, key)
+        x, collected = call(nnx.merge(graphdef, gathered(state)), by_rows(x), key)
+        return by_rows(x), collected
 
-    return jax.lax.scan(jax.checkpoint(body) if remat else body, x, (state, keys))
+    return jax.lax.scan(REMAT[remat](body), x, (state, keys))

@@ -49,7 +49,7 @@ class Qwen2Audio(nnx.Module):
         remat: see `layers.scan`.
     """
 
-    def __init__(self, config, *, output_layer: bool = False, remat: bool = False, rngs: nnx.Rngs):
+    def __init__(self, config, *, output_layer: bool = False, remat: str = "none", rngs: nnx.Rngs):
         text = config.text_config
         self.audio_token = config.audio_token_id
         self.mel_bins = config.audio_config.num_mel_bins

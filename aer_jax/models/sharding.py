@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aer_jax.config import MeshConfig
@@ -60,12 +60,50 @@ def make_mesh(shape: MeshConfig, devices: Sequence[jax.Device] | None = None) ->
 
 
 def sharding(mesh: Mesh, path: Sequence[str | int], shape: Sequence[int]) -> NamedSharding:
-    """Where the parameter at `path` lives; an axis that a mesh axis does not divide is replicated."""
+    """Where the parameter at `path` lives."""
+    return NamedSharding(mesh, spec_of(mesh, path, shape))
+
+
+def spec_of(mesh: Mesh | AbstractMesh, path: Sequence[str | int], shape: Sequence[int]) -> P:
+    """What the rules say of the parameter at `path`; an axis that a mesh axis does not divide is replicated."""
     name = ".".join(map(str, path))
     spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
     spec = (None,) * (len(shape) - len(spec)) + spec
-    fits = [axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=True)]
-    return NamedSharding(mesh, P(*fits))
+    return P(*(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=True)))
+
+
+def by_rows(x: jax.Array) -> jax.Array:
+    """Activations [batch, ...], divided over the mesh by their rows alone; as they are where no mesh is set.
+
+    Left to itself XLA would rather divide their features along `fsdp`, as the weights are, and move activations about
+    inside every matrix product.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return x
+    return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def gathered(parameters):
+    """One layer's parameters as it computes with them: whole along `fsdp`, still divided along `tensor`.
+
+    In the backward pass the same line scatters their gradients.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return parameters
+
+    def gather(path, leaf):
+        spec = spec_of(mesh, key_names(path), leaf.shape)
+        return jax.lax.with_sharding_constraint(leaf, P(*(None if axis == "fsdp" else axis for axis in spec)))
+
+    return jax.tree.map_with_path(gather, parameters)
+
+
+def key_names(path) -> list[str]:
+    """The names along a jax key path, without the `value` of an nnx variable."""
+    names = [str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path]
+    return [name for name in names if name != "value"]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

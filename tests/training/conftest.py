@@ -58,7 +58,7 @@ class Kit:
 def make_kit(checkpoint=CHECKPOINT, *, dropout=True):
     """A kit of 4 classes; adapters' B and the head's kernel, zero at the start, are drawn."""
     lora = LoraConfig() if dropout else LoraConfig(dropout=0.0)
-    config = ModelConfig(checkpoint=str(checkpoint), remat=False, lora=lora)
+    config = ModelConfig(checkpoint=str(checkpoint), remat="none", lora=lora)
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
     model = load_model(config, 4, mesh, 0)

@@ -139,8 +139,9 @@ def test_a_full_disk(small_disk):
     assert toy_runs.log_lines(run) == toy_runs.log_lines(toy_runs.trained_run())
 
 
-def test_remat_changes_memory_alone(tmp_path):
-    runs = [toy_runs.trained_run(), train(toy_runs.config(tmp_path / "run", "model.remat=true")).path]
+@pytest.mark.parametrize("policy", ["full", "dots"])
+def test_remat_changes_memory_alone(tmp_path, policy):
+    runs = [toy_runs.trained_run(), train(toy_runs.config(tmp_path / "run", f"model.remat={policy}")).path]
     losses = [[line.get("loss", line.get("val_loss")) for line in toy_runs.log_lines(run)] for run in runs]
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
