@@ -315,6 +315,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         args.settings = [*args.settings, *rest]
+    code = run(args)
+    processes = sys.modules.get("aer_jax.training.processes")
+    return processes.part(code) if processes else code
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command, its exit code, and the sentence where it fails."""
     try:
         args.run_command(args)
     except UserError as error:
