@@ -1,0 +1,154 @@
+"""What chips send each other, read from a compiled program: kind, bytes, and how often the loops around it run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from typing import NamedTuple
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
+_BYTES |= {"s64": 8, "u64": 8, "c64": 8}
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.~-]+) \(.*\{$")
+_OPERATION = re.compile(
+    rf"^\s*(?:ROOT )?%?[\w.~-]+ = (.+?) ({'|'.join(KINDS)})(-start)?\(", re.ASCII
+)  # the result's shape, the kind, and whether another instruction waits for it
+_CALLED = re.compile(r"(?:calls|to_apply|called_computations|branch_computations)=\{?((?:%[\w.~-]+(?:, )?)+)\}?")
+_LOOP = re.compile(r" while\(.*condition=%?([\w.~-]+), body=%?([\w.~-]+)")
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
+
+
+class Collective(NamedTuple):
+    """Collectives of one kind and group size in one step.
+
+    Attributes:
+        kind: one of KINDS.
+        group: chips that take part in each.
+        count: how many run.
+        payload: bytes of all results together, on one chip.
+        wire: bytes that one chip sends for them around a ring.
+    """
+
+    kind: str
+    group: int
+    count: int
+    payload: int
+    wire: int
+
+
+def collectives(program: str, chips: int) -> list[Collective]:
+    """The collectives of a compiled program, those inside loops counted as often as the loops run.
+
+    A collective that runs beside computation is written in several pieces that share its channel; it counts once.
+
+    Args:
+        program: HLO text, `compiled.as_text()`.
+        chips: of the program; the group of a collective that names none.
+
+    Returns:
+        one entry a kind and group size, most bytes first.
+
+    Raises:
+        ValueError: a loop around a collective has no trip count that can be read.
+    """
+    bodies = _computations(program)
+    times = _times(bodies)
+    seen, found = set(), defaultdict(lambda: [0, 0])
+    for name, lines in bodies.items():
+        for line in lines:
+            if not (match := _OPERATION.match(line)):
+                continue
+            result, kind, starts = match.groups()
+            channel = re.search(r"channel_id=(\d+)", line)
+            key = (kind, channel[1]) if channel else (kind, name, line)
+            if key in seen:
+                continue
+            seen.add(key)
+            if times[name] is None:
+                raise ValueError(f"the trip count of the loop around {line.split(' = ')[0].strip()} is not constant")
+            total = found[kind, _group(line, chips)]
+            total[0] += times[name]
+            total[1] += times[name] * _payload(result, kind, bool(starts))
+    rows = [
+        Collective(kind, group, count, payload, round(payload * _share(kind, group)))
+        for (kind, group), (count, payload) in found.items()
+    ]
+    return sorted(rows, key=lambda row: -row.wire)
+
+
+def _share(kind: str, group: int) -> float:
+    """Bytes sent a byte of result, around a ring of `group` (Patarasuk and Yuan, 2009)."""
+    if kind == "collective-permute":
+        return 1.0
+    others = (group - 1) / group
+    return {"all-gather": others, "all-to-all": others, "all-reduce": 2 * others, "reduce-scatter": group - 1}[kind]
+
+
+def _computations(program: str) -> dict[str, list[str]]:
+    """Name -> its instructions; the entry's name is "ENTRY"."""
+    bodies: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in program.splitlines():
+        if match := _COMPUTATION.match(line):
+            lines = bodies["ENTRY" if line.startswith("ENTRY") else match[1]] = []
+        else:
+            lines.append(line)
+    return bodies
+
+
+def _times(bodies: dict[str, list[str]]) -> dict[str, int | None]:
+    """How often each computation runs in one run of the program; None where a loop's trip count is not constant."""
+    calls: dict[str, list[tuple[str, int | None]]] = defaultdict(list)  # callee -> (caller, times a call)
+    for name, lines in bodies.items():
+        for line in lines:
+            if match := _LOOP.search(line):
+                trips = _trips(line, bodies.get(match[1], []))
+                calls[match[2]].append((name, trips))
+            for called in _CALLED.findall(line):
+                for callee in re.findall(r"[\w.~-]+", called):
+                    calls[callee].append((name, 1))
+    known: dict[str, int | None] = {"ENTRY": 1}
+
+    def times(name: str) -> int | None:
+        if name not in known:
+            known[name] = 0  # nothing calls itself
+            products = [None if None in (n, own) else n * own for n, own in ((times(c), k) for c, k in calls[name])]
+            # The pieces of one collective are called from one loop; more than one caller does not mean more runs.
+            known[name] = None if None in products else max(products, default=1)
+        return known[name]
+
+    return {name: times(name) for name in bodies}
+
+
+def _trips(loop: str, condition: list[str]) -> int | None:
+    """Trip count: as the compiler noted it, or the constant that the loop's counter, from zero, stays below."""
+    if noted := re.search(r"known_trip_count[^\d]*(\d+)", loop):
+        return int(noted[1])
+    constants = [int(match[1]) for line in condition if (match := re.search(r" constant\((\d+)\)", line))]
+    below = any("direction=LT" in line for line in condition)
+    return constants[0] if below and len(constants) == 1 else None
+
+
+def _payload(result: str, kind: str, starts: bool) -> int:
+    """Bytes of the results; an asynchronous start hands on its operands too."""
+    sizes = [
+        _BYTES.get(dtype, 1) * math.prod(map(int, filter(None, shape.split(","))))
+        for dtype, shape in _SHAPE.findall(result.split("/*", 1)[0] if starts else result)
+    ]
+    if starts and kind in ("all-gather", "collective-permute", "reduce-scatter", "all-to-all"):
+        return sizes[1] if len(sizes) > 1 else sizes[0]
+    return sum(sizes)
+
+
+def _group(line: str, chips: int) -> int:
+    """Chips in each group, from any of the ways in which XLA writes them."""
+    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+        return match[1].count(",") + 1
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+        return int(match[1])
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
+        return math.prod(sizes[axis] for axis in re.findall(r"'([^']+)'", match[2]))
+    return chips

@@ -1,0 +1,103 @@
+"""`aer-jax plan`: the toy model for four v5e, the 7B for sixteen, GPUs by arithmetic, and errors in a sentence."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+import toy_runs
+
+from aer_jax.config import load_config
+from aer_jax.scale import ahead_of_time
+from aer_jax.scale.plan import plan, sweep
+from aer_jax.scale.plan_text import table, text
+
+GIB = 2**30
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason='no libtpu here; pip install "aer-jax[plan]"'
+)
+TOY = [f"model.checkpoint={toy_runs.CHECKPOINT}", "train.batch=8", "train.microbatch=4"]
+
+
+def command(*args, **environment) -> dict:
+    done = toy_runs.aer_jax("plan", "--json", *args, env=os.environ | environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@needs_libtpu
+def test_the_toy_run_compiled_for_four_chips():
+    """With the dataset's own batch shapes; on the way nothing is said on stderr by what looks for TPUs."""
+    settings = [*TOY, f"data.dataset={toy_runs.toy_dataset()}", "data.shapes=2", "mesh.data=1", "mesh.fsdp=-1"]
+    done = toy_runs.aer_jax("plan", "--topology", "v5e:2x2", "--json", *settings)
+    assert done.returncode == 0 and "TPU" not in done.stderr, done.stderr[-2000:]
+    made = json.loads(done.stdout)
+    assert made["by"] == "libtpu's compiler" and made["chips"] == 4 and not made["chosen"]
+    assert made["settings"][:3] == ["mesh.data=1", "mesh.fsdp=4", "mesh.tensor=1"]
+    assert 1 <= len(made["shapes"]) <= 2 and sum(shape["batches"] for shape in made["shapes"]) == 4
+    assert made["hours_for"].startswith("20 epochs of 32 utterances")
+    assert 0 < made["peak_hbm_bytes_per_chip"] < GIB and made["fits"] and made["advice"] == []
+    assert sum(made["memory"].values()) == pytest.approx(made["peak_hbm_bytes_per_chip"], abs=2)
+    kinds = {row["kind"]: row for row in made["collectives"]}
+    assert kinds["all-gather"]["group"] == 4 and kinds["all-gather"]["count"] > 2 * 2  # layers, microbatches
+    assert made["wire_bytes_per_chip"] > 0 and made["compiler"]["seconds"] > 0
+    assert "a roofline estimate, not a measurement" in text(made)
+
+
+def test_gpus_by_arithmetic():
+    made = plan(load_config(None, [*TOY, "mesh.data=1", "mesh.fsdp=-1"]), "h100:4", seconds=2.0)
+    assert made["by"] == "arithmetic" and "for GPUs" in made["note"] and made["collectives"] is None
+    assert made["shapes"][0]["seconds_of_audio"] == pytest.approx(2.02, abs=0.021)
+    assert made["utterances_per_second"] == pytest.approx(8 / made["seconds"]["step"])
+    assert made["hours_for"] == "100,000 utterances" and made["fits"]
+    assert "by arithmetic" in text(made)
+
+
+def test_without_libtpu_arithmetic_remains_and_says_how_to_install(monkeypatch):
+    monkeypatch.setattr("aer_jax.scale.plan.has_compiler", lambda: False)
+    monkeypatch.setattr(ahead_of_time, "has_compiler", lambda: False)
+    made = plan(load_config(None, [*TOY, "mesh.fsdp=4", "mesh.data=1"]), "v5e:2x2", seconds=2.0)
+    assert "pip install" in made["note"] and made["by"] == "arithmetic" and made["peak_hbm_bytes_per_chip"] > 0
+
+
+def test_what_does_not_fit_comes_with_what_would():
+    made = plan(load_config(CONFIGS / "qwen2_audio_7b.yaml", ["model.remat=none"]), "a100:8")
+    assert not made["fits"] and made["spare"] < 0
+    assert made["advice"] and all("about" in line for line in made["advice"])
+    assert "does NOT fit" in text(made) and "would fit: " in text(made)
+
+
+def test_a_sweep_trades_time_for_memory():
+    plans = sweep(load_config(CONFIGS / "qwen2_audio_7b.yaml"), "h100:8", seconds=5.0)
+    assert 1 <= len(plans) <= 4 and all(made["fits"] for made in plans)
+    steps = [made["seconds"]["step"] for made in plans]
+    assert steps == sorted(steps) and len(table(plans).splitlines()) == len(plans) + 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--topology", "v5f:4x4"], 'no chip "v5f" is known. Did you mean "v5e"'),
+        (["--topology", "v5e:4x4", "mesh.fsdp=3"], "does not make the 16 chips of v5e:4x4"),
+        (["--topology", "v5e:4x4", "mesh.data=1", "mesh.fsdp=16", "train.batch=24"], "must be a multiple of"),
+        (["--topology", "h100:8", "--seconds", "31"], "0.1 to 30 s"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, said):
+    done = toy_runs.aer_jax("plan", *arguments, TOY[0])
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_7b_fits_sixteen_v5e_with_a_quarter_to_spare(capsys):
+    made = command("--config", CONFIGS / "qwen2_audio_7b.yaml", "--topology", "v5e:4x4")
+    with capsys.disabled():
+        print(f"\n{text(made)}")
+    assert made["batch"] == 64 and made["peak_hbm_bytes_per_chip"] < 12 * GIB and made["spare"] >= 0.25
+    kinds = {row["kind"]: row for row in made["collectives"]}
+    weights = 2 * 2 * 6.9e9  # of the layers, bfloat16, gathered forward and backward
+    assert kinds["all-gather"]["payload"] == pytest.approx(weights, rel=0.1)
+    assert kinds["all-reduce"]["wire"] < 0.01 * kinds["all-gather"]["wire"], "activations stay where they are"
