@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -151,6 +152,19 @@ def bench(args: argparse.Namespace) -> None:
     show(args, result, table(result))
 
 
+def plan(args: argparse.Namespace) -> None:
+    from aer_jax.config import load_config
+
+    config = load_config(args.config, args.settings)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # whatever is here, the plan is for something else
+    start_jax()
+    from aer_jax.scale import plan, plan_text
+
+    make, say = (plan.sweep, plan_text.table) if args.sweep else (plan.plan, plan_text.text)
+    result = make(config, args.topology, seconds=args.seconds, prompt=args.prompt)
+    show(args, result, say(result))
+
+
 def demo(args: argparse.Namespace) -> None:
     start_jax()
     from aer_jax.demo.demo import demo
@@ -167,6 +181,9 @@ def start_jax() -> None:
     logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs with a traceback
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    devices = [device for kind in ("accel*", "vfio/*", "nvidia*") for device in Path("/dev").glob(kind)]
+    if importlib.util.find_spec("libtpu") and not devices:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu serves `plan` alone here, and complains when it is asked
 
 
 def show(args: argparse.Namespace, result: Any, text: str) -> None:
@@ -292,6 +309,20 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--out", type=Path, required=True, help="directory, must not exist; two formats go to OUT/peft and OUT/merged"
     )
+
+    sub = command(
+        plan,
+        "will a run fit chips that are not here, and how long would it take; compiles the real step for a TPU slice",
+        "plan --config configs/qwen2_audio_7b.yaml --topology v5e:4x4",
+    )
+    sub.add_argument("--config", type=Path, help="YAML file; without a checkpoint, Qwen2-Audio-7B's published shapes")
+    sub.add_argument("--topology", required=True, help="chips, as v5e:4x4, v6e:4x4, v5p:2x2x4, h100:8")
+    sub.add_argument(
+        "--sweep", action="store_true", help="the best meshes, microbatches and remat policies, as a table"
+    )
+    sub.add_argument("--seconds", type=float, help="longest clip, instead of data.dataset's lengths or max_seconds")
+    sub.add_argument("--prompt", type=int, default=160, help="tokens beside the audio's, where no dataset says (160)")
+    sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")
 
     sub = command(
         bench,

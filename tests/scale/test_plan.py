@@ -79,7 +79,7 @@ def test_a_sweep_trades_time_for_memory():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--topology", "v5f:4x4"], 'no chip "v5f" is known. Did you mean "v5e"'),
+        (["--topology", "v5ee:4x4"], 'no chip "v5ee" is known. Did you mean "v5e"'),
         (["--topology", "v5e:4x4", "mesh.fsdp=3"], "does not make the 16 chips of v5e:4x4"),
         (["--topology", "v5e:4x4", "mesh.data=1", "mesh.fsdp=16", "train.batch=24"], "must be a multiple of"),
         (["--topology", "h100:8", "--seconds", "31"], "0.1 to 30 s"),
