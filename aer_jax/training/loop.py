@@ -29,6 +29,7 @@ from aer_jax.models.emotion_model import EmotionModel, load_model, read_config
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import make_mesh
+from aer_jax.training.alive import alive
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.metrics_log import MetricsLog, refuse_not_finite
 from aer_jax.training.objective import jensen_shannon, objective
@@ -161,7 +162,8 @@ def train(config: Config, *, resume: bool = False) -> Run:
         return STOP if stop.is_set() else SAVE if late else GO_ON
 
     asked = GO_ON
-    with stop_signals() as stop, checkpoints, best, log, bar, jax.transfer_guard("disallow"):
+    others = alive(run.path, jax.process_index(), jax.process_count())
+    with stop_signals() as stop, checkpoints, best, log, bar, others, jax.transfer_guard("disallow"):
         while done < total_steps and early["stale_epochs"] < settings.patience and asked != STOP:
             waits = time.monotonic()
             batch = next(batches)

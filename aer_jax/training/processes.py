@@ -26,7 +26,7 @@ COORDINATOR, INDEX, COUNT = "AER_JAX_COORDINATOR", "AER_JAX_PROCESS_ID", "AER_JA
 DETECT = "AER_JAX_DISTRIBUTED"
 # How JAX's messages begin or what they name when another process does not answer.
 GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "Gloo", "coordination service")
-HEARTBEAT_SECONDS = 60  # so long after one process dies, the others give up
+HEARTBEAT_SECONDS = 150  # then JAX itself ends those that lost another, with a stack trace; see alive.py
 
 
 def join() -> None:
@@ -48,8 +48,6 @@ def join() -> None:
         options = {"coordinator_address": given[COORDINATOR], "num_processes": int(count), "process_id": int(index)}
     elif not _detected():
         return
-    # Otherwise JAX ends this process with a stack trace as soon as another one dies, before `joined` can say so.
-    jax.config.update("jax_enable_recoverability", True)
     try:
         jax.distributed.initialize(**options, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError) as error:

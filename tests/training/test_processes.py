@@ -1,6 +1,7 @@
 """Several processes train one run: the losses of one process, and an end in one sentence where one of them dies."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -83,6 +84,21 @@ def test_when_one_is_killed_the_others_say_so_and_the_restarted_run_goes_on(alon
     assert "lost the others" in error and "--resume" in error and "Traceback" not in error, error
     ended = finish(start(2, run, "train.checkpoint_minutes=0", "--resume"))
     assert [code for code, *_ in ended] == [0, 0], ended
+    assert_same_losses(alone, run)
+
+
+@pytest.mark.slow
+def test_when_one_is_asked_to_stop_all_save_and_stop(alone, tmp_path):
+    run = tmp_path / "run"
+    running = start(2, run)
+    while not (run / "metrics.jsonl").exists() or len(toy_runs.log_lines(run)) < 2:
+        assert all(process.poll() is None for process in running), finish(running)
+        time.sleep(0.05)
+    running[1].send_signal(signal.SIGTERM)
+    ended = finish(running, 180)
+    assert [code for code, *_ in ended] == [2, 2], ended
+    assert all(re.search(r"stopped at step \d of 10 as asked; .* continue it with --resume", err) for *_, err in ended)
+    assert [code for code, *_ in finish(start(2, run, "--resume"))] == [0, 0]
     assert_same_losses(alone, run)
 
 
