@@ -51,7 +51,7 @@ def collectives(program: str, chips: int) -> list[Collective]:
         one entry a kind and group size, most bytes first.
 
     Raises:
-        ValueError: a loop around a collective has no trip count that can be read.
+        ValueError: a loop around a collective has no trip count, or a collective no groups, that can be read.
     """
     bodies = _computations(program)
     times = _times(bodies)
@@ -148,7 +148,11 @@ def _group(line: str, chips: int) -> int:
         return match[1].count(",") + 1
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(match[1])
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", line):
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(.*?\))? \{([^}]*)\}", line):
         sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
-        return math.prod(sizes[axis] for axis in re.findall(r"'([^']+)'", match[2]))
+        # A part of an axis is written 'axis':(before)size.
+        axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", match[2])
+        return math.prod(int(part) if part else sizes[axis] for axis, part in axes)
+    if re.search(r"replica_groups=(?!\{\})", line):
+        raise ValueError(f"groups of chips that cannot be read: {line.strip()[:300]}")
     return chips

@@ -78,6 +78,8 @@ ENTRY %main (x: f32[]) -> f32[] {
   %while.2 = (s32[]) while(%t), condition=%outer_condition, body=%outer, \
 backend_config={"known_trip_count":{"n":"4"}}
   %all-to-all.1 = f32[100]{0} all-to-all(%c), channel_id=11, replica_groups={{0,1},{2,3}}, dimensions={0}
+  %all-gather.3 = f32[80]{0} all-gather(%e), channel_id=13, replica_groups=mesh['axis_0'=8,'axis_1'=4], \
+device_ids=([4,8]T(1,0)) {'axis_0':(2)2,'axis_1'}, dimensions={0}
   %collective-permute-start = (f32[25]{0}, f32[25]{0}, u32[], u32[]) collective-permute-start(%d), channel_id=12
 }
 """
@@ -88,6 +90,7 @@ def test_loops_multiply_pieces_of_a_channel_count_once_and_groups_are_read_in_ev
     assert collectives(TPU, 32) == [
         Collective("all-gather", 16, 128, gathered, gathered * 15 // 16),
         Collective("all-reduce", 16, 128, 128 * 80, 128 * 2 * 80 * 15 // 16),
+        Collective("all-gather", 8, 1, 320, 280),
         Collective("all-to-all", 2, 1, 400, 200),
         Collective("collective-permute", 32, 1, 100, 100),
     ]
@@ -96,3 +99,8 @@ def test_loops_multiply_pieces_of_a_channel_count_once_and_groups_are_read_in_ev
 def test_a_loop_that_nobody_can_count_is_an_error():
     with pytest.raises(ValueError, match="trip count"):
         collectives(TPU.replace("constant(32)", "parameter(0)"), 32)
+
+
+def test_groups_that_nobody_can_read_are_an_error():
+    with pytest.raises(ValueError, match="groups of chips"):
+        collectives(TPU.replace("replica_groups={{0,1},{2,3}}", "replica_groups=something"), 32)
