@@ -96,7 +96,7 @@ class ModelConfig:
         dtype: of the frozen base and its activations; adapters, head, norms, softmax and loss are float32.
         head: "paper" as published; "readout", a linear map of all audio layers' statistics and the last hidden state.
         remat: what the backward pass computes again instead of keeping it: "full", all of a layer but its input;
-            "dots", all but the results of matrix products; "none", nothing.
+            "dots", all but the results of the base's matrices; "none", nothing.
     """
 
     checkpoint: str = ""

@@ -8,10 +8,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from aer_jax.models.lora import LoRA
 from aer_jax.models.sharding import by_rows, gathered
 
+PRODUCT = "product"  # what a linear layer's base computes, by its name in `REMAT`
 INIT_STD = 0.02  # of a base that is trained from nothing; a loaded checkpoint overwrites it
 
 
@@ -30,7 +32,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """`key` draws the adapter's dropout; None, as in evaluation, turns it off."""
-        y = x @ self.kernel[...]
+        y = checkpoint_name(x @ self.kernel[...], PRODUCT)
         if self.bias is not None:
             y = y + self.bias[...]
         if self.lora is not None:
@@ -73,12 +75,13 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...]).astype(x.dtype)
 
 
-# What the backward pass finds of each layer: everything, its input and its matrix products, its input alone. Forward
-# and backward pass are loops of their own, so nothing need keep the compiler from merging them.
+# What the backward pass finds of each layer: everything, its input and the base's matrix products, its input alone.
+# The adapters' products are cheap to repeat and, in float32, would take as much memory again. Forward and backward pass
+# are loops of their own, so nothing need keep the compiler from merging them.
 REMAT: dict[str, Callable] = {
     "none": lambda body: body,
     "dots": functools.partial(
-        jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(PRODUCT)
     ),
     "full": functools.partial(jax.checkpoint, prevent_cse=False),
 }
