@@ -37,7 +37,7 @@ from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.predictor import predict_rows
 from aer_jax.training.processes import fetch, first_before_others, host_of, is_first
 from aer_jax.training.run import Run, add_facts, create_run, open_run, resume_run
-from aer_jax.training.signals import stop_signals
+from aer_jax.training.signals import Stopped, stop_signals
 from aer_jax.training.step import (
     init_state,
     make_predict_step,
@@ -203,7 +203,7 @@ def train(config: Config, *, resume: bool = False) -> Run:
                 log.restart_clock()
         log.flush()
     if asked == STOP and done < total_steps:
-        raise UserError(
+        raise Stopped(
             f"stopped at step {done} of {total_steps} as asked; {run.path} is saved, continue it with --resume."
         )
     return run

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from aer_jax.data.batches import Host
 from aer_jax.errors import UserError
 from aer_jax.models.sharding import BATCH
+from aer_jax.training.signals import Stopped
 
 COORDINATOR, INDEX, COUNT = "AER_JAX_COORDINATOR", "AER_JAX_PROCESS_ID", "AER_JAX_PROCESS_COUNT"
 DETECT = "AER_JAX_DISTRIBUTED"
@@ -63,6 +63,9 @@ def _detected() -> bool:
     return slurm or pod or environment.get(DETECT, "") not in ("", "0")
 
 
+_torn = False  # whether this process ends while others go on, or the other way round
+
+
 @contextmanager
 def joined() -> Iterator[bool]:
     """The block runs in all processes of the run together; it is given whether this one is the first.
@@ -70,14 +73,17 @@ def joined() -> Iterator[bool]:
     Raises:
         UserError: see `join`; or the others were lost on the way.
     """
+    global _torn
     join()
     try:
         yield is_first()
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("the end")
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0][:200]
-        if jax.process_count() == 1 or not any(sign in reason for sign in GONE):
+    except Stopped:  # by all of them
+        raise
+    except BaseException as error:
+        _torn = True
+        reason = str(error).split("\n")[0][:200]
+        lost = isinstance(error, jax.errors.JaxRuntimeError) and any(sign in reason for sign in GONE)
+        if jax.process_count() == 1 or not lost:
             raise
         raise UserError(
             f"process {jax.process_index()} of {jax.process_count()} lost the others ({reason}); see in their logs "
@@ -88,15 +94,12 @@ def joined() -> Iterator[bool]:
 def part(code: int) -> int:
     """To be called last of all, with the exit code of this process.
 
-    JAX's own goodbye asks the first process and ends with a stack trace where that one is gone. So the first leaves a
-    little after the others, which leave without it, and so does whoever leaves because of an error.
+    JAX's own goodbye waits for the others; where there may be none, it would end with a stack trace.
     """
-    if jax.distributed.is_initialized():
+    if _torn and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
-        if code or not is_first():
-            os._exit(code)
-        time.sleep(1)
+        os._exit(code)
     return code
 
 

@@ -7,6 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from aer_jax.errors import UserError
+
+
+class Stopped(UserError):
+    """The run was saved and stopped because somebody asked for it."""
+
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
