@@ -65,8 +65,12 @@ def devices_of(topology: Slice) -> list[jax.Device]:
         raise UserError(f"libtpu has no slice {topology} ({reason}); choose a shape that can be rented.") from None
 
 
-def compile_for(traced, label: str = "") -> Compiled:
+def compile_for(traced, held: int) -> Compiled:
     """Compile a traced step for the devices of its shardings.
+
+    Args:
+        traced: see `abstract_step.trace`.
+        held: bytes of its arguments on one chip.
 
     Raises:
         UserError: the compiler refused it for something else than memory.
@@ -75,11 +79,11 @@ def compile_for(traced, label: str = "") -> Compiled:
     try:
         compiled = traced.lower(lowering_platforms=("tpu",)).compile()
     except jax.errors.JaxRuntimeError as error:
-        if used := re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", str(error)):
-            peak = float(used[1]) * {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}[used[2]]
-            return Compiled(peak, None, "", 0.0, 0.0, time.monotonic() - start)
-        reason = " ".join(str(error).split())[:400]
-        raise UserError(f"the TPU compiler refused the step{label}: {reason}") from None
+        peak = _refused_peak(str(error), held)
+        if peak is None:
+            reason = " ".join(str(error).split())[:400]
+            raise UserError(f"the TPU compiler refused the step: {reason}") from None
+        return Compiled(peak, None, "", 0.0, 0.0, time.monotonic() - start)
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     peak = (
         memory.argument_size_in_bytes
@@ -96,6 +100,16 @@ def compile_for(traced, label: str = "") -> Compiled:
         cost.get("bytes accessed", 0.0),
         time.monotonic() - start,
     )
+
+
+def _refused_peak(message: str, held: int) -> float | None:
+    """Bytes that a step which does not fit would need, from either of the ways in which the compiler says so."""
+    units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+    if used := re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message):
+        return float(used[1]) * units[used[2]]
+    if used := re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", message):
+        return float(used[1]) * units[used[2]] + held
+    return None
 
 
 @contextmanager

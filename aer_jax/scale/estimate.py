@@ -3,7 +3,8 @@
 Sharded sizes are exact. Activations and memory traffic are sums over the large arrays of a layer, good to some tens of
 per cent; a compiled program knows better. The time is a roofline (Williams et al., 2009): the largest of what
 computing, memory and links would take if each were all there is, at the efficiencies below, and a tenth of the two
-others, for not all of them hides.
+others, for not all of them hides. Gathering a layer's weights hides behind the layer before; sums over `tensor` cannot
+hide.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Estimate(NamedTuple):
         temporaries: activations, gathered weights, gradients; by arithmetic.
         traffic: read from and written to the chip's memory; by arithmetic.
         wire: sent to other chips; by arithmetic.
+        waited: of `wire`, the sums over `tensor` inside a block, which the next product waits for.
     """
 
     weights: int
@@ -44,6 +46,7 @@ class Estimate(NamedTuple):
     temporaries: int
     traffic: int
     wire: int
+    waited: int
 
     @property
     def peak(self) -> int:
@@ -88,12 +91,12 @@ def estimate(config: Config, samples: int, tokens: int, classes: int) -> Estimat
     )
     traffic = loops * moved + 6 * trainables
 
-    wire = 0.0
+    wire = waited = 0.0
     if mesh.fsdp > 1:
         wire += loops * 2 * sum(whole) * (mesh.fsdp - 1) / mesh.fsdp
     if mesh.tensor > 1:
         reductions = 2 * reads * sum(part.count * part.state(item) for part in layers)
-        wire += loops * reductions * 2 * (mesh.tensor - 1) / mesh.tensor
+        waited = loops * reductions * 2 * (mesh.tensor - 1) / mesh.tensor
     if (others := mesh.data * mesh.fsdp) > 1:
         gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(step.state.trainable))
         wire += loops * 2 * gradient * (others - 1) / others
@@ -104,7 +107,8 @@ def estimate(config: Config, samples: int, tokens: int, classes: int) -> Estimat
         chip_bytes(step.batch),
         int(temporaries),
         int(traffic),
-        int(wire),
+        int(wire + waited),
+        int(waited),
     )
 
 
@@ -150,16 +154,17 @@ def _bytes_whole_along_fsdp(stack: nnx.State, fsdp: int) -> int:
     return sum(chip_bytes(leaf) * (fsdp if "fsdp" in leaf.sharding.spec else 1) for leaf in jax.tree.leaves(stack))
 
 
-def roofline(topology: Slice, flops: float, traffic: float, wire: float) -> dict[str, float]:
+def roofline(topology: Slice, flops: float, traffic: float, wire: float, waited: float) -> dict[str, float]:
     """Seconds a step.
 
     Args:
         topology: whose peaks count.
         flops: of all chips together.
-        traffic, wire: of one chip.
+        traffic, wire, waited: of one chip, see `Estimate`.
 
     Returns:
-        compute, hbm, links: each by itself; step: the largest of them and a tenth of the others.
+        compute, hbm, links: each by itself; step: what nothing hides, then the largest of the rest and a tenth of the
+        others.
     """
     chip = topology.chip
     seconds = {
@@ -167,5 +172,6 @@ def roofline(topology: Slice, flops: float, traffic: float, wire: float) -> dict
         "hbm": traffic / (chip.hbm_rate * EFFICIENCY["hbm"]),
         "links": wire / (chip.link_rate * EFFICIENCY["links"]),
     }
-    largest = max(seconds.values())
-    return seconds | {"step": largest + SHOWS * (sum(seconds.values()) - largest)}
+    alone = seconds["links"] * waited / wire if wire else 0.0
+    hiding = [seconds["compute"], seconds["hbm"], seconds["links"] - alone]
+    return seconds | {"step": alone + (1 - SHOWS) * max(hiding) + SHOWS * sum(hiding)}

@@ -11,7 +11,7 @@ from aer_jax.config import Config
 from aer_jax.lengths import HOP, SAMPLE_RATE
 from aer_jax.models.layers import REMAT
 from aer_jax.models.sharding import make_mesh
-from aer_jax.scale.abstract_step import abstract_step, base_config, trace
+from aer_jax.scale.abstract_step import abstract_step, base_config, chip_bytes, trace
 from aer_jax.scale.ahead_of_time import INSTALL, Compiled, compile_for, devices_of, has_compiler
 from aer_jax.scale.candidates import Candidate, candidates, change, fitting, pareto, settled
 from aer_jax.scale.chips import Slice, parse_slice
@@ -78,7 +78,7 @@ def _planned(config: Config, chips: Slice, work: Work, chosen: bool) -> dict[str
     if chips.is_tpu and has_compiler():
         mesh = make_mesh(config.mesh, devices_of(chips))
         step = abstract_step(config, mesh, largest.samples, largest.tokens, work.classes)
-        compiled = compile_for(trace(config, mesh, step))
+        compiled = compile_for(trace(config, mesh, step), held=chip_bytes(step))
         sent = collectives(compiled.program, chips.chips) if compiled.program else None
     memory = _memory(needs, compiled)
     peak = sum(memory.values())
@@ -155,7 +155,7 @@ def _shapes(
                 "batches": shape.batches,
                 "flops": operations,
                 "flops_4n": config.train.batch * model_flops(base, shape.samples // HOP, shape.tokens),
-                "seconds": roofline(chips, operations, own.traffic, scale * own.wire),
+                "seconds": roofline(chips, operations, own.traffic, scale * own.wire, scale * own.waited),
             }
         )
     return rows

@@ -65,9 +65,11 @@ def test_keeping_more_costs_more_memory():
     assert peaks[0] < 0.6 * peaks[1] < 0.6 * peaks[2]
 
 
-def test_the_roofline_is_its_largest_part_and_a_tenth_of_the_others():
-    seconds = roofline(parse_slice("v5e:4x4"), 16 * 197e12 * 0.6 * 2, 819e9 * 0.8, 200e9 * 0.5)
+def test_the_roofline_is_what_waits_its_largest_part_and_a_tenth_of_the_others():
+    seconds = roofline(parse_slice("v5e:4x4"), 16 * 197e12 * 0.6 * 2, 819e9 * 0.8, 200e9 * 0.5, 0)
     assert seconds == pytest.approx({"compute": 2, "hbm": 1, "links": 1, "step": 2.2})
+    waits = roofline(parse_slice("v5e:4x4"), 16 * 197e12 * 0.6 * 2, 819e9 * 0.8, 200e9 * 0.5, 100e9 * 0.5)
+    assert waits["step"] == pytest.approx(0.5 + 2 + 0.1 + 0.05)
 
 
 def test_slices():

@@ -101,3 +101,16 @@ def test_the_7b_fits_sixteen_v5e_with_a_quarter_to_spare(capsys):
     weights = 2 * 2 * 2 * 6.9e9  # of the layers, bfloat16, gathered forward and backward for two microbatches
     assert kinds["all-gather"]["payload"] == pytest.approx(weights, rel=0.1)
     assert kinds["all-reduce"]["wire"] < 0.01 * kinds["all-gather"]["wire"], "activations stay where they are"
+
+
+@pytest.mark.parametrize(
+    ("said", "gibibytes"),
+    [
+        ("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.", 20.5),
+        ("the total memory required for HLO temporaries (15.75G) exceeds available HBM (15.75G).", 16.75),
+        ("unimplemented", None),
+    ],
+)
+def test_what_the_compiler_says_of_a_step_that_does_not_fit(said, gibibytes):
+    peak = ahead_of_time._refused_peak(said, held=GIB)
+    assert peak == (gibibytes and gibibytes * GIB)
