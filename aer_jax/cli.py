@@ -157,6 +157,7 @@ def plan(args: argparse.Namespace) -> None:
 
     config = load_config(args.config, args.settings)
     os.environ["JAX_PLATFORMS"] = "cpu"  # whatever is here, the plan is for something else
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a program for chips that are not here cannot be read back
     start_jax()
     from aer_jax.scale import plan, plan_text
 

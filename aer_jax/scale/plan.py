@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,6 +43,8 @@ def plan(config: Config, topology: str, *, seconds: float | None = None, prompt:
     work = work_of(config, seconds, prompt)
     remat = config.model.remat
     config, chosen = settled(config, chips, work, {remat: step_flops(config, work, remat)})
+    if chips.is_tpu and has_compiler():
+        tqdm.write(f"compiling the step for {chips}; a 7B takes one to six minutes", file=sys.stderr)
     return _planned(config, chips, work, chosen)
 
 
