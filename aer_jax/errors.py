@@ -9,8 +9,19 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Wrong use or bad input, said in one clear sentence: what, where, how to mend it.
 
-    The command line prints the sentence without a traceback and exits with 2.
+    The command line prints the sentence without a traceback and exits with `exit_code`.
     """
+
+    exit_code = 2
+
+
+class Unfinished(UserError):
+    """Nothing is wrong with what was asked, but it was stopped before its end; the same command with --resume goes on.
+
+    The exit code is sysexits' EX_TEMPFAIL, by which the launch scripts know that trying again helps.
+    """
+
+    exit_code = 75
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,13 @@ import jax
 
 from aer_jax.config import Config, load_config, to_yaml
 from aer_jax.errors import UserError
+from aer_jax.files import replace_text
 from aer_jax.models.fingerprint import fingerprint
+from aer_jax.training.identity import identities, refuse_others
 
+# What may differ when a run goes on: where things lie (what lies there is compared), on which devices and in how much
+# memory it computes, how often it is saved.
+FREE = ("out", "data.dataset", "labels.journal", "model.checkpoint", "train.checkpoint_minutes", "mesh.", "model.remat")
 PACKAGES = ("aer-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
@@ -50,7 +56,7 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
         UserError: the directory cannot be made, or already holds a run.
     """
     path = Path(config.out)
-    if (path / "metrics.jsonl").exists():
+    if holds_run(config):
         raise UserError(f"{path} already holds a run; continue it with --resume, remove it, or choose another out=.")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -58,9 +64,11 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
     except OSError as error:
         raise UserError(f"cannot make the run directory {path} ({error.strerror}); choose another out=.") from None
     devices = jax.devices()
+    learns_from = identities(config)
     environment = {
         "classes": list(classes),
-        "base": fingerprint(config.model.checkpoint),
+        "base": learns_from["model.checkpoint"],
+        "learns_from": learns_from,
         "device": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),
@@ -68,9 +76,14 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
-    (path / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
-    (path / "config.yaml").write_text(to_yaml(config))
-    return Run(path, config, environment)
+    run = Run(path, config, environment)
+    _write(run)
+    return run
+
+
+def holds_run(config: Config) -> bool:
+    """Whether a run has been begun in `config.out`; what failed before its first step does not count."""
+    return (Path(config.out) / "metrics.jsonl").exists()
 
 
 def add_facts(run: Run, **facts: Any) -> None:
@@ -78,7 +91,12 @@ def add_facts(run: Run, **facts: Any) -> None:
     if {**run.environment, **facts} == run.environment:
         return  # a resumed run finds the same; a file that is not written cannot be cut short
     run.environment.update(facts)
-    (run.path / "environment.json").write_text(json.dumps(run.environment, indent=2) + "\n")
+    _write(run)
+
+
+def _write(run: Run) -> None:
+    replace_text(run.path / "environment.json", json.dumps(run.environment, indent=2) + "\n")
+    replace_text(run.path / "config.yaml", to_yaml(run.config))
 
 
 def open_run(path: str | Path) -> Run:
@@ -87,7 +105,18 @@ def open_run(path: str | Path) -> Run:
     Raises:
         UserError: it is none, or its base checkpoint is gone or another one now.
     """
-    path = Path(path)
+    run = _read(Path(path))
+    checkpoint = run.config.model.checkpoint
+    try:
+        base = fingerprint(checkpoint)
+    except UserError as error:
+        raise UserError(f"the base of {path} is gone: {error}") from None
+    if base != run.environment["base"]:
+        raise UserError(f"{checkpoint} is not the base that {path} was trained on; put the same checkpoint there.")
+    return run
+
+
+def _read(path: Path) -> Run:
     if not (path / "config.yaml").is_file() or not (path / "environment.json").is_file():
         raise UserError(
             f"{path} is not a run directory (no config.yaml and environment.json); `aer-jax train` makes one."
@@ -97,31 +126,41 @@ def open_run(path: str | Path) -> Run:
         environment = json.loads((path / "environment.json").read_text())
     except ValueError:
         raise UserError(f"{path}/environment.json is not JSON; copy the run again.") from None
-    checkpoint = config.model.checkpoint
-    try:
-        base = fingerprint(checkpoint)
-    except UserError as error:
-        raise UserError(f"the base of {path} is gone: {error}") from None
-    if base != environment["base"]:
-        raise UserError(f"{checkpoint} is not the base that {path} was trained on; put the same checkpoint there.")
     return Run(path, config, environment)
 
 
 def resume_run(config: Config) -> Run:
     """Open the run of `config.out` to continue it.
 
+    Other packages or devices than it began with are allowed, said and written down: the numbers may then differ in
+    their last digits.
+
     Raises:
-        UserError: there is none, or it was begun with other settings; the differences are shown.
+        UserError: there is none, it was begun with other settings (the differences are shown), or what the settings
+            point to is not what it was.
     """
-    run = open_run(config.out)
+    run = _read(Path(config.out))
     changed = [
         f"{name}: {was!r} -> {now!r}"
         for (name, was), (_, now) in zip(flat(run.config), flat(config), strict=True)
-        if was != now and name != "out" and not name.startswith("mesh.")
+        if was != now and not name.startswith(FREE)
     ]
     if changed:
         raise UserError(f"{run.path} was begun with other settings ({'; '.join(changed)}); resume with the same ones.")
-    return dataclasses.replace(run, config=config)
+    refuse_others(run.path, config, run.environment.get("learns_from", {"model.checkpoint": run.environment["base"]}))
+    run = dataclasses.replace(run, config=config)
+    now = {"packages": {name: version(name) for name in PACKAGES}, "devices": len(jax.devices())}
+    was = {name: run.environment[name] for name in now}
+    if others := [
+        f"{name} {was['packages'].get(name)} -> {new}"
+        for name, new in now["packages"].items()
+        if was["packages"].get(name) != new
+    ]:
+        print(f"{run.path} goes on with other packages than it began with: {', '.join(others)}", file=sys.stderr)
+    if now != was or "resumed_with" in run.environment:
+        run.environment["resumed_with"] = now
+    _write(run)
+    return run
 
 
 def flat(settings: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ import toy_runs
 
 from aer_jax.config import load_config
 from aer_jax.errors import UserError
-from aer_jax.training.run import add_facts, create_run, open_run, resume_run
+from aer_jax.training.run import add_facts, create_run, holds_run, open_run, resume_run
 
 
 @pytest.fixture
@@ -69,6 +69,89 @@ def test_resume_may_change_devices_and_place(run):
     )
     resumed = resume_run(config)
     assert resumed.config == config and resumed.path.name == "moved"
+
+
+def change(config, **sections):
+    """A Config with other values: section={"key": value}."""
+    return dataclasses.replace(
+        config, **{name: dataclasses.replace(getattr(config, name), **values) for name, values in sections.items()}
+    )
+
+
+@pytest.fixture
+def movable(run, tmp_path):
+    """The run, its dataset and a journal in places of their own."""
+    dataset, journal = tmp_path / "dataset", tmp_path / "journal.jsonl"
+    shutil.copytree(toy_runs.toy_dataset(), dataset)
+    journal.write_text("votes\n")
+    config = change(run.config, data={"dataset": str(dataset)}, labels={"source": "combined", "journal": str(journal)})
+    (run.path / "metrics.jsonl").unlink()
+    run = create_run(config, ("a", "b"))
+    (run.path / "metrics.jsonl").write_text("")
+    return run
+
+
+def test_resume_may_find_the_same_things_elsewhere(movable, tmp_path):
+    """Afterwards the run knows where they lie now."""
+    for name in ("dataset", "base", "journal.jsonl"):
+        (tmp_path / name).rename(tmp_path / f"other_{name}")
+    moved = change(
+        movable.config,
+        data={"dataset": str(tmp_path / "other_dataset")},
+        labels={"journal": str(tmp_path / "other_journal.jsonl")},
+        model={"checkpoint": str(tmp_path / "other_base")},
+        train={"checkpoint_minutes": 1.0},
+    )
+    resume_run(moved)
+    assert open_run(movable.path).config == moved
+
+
+@pytest.mark.parametrize(
+    ("harm", "setting"),
+    [
+        ("votes.jsonl", "data.dataset"),
+        ("splits.json", "data.dataset"),
+        ("records", "data.dataset"),
+        ("journal", "labels.journal"),
+        ("base", "model.checkpoint"),
+    ],
+)
+def test_resume_with_other_content_is_refused(movable, tmp_path, harm, setting):
+    files = {
+        "records": next((tmp_path / "dataset").glob("*.array_record")),
+        "journal": tmp_path / "journal.jsonl",
+        "base": tmp_path / "base" / "config.json",
+    }
+    with files.get(harm, tmp_path / "dataset" / harm).open("a") as file:
+        file.write(" ")
+    with pytest.raises(UserError, match=f"{setting}: .* is not what .* was begun with"):
+        resume_run(movable.config)
+
+
+def test_resume_without_its_journal(movable, tmp_path):
+    (tmp_path / "journal.jsonl").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*journal\.jsonl"):
+        resume_run(movable.config)
+
+
+def test_other_packages_and_devices_are_said_and_written_down(run, capsys):
+    resume_run(run.config)
+    assert not capsys.readouterr().err and "resumed_with" not in open_run(run.path).environment
+    environment = json.loads((run.path / "environment.json").read_text())
+    environment["packages"]["jax"] = "0.1"
+    environment["devices"] = 64
+    (run.path / "environment.json").write_text(json.dumps(environment))
+    resume_run(run.config)
+    assert "jax 0.1 -> " in capsys.readouterr().err
+    again = open_run(run.path).environment
+    assert again["devices"] == 64 and again["resumed_with"]["devices"] == 1
+    assert again["packages"]["jax"] == "0.1" != again["resumed_with"]["packages"]["jax"]
+
+
+def test_a_run_counts_from_its_first_step(run):
+    assert holds_run(run.config)
+    (run.path / "metrics.jsonl").unlink()
+    assert not holds_run(run.config)
 
 
 def test_another_base_is_refused(run, tmp_path):

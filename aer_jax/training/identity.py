@@ -1,0 +1,53 @@
+"""What a run learns from, told by its content, so that a resumed run is not fed something else under the same name."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from aer_jax.config import Config
+from aer_jax.errors import UserError
+from aer_jax.models.fingerprint import fingerprint
+
+# What stands in a dataset directory beside the audio, whose files are known by name and size.
+TEXTS = ("dataset.json", "utterances.jsonl", "votes.jsonl", "splits.json")
+
+
+def identities(config: Config) -> dict[str, str]:
+    """Setting -> SHA-256 of what it points to: the base, the dataset and, where votes are synthetic, the journal."""
+    found = {"model.checkpoint": fingerprint(config.model.checkpoint), "data.dataset": _dataset(config.data.dataset)}
+    if config.labels.source != "human" and config.labels.journal:
+        found["labels.journal"] = _sha256([Path(config.labels.journal)])
+    return found
+
+
+def refuse_others(run: Path, config: Config, began_with: dict[str, str]) -> None:
+    """Refuse settings that point to something else than when the run began.
+
+    Raises:
+        UserError: one does, or what it points to is gone.
+    """
+    for name, digest in identities(config).items():
+        if began_with.get(name, digest) != digest:
+            section, _, field = name.partition(".")
+            raise UserError(
+                f"{name}: {getattr(getattr(config, section), field)} is not what {run} was begun with; put the same "
+                "one there, or begin a new run."
+            )
+
+
+def _dataset(path: str) -> str:
+    folder = Path(path)
+    sizes = sorted(f"{file.name} {file.stat().st_size}" for file in folder.glob("*.array_record"))
+    return _sha256([folder / name for name in TEXTS], "\n".join(sizes))
+
+
+def _sha256(files: list[Path], more: str = "") -> str:
+    digest = hashlib.sha256(more.encode())
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"cannot read {file} ({error.strerror}); put it back.") from None
+    return digest.hexdigest()
