@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from aer_jax.errors import UserError
+from aer_jax.training.processes import is_first
 
 
 @contextmanager
@@ -38,6 +40,10 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int | None = None):
         self.directory = directory
+        if keep is not None and is_first():
+            for folder in directory.glob("[0-9]*"):
+                if folder.name.isdigit() and not _is_whole(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
             directory.absolute(),
@@ -54,9 +60,9 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Step of the newest checkpoint, None where there is none."""
-        found = self._checkpointer.latest
-        return None if found is None else found.step
+        """Step of the newest whole checkpoint, None where there is none."""
+        steps = (found.step for found in self._checkpointer.checkpoints)
+        return max((step for step in steps if _is_whole(self.directory / str(step))), default=None)
 
     def save(self, step: int, items: dict[str, Any]) -> None:
         """Start saving; the arrays are copied before this returns, the writing goes on in the background.
@@ -92,6 +98,14 @@ class Checkpoints:
         """
         with full_disk(self.directory):
             self._checkpointer.wait()
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a checkpoint was written to its end: Orbax then leaves a mark, just before the folder gets its name.
+
+    Where renaming a folder is no single operation, as on some network file systems, its name alone says nothing.
+    """
+    return (folder / "commit_success.txt").is_file()
 
 
 def _abstract(leaf: Any) -> Any:

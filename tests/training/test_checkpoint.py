@@ -1,5 +1,7 @@
 """Checkpoints are whole or absent, copied before the next step, and not touched by readers."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +69,27 @@ def test_reading_leaves_a_save_under_way_alone(tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         assert checkpoints.latest == 6
     assert half.exists() and (tmp_path / "c" / "3").exists()
+
+
+@pytest.mark.parametrize("part", [[], ["learned"], ["_CHECKPOINT_METADATA", "learned"]])
+def test_a_folder_that_was_not_written_to_its_end_is_no_checkpoint(tmp_path, part):
+    """As a copy cut short leaves one, or a file system that renames a folder file by file."""
+    folder = tmp_path / "c"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        checkpoints.save(3, {"learned": {"x": jnp.ones(3)}})
+    (folder / "9").mkdir()
+    for name in part:
+        copy = shutil.copytree if (folder / "3" / name).is_dir() else shutil.copy
+        copy(folder / "3" / name, folder / "9" / name)
+    assert Checkpoints(folder).latest == 3
+    assert (folder / "9").exists(), "who reads leaves it alone"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        assert checkpoints.latest == 3
+        for step in (6, 9):
+            checkpoints.save(step, {"learned": {"x": jnp.full(3, step)}})
+        checkpoints.wait()
+        assert checkpoints.latest == 9
+        np.testing.assert_array_equal(checkpoints.load(9, {"learned": {"x": jnp.ones(3)}})["learned"]["x"], [9, 9, 9])
 
 
 @pytest.mark.parametrize("harm", ["other shape", "other names", "file gone"])
