@@ -77,9 +77,11 @@ def train(args: argparse.Namespace) -> None:
     start_jax()
     from aer_jax.training.loop import train
     from aer_jax.training.processes import joined
+    from aer_jax.training.profile import parse_window
 
+    window = parse_window(args.profile) if args.profile else None
     with joined() as first:
-        run = train(config, resume=args.resume)
+        run = train(config, resume=args.resume, profile=window)
         if first:
             show(args, {"run": str(run.path)}, f"{run.path}: done; next, `aer-jax evaluate --run {run.path}`")
 
@@ -274,7 +276,8 @@ def parser() -> argparse.ArgumentParser:
     sub = command(train, "fine-tune; writes a run directory", "train --config configs/crema_d_mini.yaml train.epochs=2")
     sub.add_argument("--config", type=Path, help="YAML file; see aer_jax/config.py for every key")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="on top of the file, for instance seed=1")
-    sub.add_argument("--resume", action="store_true", help="continue the run in out= from its latest checkpoint")
+    sub.add_argument("--resume", action="store_true", help="continue the run in out=; begin it where there is none yet")
+    sub.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps for xprof, into RUN/profile")
 
     sub = command(evaluate, "predictions and metrics of a run", "evaluate --run runs/crema_d_mini")
     sub.add_argument("--run", type=Path, required=True)
@@ -339,7 +342,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: 0 for success, 2 and one sentence for wrong use or bad input."""
+    """Entry point: 0 for success, 2 and one sentence for wrong use or bad input, 75 for a run that was stopped."""
     top = parser()
     args, rest = top.parse_known_args(argv)
     # argparse gives up on positional arguments once a flag has come between them.
@@ -358,7 +361,7 @@ def run(args: argparse.Namespace) -> int:
         args.run_command(args)
     except UserError as error:
         print(f"aer-jax: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except BrokenPipeError:  # who was reading has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

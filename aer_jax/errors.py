@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 class Unfinished(UserError):
-    """Nothing is wrong with what was asked, but it was stopped before its end; the same command with --resume goes on.
+    """Nothing is wrong with what was asked, but it ended too early; the same command with --resume goes on.
 
     The exit code is sysexits' EX_TEMPFAIL, by which the launch scripts know that trying again helps.
     """

@@ -55,6 +55,19 @@ class TrainBatches:
         epoch, position = divmod(step, self.steps_per_epoch)
         return self._buckets.batch(self._plan(epoch)[position])
 
+    def contents(self, step: int) -> list[dict[str, Any]]:
+        """What is in batch number `step`, without reading it: one dict a clip, of all hosts.
+
+        Each has `utterance` and how it is changed, `semitones` and `tempo`; a mix also `mixed_with` and its share.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        clips = []
+        for row, semitones, tempo in zip(*self._plan(epoch)[position].draws, strict=True):
+            example = self._buckets.examples[row]
+            mix = {"mixed_with": example.second, "share": example.alpha} if example.second else {}
+            clips.append({"utterance": example.first, **mix, "semitones": float(semitones), "tempo": float(tempo)})
+        return clips
+
     def facts(self) -> dict[str, Any]:
         """Shapes, steps and padding, for JSON."""
         shapes = [{"seconds": samples / SAMPLE_RATE, "tokens": tokens} for samples, tokens in self.shapes]

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aer_jax.errors import Unfinished
+
 BEAT_SECONDS = 2.0
 SILENT_SECONDS = 60.0  # so long without a beat is death; a network's file system may show a change half a minute late
 
@@ -61,7 +63,7 @@ def alive(
                         file=sys.stderr,
                         flush=True,
                     )
-                    leave(2)
+                    leave(Unfinished.exit_code)
                     return
             if ended.wait(beat):
                 return

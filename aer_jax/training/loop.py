@@ -23,20 +23,23 @@ from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.examples import Example, real_examples
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
+from aer_jax.files import replace_text
 from aer_jax.hub import pin
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel, load_model, read_config
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import make_mesh
+from aer_jax.training.alarm import refuse_not_finite
 from aer_jax.training.alive import alive
 from aer_jax.training.checkpoint import Checkpoints
-from aer_jax.training.metrics_log import MetricsLog, refuse_not_finite
-from aer_jax.training.objective import jensen_shannon, objective
+from aer_jax.training.metrics_log import MetricsLog
+from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.predictor import predict_rows
 from aer_jax.training.processes import fetch, first_before_others, host_of, is_first
-from aer_jax.training.run import Run, add_facts, create_run, open_run, resume_run
+from aer_jax.training.profile import Profile
+from aer_jax.training.run import Run, add_facts, create_run, holds_run, open_run, resume_run
 from aer_jax.training.signals import Stopped, stop_signals
 from aer_jax.training.step import (
     init_state,
@@ -47,29 +50,36 @@ from aer_jax.training.step import (
     to_device,
 )
 from aer_jax.training.targets import label_distributions
+from aer_jax.training.throughput import Throughput
 
 GO_ON, SAVE, STOP = 0, 1, 2
 STATISTICS_CLIPS = 256  # enough to standardise the readout's inputs to a few per cent
 
 
-def train(config: Config, *, resume: bool = False) -> Run:
+def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | None = None) -> Run:
     """Train on a dataset until its epochs are over or validation stops improving.
 
     Args:
         config: the settings; `out`, `data.dataset` and `model.checkpoint` must be set.
-        resume: continue the run in `config.out` from its latest checkpoint.
+        resume: continue the run in `config.out` from its latest checkpoint; begin it where there is none yet.
+        profile: first and last step of a window that is traced into `profile/` of the run.
 
     Returns:
         the run, its best checkpoint on disk.
 
     Raises:
-        UserError: something that the settings name is missing or does not fit, the loss is not finite, the disk is
-            full, or a signal stopped the run (after saving).
+        UserError: something that the settings name is missing or does not fit, the loss is not finite, or the disk is
+            full.
+        Stopped: a signal stopped the run, after saving.
     """
     settings = config.train
     mesh = make_mesh(config.mesh)
     check(config, mesh)
     config = pinned(config)
+    if resume and not holds_run(config):
+        resume = False
+        if is_first():
+            tqdm.write(f"there is no run in {config.out} yet; beginning one", file=sys.stderr)
 
     # ---- data ----
     dataset = open_dataset(config.data.dataset)
@@ -152,7 +162,11 @@ def train(config: Config, *, resume: bool = False) -> Run:
 
     # ---- steps ----
     bar = tqdm(total=total_steps, initial=done, unit="step", desc="train", disable=not is_first())
-    log = MetricsLog(run.path / "metrics.jsonl", done, stream.steps_per_epoch, bar)
+    rates = Throughput(frozen, mesh.devices.flatten().tolist())
+    log = MetricsLog(
+        run.path, done, stream.steps_per_epoch, bar, rates=rates, contents=lambda step: stream.contents(step - 1)
+    )
+    trace = Profile(run.path / "profile", profile)
     saved_at, saved = time.monotonic(), done
     alone = jax.process_count() == 1
 
@@ -163,15 +177,17 @@ def train(config: Config, *, resume: bool = False) -> Run:
 
     asked = GO_ON
     others = alive(run.path, jax.process_index(), jax.process_count())
-    with stop_signals() as stop, checkpoints, best, log, bar, others, jax.transfer_guard("disallow"):
+    with stop_signals() as stop, checkpoints, best, log, trace, bar, others, jax.transfer_guard("disallow"):
         while done < total_steps and early["stale_epochs"] < settings.patience and asked != STOP:
             waits = time.monotonic()
             batch = next(batches)
             input_seconds = time.monotonic() - waits
             if not alone:
                 batch["request"] = np.full(len(batch["weight"]), request(), np.int32)
-            state, measured = step(state, frozen, to_device(batch, mesh, settings.microbatch))
+            with trace.step(done + 1):
+                state, measured = step(state, frozen, to_device(batch, mesh, settings.microbatch))
             done += 1
+            trace.after(done, measured)
             log.step(done, measured, input_seconds)
             epoch_ends = done % stream.steps_per_epoch == 0
             # What others ask arrives with the metrics, one step late; the step after a save still asks for that one.
@@ -197,6 +213,7 @@ def train(config: Config, *, resume: bool = False) -> Run:
                 if is_first():
                     bar.write(f"epoch {epoch}: validation JS {losses['val_js']:.4f} (base 2), {mark}", file=sys.stderr)
             if epoch_ends or asked:
+                log.flush()
                 learned = {"state": state, "statistics": statistics, "early": early}
                 checkpoints.save(done, {"learned": learned})
                 saved_at, saved = time.monotonic(), done
@@ -265,9 +282,7 @@ def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, 
     )
     for note in plan.notes():
         tqdm.write(note, file=sys.stderr)
-    partial = plan_file.with_suffix(".partial")
-    partial.write_text(dime_aug.to_json(plan))
-    partial.rename(plan_file)
+    replace_text(plan_file, dime_aug.to_json(plan))
     return list(plan.mixes)
 
 
@@ -294,8 +309,10 @@ def standardise(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh:
 
 
 def validation_losses(logits_nk: np.ndarray, targets_nk: np.ndarray, entropy_weight: float) -> dict[str, float]:
-    """The training loss (nats) and the divergence (base 2) on the validation split."""
+    """The training loss (nats), the divergence (base 2) and the Bhattacharyya coefficient on the validation split."""
     with jax.transfer_guard("allow"):
         loss_n = np.asarray(objective(logits_nk, targets_nk.astype(np.float32), entropy_weight))
         js_n = np.asarray(jensen_shannon(logits_nk, targets_nk.astype(np.float32)))
-    return {"val_loss": float(loss_n.mean()), "val_js": float(js_n.mean() / math.log(2))}
+        bc_n = np.asarray(bhattacharyya(logits_nk, targets_nk.astype(np.float32)))
+    losses = {"val_loss": loss_n.mean(), "val_js": js_n.mean() / math.log(2), "val_bc": bc_n.mean()}
+    return {name: float(value) for name, value in losses.items()}

@@ -1,92 +1,125 @@
-"""metrics.jsonl: what was measured while training, one JSON object a line."""
+"""What was measured while training: metrics.jsonl, one JSON object a line, and the same for TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from tqdm import tqdm
 
-from aer_jax.errors import UserError
+from aer_jax.files import replace_text
+from aer_jax.training.alarm import not_finite
+from aer_jax.training.checkpoint import full_disk
 from aer_jax.training.processes import is_first
+from aer_jax.training.tensorboard import TensorBoard
+
+# Of a step's numbers these are counts, logged as rates.
+COUNTS = ("utterances", "frames", "tokens", "padded_tokens")
 
 
 class MetricsLog:
     """The log of a run; a step's numbers are fetched one step late, while the device is busy with the next.
 
+    Of several processes all fetch, and the first writes.
+
     Args:
-        path: the file; a resumed run forgets the lines that lie after `step`.
+        folder: the run directory; a resumed run forgets the lines that lie after `step`.
         step: steps done so far.
         epoch_steps: steps an epoch.
-        bar: the progress bar that shows the loss.
+        bar: the progress bar that shows the loss and the speed.
+        rates: counts of a step and its seconds -> numbers to log, see `Throughput`.
+        contents: step -> the clips of its batch, for the alarm when a number is not finite.
 
     Attributes:
         request: the latest of what the processes asked each other for, see `step.make_train_step`.
     """
 
-    def __init__(self, path: Path, step: int, epoch_steps: int, bar: tqdm):
-        if is_first():
-            path.write_text("".join(f"{line}\n" for line in _lines_up_to(path, step)))
-        self._file = (path if is_first() else Path(os.devnull)).open("a")
-        self._epoch_steps = epoch_steps
-        self._bar = bar
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        epoch_steps: int,
+        bar: tqdm,
+        *,
+        rates: Callable[[Mapping[str, float], float], dict[str, float]],
+        contents: Callable[[int], Sequence[Mapping[str, Any]]],
+    ):
+        self._folder, self._epoch_steps, self._bar = folder, epoch_steps, bar
+        self._rates, self._contents = rates, contents
+        self._writes = is_first()
+        if self._writes:
+            path = folder / "metrics.jsonl"
+            replace_text(path, "".join(f"{line}\n" for line in _lines_up_to(path, step)))
+            self._file = path.open("a")
+            self._board = TensorBoard(folder / "tensorboard", step)
         self._waiting: tuple[int, dict[str, jax.Array], float] | None = None
         self._last = time.monotonic()
         self.request = 0
 
     def step(self, step: int, measured: dict[str, jax.Array], input_seconds: float) -> None:
         """Take the numbers of step `step`, still on the device, and write those of the step before."""
-        self.flush()
+        self._fetch()
         self._waiting = (step, measured, input_seconds)
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write what waits, and put all on disk.
 
         Raises:
-            UserError: one of them is not finite.
+            UserError: one of the numbers is not finite, or the disk is full.
         """
+        self._fetch()
+        if self._writes:
+            with full_disk(self._folder):
+                self._board.flush()
+
+    def _fetch(self) -> None:
         if self._waiting is None:
             return
         step, measured, input_seconds = self._waiting
         self._waiting = None
         values = {name: float(value) for name, value in jax.device_get(measured).items()}
         self.request = int(values.pop("request", 0))
-        refuse_not_finite(sum(values.values()), "the loss, its gradient or the update", step)
+        if not math.isfinite(sum(values.values())):
+            raise not_finite(self._folder, step, self._epoch(step), values, self._contents(step))
         now = time.monotonic()
-        self.write(step, **values, seconds=round(now - self._last, 4), input_seconds=round(input_seconds, 4))
+        seconds = max(now - self._last, 1e-9)
         self._last = now
-        self._bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+        rates = self._rates({name: values.pop(name) for name in COUNTS}, seconds)
+        self.write(step, **values, seconds=round(seconds, 4), input_seconds=round(input_seconds, 4), **rates)
+        speed = {"utt/s": f"{rates['utterances_per_second']:.3g}"}
+        if "mfu" in rates:
+            speed["mfu"] = f"{rates['mfu']:.0%}"
+        self._bar.set_postfix(loss=f"{values['loss']:.4f}", **speed, refresh=False)
         self._bar.update()
 
-    def write(self, step: int, **values: Any) -> None:
+    def write(self, step: int, **values: float) -> None:
         """Append one line."""
-        epoch = (step - 1) // self._epoch_steps + 1
-        self._file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
-        self._file.flush()
+        if self._writes:
+            with full_disk(self._folder):
+                self._file.write(json.dumps({"step": step, "epoch": self._epoch(step), **values}) + "\n")
+                self._file.flush()
+                self._board.write(step, values)
 
     def restart_clock(self) -> None:
         """Do not count what happened since the last step, a validation or a save, as the next step's time."""
         self._last = time.monotonic()
 
+    def _epoch(self, step: int) -> int:
+        return (step - 1) // self._epoch_steps + 1
+
     def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
-
-
-def refuse_not_finite(value: float, what: str, step: int) -> None:
-    """Raise a UserError where `what`, as `value`, is infinite or no number."""
-    if not math.isfinite(value):
-        raise UserError(
-            f"{what} is not finite at step {step}; lower train.lr and train.head_lr and begin a new run. The best "
-            "checkpoint so far stays."
-        )
+        if self._writes:
+            with full_disk(self._folder):
+                self._file.close()
+                self._board.close()
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

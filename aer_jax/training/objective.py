@@ -22,6 +22,11 @@ def jensen_shannon(logits_bk: jax.Array, target_bk: jax.Array) -> jax.Array:
     return (kl_p_b + kl_q_b) / 2
 
 
+def bhattacharyya(logits_bk: jax.Array, target_bk: jax.Array) -> jax.Array:
+    """Bhattacharyya coefficient, the sum of sqrt(p q), 1 for equal distributions; float32 [batch]."""
+    return jnp.sqrt(jax.nn.softmax(logits_bk.astype(jnp.float32)) * target_bk).sum(-1)
+
+
 def entropy(logits_bk: jax.Array) -> jax.Array:
     """Entropy of softmax(logits), nats, float32 [batch]."""
     log_p_bk = jax.nn.log_softmax(logits_bk.astype(jnp.float32))

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from aer_jax.data.batches import Host
-from aer_jax.errors import UserError
+from aer_jax.errors import Unfinished, UserError
 from aer_jax.models.sharding import BATCH
 from aer_jax.training.signals import Stopped
 
@@ -52,7 +52,7 @@ def join() -> None:
         jax.distributed.initialize(**options, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())[:300].rstrip(".")
-        raise UserError(f"cannot join the other processes of this run ({why}); start all of them anew.") from None
+        raise Unfinished(f"cannot join the other processes of this run ({why}); start all of them anew.") from None
 
 
 def _detected() -> bool:
@@ -71,7 +71,8 @@ def joined() -> Iterator[bool]:
     """The block runs in all processes of the run together; it is given whether this one is the first.
 
     Raises:
-        UserError: see `join`; or the others were lost on the way.
+        UserError: see `join`.
+        Unfinished: the others were lost on the way.
     """
     global _torn
     join()
@@ -85,7 +86,7 @@ def joined() -> Iterator[bool]:
         lost = isinstance(error, jax.errors.JaxRuntimeError) and any(sign in reason for sign in GONE)
         if jax.process_count() == 1 or not lost:
             raise
-        raise UserError(
+        raise Unfinished(
             f"process {jax.process_index()} of {jax.process_count()} lost the others ({reason}); see in their logs "
             "which one ended and why, then start all of them again with --resume."
         ) from None

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from aer_jax.errors import UserError
+from aer_jax.errors import Unfinished
 
 
-class Stopped(UserError):
+class Stopped(Unfinished):
     """The run was saved and stopped because somebody asked for it."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from aer_jax.lengths import frame_count
 from aer_jax.models.emotion_model import TRAINABLE, Batch, EmotionModel, key_names
 from aer_jax.models.sharding import BATCH, sharding
-from aer_jax.training.objective import objective
+from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
 from aer_jax.training.processes import host_of
 
 
@@ -85,14 +87,21 @@ def make_train_step(
 
     Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
     bias the step. Dropout depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
-    `rate` is only reported. Where the batch has `request`, int32 [microbatches, rows], its maximum is among the
-    metrics: so the processes of a run agree, without waiting for one another, on what any of them asks for.
+    The metrics are the loss (nats), its divergence `js` (base 2) and `bc`, means over utterances with dropout on; the
+    learning rate; norms of gradient and update; and `counts`. Where the batch has `request`, int32 [microbatches,
+    rows], its maximum is among them: so the processes of a run agree, without waiting for one another, on what any of
+    them asks for. `rate` is only reported.
     """
 
     def loss(trainable, frozen, batch, key):
         logits_bk = nnx.merge(graphdef, trainable, frozen)(model_batch(batch), key)
         loss_b = objective(logits_bk, batch["target"], entropy_weight)
-        return (loss_b * batch["weight"]).sum()
+        agreement = {
+            "js": jensen_shannon(logits_bk, batch["target"]) / math.log(2),
+            "bc": bhattacharyya(logits_bk, batch["target"]),
+        }
+        sums = jax.tree.map(lambda value_b: (value_b * batch["weight"]).sum(), {"loss": loss_b, **agreement})
+        return sums["loss"], sums
 
     def step(state: TrainState, frozen: nnx.State, batch: dict[str, jax.Array]):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -100,25 +109,37 @@ def make_train_step(
 
         def accumulate(total, microbatch):
             rows, i = microbatch
-            value, gradient = jax.value_and_grad(loss)(state.trainable, frozen, rows, jax.random.fold_in(key, i))
-            return jax.tree.map(jnp.add, total, (value, gradient)), None
+            gradient, sums = jax.grad(loss, has_aux=True)(state.trainable, frozen, rows, jax.random.fold_in(key, i))
+            return jax.tree.map(jnp.add, total, (gradient, sums)), None
 
-        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.trainable))
-        (value, gradient), _ = jax.lax.scan(accumulate, zero, (batch, jnp.arange(count)))
+        zero = (jax.tree.map(jnp.zeros_like, state.trainable), {name: jnp.zeros(()) for name in ("loss", "js", "bc")})
+        (gradient, sums), _ = jax.lax.scan(accumulate, zero, (batch, jnp.arange(count)))
         weight = batch["weight"].sum()
         gradient = jax.tree.map(lambda g: g / weight, gradient)
         updates, moments = optimizer.update(gradient, state.optimizer, state.trainable)
         metrics = {
-            "loss": value / weight,
+            **{name: total / weight for name, total in sums.items()},
             "lr": rate(state.step),
             "grad_norm": optax.tree.norm(gradient),
             "update_norm": optax.tree.norm(updates),
+            **counts(batch),
         }
         if "request" in batch:
             metrics["request"] = batch["request"].max()
         return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), moments), metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def counts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Utterances, mel frames and positions of the prompt that are no padding, and all positions; of all processes."""
+    real = (batch["weight"] > 0).astype(jnp.int32)
+    return {
+        "utterances": real.sum(),
+        "frames": (frame_count(batch["audio_samples"]) * real).sum(),
+        "tokens": (batch["token_mask"].sum(-1) * real).sum(),
+        "padded_tokens": jnp.asarray(batch["token_mask"].size),
+    }
 
 
 def make_predict_step(

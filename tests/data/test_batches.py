@@ -324,6 +324,28 @@ def test_collate_fills_up_with_harmless_rows():
         collate(audio, tokens, np.eye(2), [4, 2], batch=1, window=8, text_length=3, pad_id=1)
 
 
+def test_what_is_in_a_batch_can_be_told_without_reading_it(dataset, targets):
+    """Of real clips and mixes, with their changes, in any epoch."""
+    ids = list(dataset.clips)
+    mixes = [Example(ids[i], tuple(targets[i]), ids[i + 1], 0.25) for i in range(9)]
+    examples = real_examples(ids, targets) + mixes
+    train = stream(dataset, targets, examples, augment=0.5)
+    seen = set()
+    for step in (*range(train.steps_per_epoch), 3 * train.steps_per_epoch + 1):
+        batch, clips = train.read(step), train.contents(step)
+        rows = batch["row"][batch["row"] >= 0]
+        assert [clip["utterance"] for clip in clips] == [examples[row].first for row in rows]
+        assert [clip.get("mixed_with") for clip in clips] == [examples[row].second for row in rows]
+        for row, clip, samples in zip(rows, clips, batch["audio_samples"], strict=False):
+            unchanged = clip["semitones"] == 0 and clip["tempo"] == 1
+            mixed = examples[row].second is not None
+            assert mixed == (clip.get("share") == 0.25)
+            if unchanged and not mixed:
+                assert samples == len(dataset.clips[clip["utterance"]])
+            seen.add((unchanged, mixed))
+    assert len(seen) == 4
+
+
 def test_orbax_restores_to_the_very_next_batch(dataset, targets, tmp_path):
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from orbax.checkpoint.experimental import v1 as ocp

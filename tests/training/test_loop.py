@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 import subprocess
 
@@ -34,6 +35,18 @@ def fake_losses(monkeypatch, values):
 def test_it_learns():
     losses = [line["val_loss"] for line in validation_lines(toy_runs.trained_run())]
     assert len(losses) == 3 and losses[-1] < 0.9 * losses[0]
+
+
+def test_every_step_says_how_well_and_how_fast():
+    lines = [json.loads(line) for line in (toy_runs.trained_run() / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    for line in steps:
+        assert line["loss"] == pytest.approx(line["js"] * math.log(2), rel=1e-5), "no entropy term here"
+        assert 0 < line["js"] < 1 and line["js"] <= 1 - line["bc"] ** 2 + 1e-6, "Lin (1991): JS is at most 1 - BC^2"
+        assert 0 < line["tokens_per_second"] < line["padded_tokens_per_second"]
+        assert line["model_flops_per_second"] > 0 and 0 <= line["input_seconds"] <= line["seconds"] + 1
+    validated = [line for line in lines if "val_loss" in line]
+    assert all(0 < line["val_bc"] < 1 for line in validated) and len(validated) == 3
 
 
 def test_a_run_keeps_its_shapes_and_their_padding():
@@ -94,7 +107,11 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path, capsys):
     settings = toy_runs.settings(run, "train.head_lr=1e30", "train.checkpoint_minutes=0")
     assert cli.main(["train", *settings]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    step = int(re.search(r"not finite at step (\d+);", message)[1])
+    step = int(re.search(r"not finite at step (\d+) \(epoch 1; clips ", message)[1])
+    said = json.loads((run / "not_finite.json").read_text())
+    batch = [clip["utterance"] for clip in said["batch"]]
+    assert said["step"] == step and len(batch) == 8 and message.count(batch[0]) == 1
+    assert set(batch) <= set(open_dataset(toy_runs.toy_dataset()).splits["train"])
     assert [line["step"] for line in toy_runs.log_lines(run)] == list(range(1, step))
     for checkpoint in (run / "checkpoints").iterdir():
         assert int(checkpoint.name) < step, "a step that is not finite is not saved"

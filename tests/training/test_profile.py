@@ -1,0 +1,44 @@
+"""The window of steps that is traced."""
+
+import pytest
+import toy_runs
+
+from aer_jax.errors import UserError
+from aer_jax.training.loop import train
+from aer_jax.training.profile import Profile, parse_window
+
+
+def traces(folder):
+    return list(folder.glob("plugins/profile/*/*.xplane.pb"))
+
+
+def test_a_window_is_traced_and_changes_nothing(tmp_path, capsys):
+    run = train(toy_runs.config(tmp_path / "run"), profile=(2, 3)).path
+    (trace,) = traces(run / "profile")
+    content = trace.read_bytes()
+    assert b"train" in content and b"step_num" in content
+    assert f"the trace is in {run / 'profile'}" in capsys.readouterr().err
+    assert toy_runs.log_lines(run) == toy_runs.log_lines(toy_runs.trained_run())
+
+
+def test_a_window_cut_short_is_kept(tmp_path):
+    with Profile(tmp_path, (2, 9)) as profile:
+        for step in (1, 2, 3):
+            with profile.step(step):
+                pass
+            profile.after(step, None)
+            assert not traces(tmp_path)
+    assert len(traces(tmp_path)) == 1
+
+
+def test_a_window_that_never_came(tmp_path, capsys):
+    with Profile(tmp_path, (8, 9)) as profile, profile.step(1):
+        pass
+    assert "no step of --profile 8:9" in capsys.readouterr().err and not traces(tmp_path)
+
+
+def test_windows():
+    assert parse_window("20:25") == (20, 25) and parse_window("3:3") == (3, 3)
+    for wrong in ("20", "0:3", "5:4", "a:b", "-1:2", "1:2:3"):
+        with pytest.raises(UserError, match="for instance 20:25"):
+            parse_window(wrong)
