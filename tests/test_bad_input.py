@@ -176,10 +176,6 @@ def test_runs_that_are_in_the_way(refused):
     assert toy_runs.log_lines(run) == before
 
 
-def test_nothing_to_resume(refused, tmp_path):
-    assert f"{tmp_path}/run is not a run" in refused("train", *toy_runs.settings(tmp_path / "run"), "--resume")
-
-
 def test_out_that_is_a_file(refused, tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -81,13 +81,16 @@ def start(*args: object) -> subprocess.Popen:
 def log_lines(run: Path) -> list[dict]:
     """metrics.jsonl without what the clock says."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in lines]
+    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
 
 
 def saved_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Every array of the latest checkpoint in `best/` or `checkpoints/`, by its path."""
+    """Every array of the latest checkpoint in `best/` or `checkpoints/`, by its path; on one device, wherever saved."""
     from orbax.checkpoint import v1 as ocp
 
-    step = Checkpoints(folder).latest
-    loaded = ocp.load_checkpointables(folder.absolute() / str(step), {"learned": None})
+    path = folder.absolute() / str(Checkpoints(folder).latest)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    saved = ocp.checkpointables_metadata(path).metadata["learned"]
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved)
+    loaded = ocp.load_checkpointables(path, {"learned": like})
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(loaded)}

@@ -30,30 +30,64 @@ def interrupted(number, steps, *args):
 
 
 def assert_same_run(one, other):
+    """Log, best model, and final state with the optimizer's moments."""
     assert toy_runs.log_lines(one) == toy_runs.log_lines(other)
-    assert_same_best(one, other)
+    for folder in ("best", "checkpoints"):
+        first, second = (toy_runs.saved_arrays(run / folder) for run in (one, other))
+        assert first.keys() == second.keys()
+        for name, array in first.items():
+            np.testing.assert_array_equal(array, second[name], err_msg=name)
 
 
-def assert_same_best(one, other):
-    first, second = (toy_runs.saved_arrays(run / "best") for run in (one, other))
-    assert first.keys() == second.keys()
-    for name, array in first.items():
-        np.testing.assert_array_equal(array, second[name], err_msg=name)
+def log_file(run):
+    """Which file the log is: each process puts one of its own in the place of the last one's."""
+    log = run / "metrics.jsonl"
+    return log.stat().st_ino if log.exists() else None
+
+
+def saving(run):
+    return any("tmp" in path.name for folder in ("checkpoints", "best") for path in (run / folder).glob("*"))
+
+
+def killed(rng, run, *args):
+    """Start a run or go on with it, and kill it at a random moment: as it starts, between steps, or in a save."""
+    before, moment = log_file(run), rng.choice(["start", "step", "save", "save"])
+    process = toy_runs.start("train", *args, "--resume")
+    began = time.monotonic()
+    start_seconds = rng.uniform(0, 15)
+    while process.poll() is None:
+        started = log_file(run) not in (None, before) and steps_done(run)
+        if moment == "start" and time.monotonic() - began > start_seconds:
+            break
+        if moment != "start" and started and (moment == "step" or saving(run)):
+            time.sleep(rng.uniform(0, {"step": 0.4, "save": 0.02}[moment]))
+            break
+        time.sleep(0.001)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode in (0, -signal.SIGKILL), f"it must end by the kill alone, not with {process.returncode}"
+    return moment
+
+
+def kill_and_compare(tmp_path, seed, kills, whole, *more):
+    run, rng = tmp_path / "run", np.random.default_rng(seed)
+    args = toy_runs.settings(run, "train.checkpoint_minutes=0", *more)
+    for _ in range(kills):
+        killed(rng, run, *args)
+    done = toy_runs.aer_jax("train", *args, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(run, whole)
 
 
 def test_killed_runs_end_alike(tmp_path):
-    """Killed before anything is saved, in the middle of saves, and after the first best model."""
-    run = tmp_path / "run"
-    args = [*toy_runs.settings(run, "train.checkpoint_minutes=0")]
-    killed_at = []
-    for steps in (1, 4, 9):
-        more = ["--resume"] if killed_at else []
-        process = interrupted(signal.SIGKILL, steps, *args, *more)
-        assert process.returncode == -signal.SIGKILL
-        killed_at.append(steps_done(run))
-    assert killed_at[-1] < 15
-    assert toy_runs.aer_jax("train", *args, "--resume").returncode == 0
-    assert_same_run(run, toy_runs.trained_run())
+    """Every step is saved, so that most moments lie in a save."""
+    kill_and_compare(tmp_path, 0, 5, toy_runs.trained_run())
+
+
+@pytest.mark.slow
+def test_runs_killed_twenty_times_end_alike(tmp_path):
+    whole = train(toy_runs.config(tmp_path / "whole", "train.epochs=8", "train.patience=8")).path
+    kill_and_compare(tmp_path, 1, 20, whole, "train.epochs=8", "train.patience=8")
 
 
 def test_signals_save_and_say_so(tmp_path):
@@ -61,7 +95,7 @@ def test_signals_save_and_say_so(tmp_path):
     args = toy_runs.settings(run)
     for number, steps, more in ((signal.SIGTERM, 2, []), (signal.SIGINT, 7, ["--resume"])):
         process = interrupted(number, steps, *args, *more)
-        assert process.returncode == 2
+        assert process.returncode == 75
         done = steps_done(run)
         last = process.stderr_text.splitlines()[-1]
         assert last.startswith(f"aer-jax: stopped at step {done} of 15 as asked;") and "--resume" in last
@@ -110,3 +144,10 @@ def test_a_finished_run_resumed_does_nothing(tmp_path):
     assert toy_runs.log_lines(toy_runs.trained_run()) == before
     after = toy_runs.saved_arrays(toy_runs.trained_run() / "best")
     assert all((best[name] == after[name]).all() for name in best)
+
+
+def test_resume_begins_where_there_is_nothing_yet(tmp_path, capsys):
+    """So that one command serves to begin and to go on, as schedulers need it."""
+    run = train(toy_runs.config(tmp_path / "run"), resume=True)
+    assert f"no run in {tmp_path}/run yet" in capsys.readouterr().err
+    assert_same_run(run.path, toy_runs.trained_run())
