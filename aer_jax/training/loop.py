@@ -162,7 +162,7 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
 
     # ---- steps ----
     bar = tqdm(total=total_steps, initial=done, unit="step", desc="train", disable=not is_first())
-    rates = Throughput(frozen, mesh.devices.flatten().tolist())
+    rates = Throughput(read_config(config.model.checkpoint), mesh.devices.flatten().tolist())
     log = MetricsLog(
         run.path, done, stream.steps_per_epoch, bar, rates=rates, contents=lambda step: stream.contents(step - 1)
     )

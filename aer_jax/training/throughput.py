@@ -5,60 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax
-from flax import nnx
 
-from aer_jax.models.emotion_model import key_names
+from aer_jax.scale.chips import CHIPS
+from aer_jax.scale.flops import model_flops
 
-# Under which module a weight lies -> how often it is used for one mel frame and for one position of the prompt. The
-# second convolution halves the frames, the pooling before the projector halves them again. First match wins.
-USES = (
-    ("audio_tower.conv1", (1.0, 0.0)),
-    ("audio_tower", (0.5, 0.0)),
-    ("multi_modal_projector", (0.25, 0.0)),
-    ("language_model", (0.0, 1.0)),
-)
-
-
-# jax.Device.device_kind -> dense bfloat16 FLOP/s, as the makers publish them. TPUs: Google Cloud's pages of each
-# version; a device is a chip. GPUs: NVIDIA's data sheets, without sparsity.
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA A100 80GB PCIe": 312e12,
-    "NVIDIA L4": 121e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA H100 NVL": 835e12,
-    "NVIDIA GH200 480GB": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA B200": 2250e12,
+# What JAX calls the chips of that table.
+KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "NVIDIA A100-SXM4-40GB": "a100",
+    "NVIDIA A100-SXM4-80GB": "a100",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H200": "h200",
 }
 
 
 class Throughput:
     """Rates of a step from what it says that it has computed.
 
-    The model's FLOPs are counted as 4 N D: two for each weight of the frozen base's linear maps and convolutions
-    forward, two backward for the gradient of their input; the gradient of the weight itself, the other two of the
-    usual 6 N D (Kaplan et al., 2020), is not computed where they are frozen. D counts real frames and positions, so
-    padding lowers the utilisation. Attention scores, adapters and recomputation are left out.
+    Operations are counted as 4 N D, see `flops.model_flops`, with D the real frames and positions: padding lowers the
+    utilisation.
 
     Args:
-        frozen: the state with the base.
+        base_config: transformers' Qwen2AudioConfig.
         devices: those that the step runs on.
     """
 
-    def __init__(self, frozen: nnx.State, devices: list[jax.Device]):
-        self.per_frame, self.per_token = flops_4n(frozen)
+    def __init__(self, base_config, devices: list[jax.Device]):
+        self._base_config = base_config
         self._local = [device for device in devices if device.process_index == jax.process_index()]
-        self._peak = PEAK_FLOPS.get(devices[0].device_kind, 0.0) * len(devices)
+        kind = KINDS.get(devices[0].device_kind)
+        self._peak = len(devices) * CHIPS[kind].flops if kind else None
 
     def __call__(self, counts: Mapping[str, float], seconds: float) -> dict[str, float]:
         """Rates over a step of so many seconds.
@@ -67,10 +49,10 @@ class Throughput:
             counts: `utterances`, `frames`, `tokens` that are no padding, and `padded_tokens`, with it.
 
         Returns:
-            utterances, tokens, padded tokens and model FLOPs a second; mfu, the share of the chips' peak, and bytes of
-            device memory in use, where they are known.
+            utterances, tokens, padded tokens and model FLOPs a second; mfu, their share of the chips' dense bfloat16
+            peak, and bytes of the fullest local device's memory, now and at most, where they are known.
         """
-        flops = self.per_frame * counts["frames"] + self.per_token * counts["tokens"]
+        flops = model_flops(self._base_config, int(counts["frames"]), int(counts["tokens"]))
         rates = {
             "utterances_per_second": round(counts["utterances"] / seconds, 2),
             "tokens_per_second": round(counts["tokens"] / seconds, 1),
@@ -89,15 +71,3 @@ class Throughput:
             "hbm_bytes": max(each["bytes_in_use"] for each in stats),
             "hbm_peak_bytes": max(each.get("peak_bytes_in_use", 0) for each in stats),
         }
-
-
-def flops_4n(frozen: nnx.State) -> tuple[float, float]:
-    """FLOPs of forward and backward for one mel frame of audio and for one position of the prompt."""
-    per_frame = per_token = 0.0
-    for path, leaf in jax.tree.leaves_with_path(frozen):
-        name = ".".join(key_names(path))
-        if name.endswith(".kernel"):
-            frames, tokens = next((uses for module, uses in USES if f".{module}." in f".{name}"), (0.0, 0.0))
-            per_frame += 4 * frames * leaf.size
-            per_token += 4 * tokens * leaf.size
-    return per_frame, per_token
