@@ -96,7 +96,7 @@ def test_when_one_is_asked_to_stop_all_save_and_stop(alone, tmp_path):
         time.sleep(0.05)
     running[1].send_signal(signal.SIGTERM)
     ended = finish(running, 180)
-    assert [code for code, *_ in ended] == [2, 2], ended
+    assert [code for code, *_ in ended] == [75, 75], ended
     assert all(re.search(r"stopped at step \d of 10 as asked; .* continue it with --resume", err) for *_, err in ended)
     assert [code for code, *_ in finish(start(2, run, "--resume"))] == [0, 0]
     assert_same_losses(alone, run)
