@@ -1,0 +1,31 @@
+"""What every command shares: how it is defined, how it shows its result, how JAX is started for it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# (what it does, one line about it, an example) -> its parser
+Command = Callable[[Callable[[argparse.Namespace], None], str, str], argparse.ArgumentParser]
+
+
+def start_jax() -> None:
+    """Compiled steps are kept between processes; a directory of the user's own choosing is respected."""
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs with a traceback
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    devices = [device for kind in ("accel*", "vfio/*", "nvidia*") for device in Path("/dev").glob(kind)]
+    if importlib.util.find_spec("libtpu") and not devices:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu serves `plan` alone here, and complains when it is asked
+
+
+def show(args: argparse.Namespace, result: Any, text: str) -> None:
+    """One JSON object a line for programs, or the text for people."""
+    print(json.dumps(result) if args.json else text, flush=True)

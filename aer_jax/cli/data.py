@@ -1,0 +1,96 @@
+"""Commands about data: a corpus on disk becomes a dataset; what DiME-Aug added to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from aer_jax.cli.command import Command, show
+
+
+def prepare(args: argparse.Namespace) -> None:
+    from aer_jax.corpora import read_corpus
+    from aer_jax.data.prepare import prepare
+
+    classes = args.classes.split(",") if args.classes else None
+    choices = {name: getattr(args, name) for name in ("excited", "multi_label", "improvised", "audio")}
+    corpus = read_corpus(args.corpus, args.root, classes, args.lenient, **choices)
+    if args.annotations:
+        from aer_jax.proxies.paper_annotations import read_annotations, write_journal
+
+        synthetic = read_annotations(args.annotations, corpus)
+    if corpus.licensed:
+        print(
+            f"aer-jax: {corpus.name} is licensed: keep its audio, words and votes, and this dataset, on your machines.",
+            file=sys.stderr,
+        )
+    dataset = prepare(corpus, args.out, classes, args.seed, args.split, args.outside)
+    result: dict[str, Any] = {"dataset": str(dataset.path), "classes": list(dataset.classes)}
+    counts = {part: len(ids) for part, ids in dataset.splits.items()}
+    text = f"{dataset.path}: {', '.join(f'{n} {part}' for part, n in counts.items())}; see {dataset.path / 'report.md'}"
+    if args.annotations:
+        journal = write_journal(synthetic, dataset)
+        result["journal"] = str(journal)
+        text += f"; synthetic votes for labels.journal: {journal}"
+    show(args, result | counts, text)
+
+
+def augmented(args: argparse.Namespace) -> None:
+    from aer_jax.reports.augmented import write_augmented
+
+    write_augmented(args.run, args.out, args.samples, args.licensed)
+    show(args, {"page": str(args.out)}, str(args.out))
+
+
+def add(command: Command) -> None:
+    """Define prepare, augmented."""
+    sub = command(
+        prepare,
+        "a corpus on disk -> a dataset directory",
+        "prepare --corpus crema-d --root CREMA-D --out data/crema_d --classes angry,happy,neutral,sad",
+    )
+    sub.add_argument(
+        "--corpus", required=True, help="crema-d, iemocap, msp-podcast, paper-json, manifest or toy (generated)"
+    )
+    sub.add_argument("--root", type=Path, help="where the corpus lies; the file, for paper-json and a manifest")
+    sub.add_argument("--out", type=Path, required=True, help="dataset directory, must not exist")
+    sub.add_argument("--classes", help="comma-separated; the corpus' usual ones without it")
+    sub.add_argument(
+        "--outside",
+        choices=("renormalise", "drop"),
+        default="renormalise",
+        help="clips with votes outside the classes: renormalise over those inside (default), or drop the clip (paper)",
+    )
+    sub.add_argument(
+        "--split",
+        help="speakers; fold:2/5, second of five folds of speakers; session:3 (iemocap); official, official:test2; "
+        "random, the paper's, which shares speakers. Default: official where there is one, else speakers",
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of what the split draws")
+    sub.add_argument("--lenient", action="store_true", help="skip and count lines that cannot be read")
+    own = sub.add_argument_group("choices of one corpus")
+    own.add_argument(
+        "--excited", choices=("happy", "apart"), help="iemocap, paper-json: Excited counts as happy (default) or apart"
+    )
+    own.add_argument(
+        "--multi-label",
+        choices=("shared", "whole"),
+        help="iemocap: each of k labels in an answer is 1/k of a vote (default) or a whole one",
+    )
+    own.add_argument("--improvised", action="store_true", default=None, help="iemocap: no scripted dialogues")
+    own.add_argument("--audio", type=Path, help="paper-json: where the audio paths start; the file's folder without it")
+    own.add_argument(
+        "--annotations", type=Path, help="paper-json: synthetic annotations, turned into a journal in the dataset"
+    )
+
+    sub = command(
+        augmented,
+        "a page to see and hear what DiME-Aug added to a run's training clips",
+        "augmented --run runs/crema_d_mini --out augmented.html",
+    )
+    sub.add_argument("--run", type=Path, required=True)
+    sub.add_argument("--out", type=Path, required=True, help="the page; it carries the audio of the clips it shows")
+    sub.add_argument("--samples", type=int, default=12, help="how many added clips it shows (12)")
+    sub.add_argument("--licensed", action="store_true", help="for a licensed corpus too; the page must then stay here")

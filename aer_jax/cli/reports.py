@@ -1,0 +1,36 @@
+"""Commands that show: the demo from end to end, and the page about runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from aer_jax.cli.command import Command, show, start_jax
+
+
+def demo(args: argparse.Namespace) -> None:
+    start_jax()
+    from aer_jax.demo.demo import demo
+    from aer_jax.reports.table import summary_table
+
+    runs, page = demo(args.out)
+    show(args, {"report": str(page)}, f"{summary_table(runs)}\n\nthe page: {page}")
+
+
+def report(args: argparse.Namespace) -> None:
+    from aer_jax.reports.html import write_report
+    from aer_jax.reports.table import summary_table
+
+    write_report(args.run, args.out, args.split)
+    show(args, {"report": str(args.out)}, f"{summary_table(args.run, args.split)}\n\n{args.out}")
+
+
+def add(command: Command) -> None:
+    """Define demo, report."""
+    sub = command(demo, "the whole way on the embedded toy corpus", "demo --out runs/demo")
+    sub.add_argument("--out", type=Path, default=Path("runs/demo"))
+
+    sub = command(report, "one HTML page about evaluated runs", "report --run runs/a runs/b --out report.html")
+    sub.add_argument("--run", type=Path, required=True, nargs="+")
+    sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    sub.add_argument("--out", type=Path, required=True)
