@@ -177,6 +177,27 @@ def load_config(path: str | Path | None, overrides: typing.Sequence[str] = ()) -
     Raises:
         UserError: the file is missing or not YAML, a key is unknown, or a value has the wrong type.
     """
+    return make_config(*read_settings(path, overrides))
+
+
+def make_config(settings: dict[str, Any], where: str) -> Config:
+    """Settings on top of the recipe that they name; `where` they stand is said in errors.
+
+    Raises:
+        UserError: a key or the recipe is unknown, or a value has the wrong type.
+    """
+    recipe = settings.get("recipe", "default")
+    if recipe not in list(RECIPES):  # it may be a list, which has no hash
+        raise UserError(f'{where}: recipe is "{recipe}"; it must be one of {", ".join(RECIPES)}.')
+    return build(Config, merge(RECIPES[recipe], settings), where)
+
+
+def read_settings(path: str | Path | None, overrides: typing.Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """A YAML file with overrides on top, not yet checked, and where it stands in words.
+
+    Raises:
+        UserError: the file is missing or not YAML, or an override is none.
+    """
     settings: dict[str, Any] = {}
     where = "the command line"
     if path is not None:
@@ -205,13 +226,10 @@ def load_config(path: str | Path | None, overrides: typing.Sequence[str] = ()) -
             if not isinstance(node, dict):
                 raise UserError(f'"{key}": {section} is a value, not a section.')
         node[leaf] = value
-    recipe = settings.get("recipe", "default")
-    if recipe not in list(RECIPES):  # it may be a list, which has no hash
-        raise UserError(f'{where}: recipe is "{recipe}"; it must be one of {", ".join(RECIPES)}.')
-    return _build(Config, _merge(RECIPES[recipe], settings), where, "")
+    return settings, where
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: Any) -> str:
     """The resolved settings, as `load_config` reads them."""
     return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
 
@@ -222,15 +240,21 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """`top` over `base`, section by section."""
     merged = dict(base)
     for key, value in top.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
-def _build(cls: type, settings: dict[str, Any], where: str, prefix: str) -> Any:
+def build(cls: type, settings: dict[str, Any], where: str, prefix: str = "") -> Any:
+    """`settings` as a frozen dataclass.
+
+    Raises:
+        UserError: a key is unknown or a value has the wrong type.
+    """
     hints = typing.get_type_hints(cls)
     values = {}
     for key, value in settings.items():
@@ -247,13 +271,17 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise UserError(f"{where}: {name} is a section; write its keys below it.")
-        return _build(kind, value, where, f"{name}.")
+        return build(kind, value, where, f"{name}.")
     if origin is Literal:
         if value not in args:
             raise UserError(f'{where}: {name} is "{value}"; it must be one of {", ".join(map(str, args))}.')
         return value
     if origin is types.UnionType:
         return None if value is None else _convert(args[0], value, where, name)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: {name} is a section; write its keys below it.")
+        return value
     if origin is tuple:
         values = value if isinstance(value, list) else [value]
         return tuple(_convert(args[0], v, where, name) for v in values)

@@ -29,15 +29,24 @@ def speaker_intervals(values: Mapping[str, np.ndarray], speakers: Sequence[str],
     if len(names) < 2:
         reason = f"an interval over speakers needs at least two speakers; there is {len(names) or 'none'}"
         return {"reason": reason} | dict.fromkeys(values)
-    draws = np.random.default_rng(seed)
-    times_rs = draws.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    times_rs = speaker_draws(len(names), seed)
     sizes_r = times_rs @ np.bincount(speaker_n)
 
-    def interval(values_n: np.ndarray) -> tuple[float, float] | None:
-        if np.isnan(values_n).any():
-            return None
-        means_r = times_rs @ np.bincount(speaker_n, weights=values_n) / sizes_r
-        low, high = np.quantile(means_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return float(low), float(high)
+    def means_r(values_n: np.ndarray) -> np.ndarray:
+        return times_rs @ np.bincount(speaker_n, weights=values_n) / sizes_r
 
-    return {"reason": None} | {name: interval(values_n) for name, values_n in values.items()}
+    return {"reason": None} | {name: interval(means_r(values_n)) for name, values_n in values.items()}
+
+
+def speaker_draws(speakers: int, seed: int = 0) -> np.ndarray:
+    """How often each of so many speakers is drawn, int [RESAMPLES, speakers]; the same for the same arguments."""
+    share_s = np.full(speakers, 1 / speakers)
+    return np.random.default_rng(seed).multinomial(speakers, share_s, size=RESAMPLES)
+
+
+def interval(values_r: np.ndarray) -> tuple[float, float] | None:
+    """The middle 95 % of resampled values; None where one is NaN."""
+    if np.isnan(values_r).any():
+        return None
+    low, high = np.quantile(values_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -140,14 +140,7 @@ def resume_run(config: Config) -> Run:
             point to is not what it was.
     """
     run = _read(Path(config.out))
-    changed = [
-        f"{name}: {was!r} -> {now!r}"
-        for (name, was), (_, now) in zip(flat(run.config), flat(config), strict=True)
-        if was != now and not name.startswith(FREE)
-    ]
-    if changed:
-        raise UserError(f"{run.path} was begun with other settings ({'; '.join(changed)}); resume with the same ones.")
-    refuse_others(run.path, config, run.environment.get("learns_from", {"model.checkpoint": run.environment["base"]}))
+    refuse_changed(run, config)
     run = dataclasses.replace(run, config=config)
     now = {"packages": {name: version(name) for name in PACKAGES}, "devices": len(jax.devices())}
     was = {name: run.environment[name] for name in now}
@@ -161,6 +154,22 @@ def resume_run(config: Config) -> Run:
         run.environment["resumed_with"] = now
     _write(run)
     return run
+
+
+def refuse_changed(run: Run, config: Config) -> None:
+    """Refuse settings, or content of what they point to, that a run was not begun with.
+
+    Raises:
+        UserError: it was begun with others; the differences are shown.
+    """
+    changed = [
+        f"{name}: {was!r} -> {now!r}"
+        for (name, was), (_, now) in zip(flat(run.config), flat(config), strict=True)
+        if was != now and not name.startswith(FREE)
+    ]
+    if changed:
+        raise UserError(f"{run.path} was begun with other settings ({'; '.join(changed)}); resume with the same ones.")
+    refuse_others(run.path, config, run.environment.get("learns_from", {"model.checkpoint": run.environment["base"]}))
 
 
 def flat(settings: Any, prefix: str = "") -> list[tuple[str, Any]]:
