@@ -39,7 +39,7 @@ def resplit(dataset: Dataset, corpus: Corpus, out: str | Path, split: str, seed:
     clips = [clip for clip in corpus.clips if clip.id in dataset.utterances]
     left_out = [clip.id for clip in clips if rule.leaves_out(clip)]
     if left_out or len(clips) < len(dataset.utterances):
-        raise UserError(f"the split {split} is not over the clips of {dataset.path}; prepare it as a dataset of its own.")
+        raise UserError(f"the split {split} is not over the clips of {dataset.path}; prepare it by itself.")
     splits, how = split_clips(clips, seed, rule)
     partial = out.parent / f".{out.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)

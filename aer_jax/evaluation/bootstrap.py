@@ -25,28 +25,32 @@ def speaker_intervals(values: Mapping[str, np.ndarray], speakers: Sequence[str],
         (low, high) by name, None where a value is NaN or there are fewer than two speakers; `reason` says
         so in the latter case and is None otherwise.
     """
-    names, speaker_n = np.unique(np.asarray(speakers), return_inverse=True)
-    if len(names) < 2:
-        reason = f"an interval over speakers needs at least two speakers; there is {len(names) or 'none'}"
+    drawn = speaker_draws(speakers, seed)
+    if drawn is None:
+        found = len(set(speakers)) or "none"
+        reason = f"an interval over speakers needs at least two speakers; there is {found}"
         return {"reason": reason} | dict.fromkeys(values)
-    times_rs = speaker_draws(len(names), seed)
+    speaker_n, times_rs = drawn
     sizes_r = times_rs @ np.bincount(speaker_n)
 
-    def means_r(values_n: np.ndarray) -> np.ndarray:
-        return times_rs @ np.bincount(speaker_n, weights=values_n) / sizes_r
+    def interval(values_n: np.ndarray) -> tuple[float, float] | None:
+        if np.isnan(values_n).any():
+            return None
+        return percentiles(times_rs @ np.bincount(speaker_n, weights=values_n) / sizes_r)
 
-    return {"reason": None} | {name: interval(means_r(values_n)) for name, values_n in values.items()}
-
-
-def speaker_draws(speakers: int, seed: int = 0) -> np.ndarray:
-    """How often each of so many speakers is drawn, int [RESAMPLES, speakers]; the same for the same arguments."""
-    share_s = np.full(speakers, 1 / speakers)
-    return np.random.default_rng(seed).multinomial(speakers, share_s, size=RESAMPLES)
+    return {"reason": None} | {name: interval(values_n) for name, values_n in values.items()}
 
 
-def interval(values_r: np.ndarray) -> tuple[float, float] | None:
-    """The middle 95 % of resampled values; None where one is NaN."""
-    if np.isnan(values_r).any():
+def speaker_draws(speakers: Sequence[str], seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+    """(speaker of each utterance [N], how often each speaker is drawn [RESAMPLES, S]); None below two speakers."""
+    names, speaker_n = np.unique(np.asarray(speakers), return_inverse=True)
+    if len(names) < 2:
         return None
-    low, high = np.quantile(values_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    rng = np.random.default_rng(seed)
+    return speaker_n, rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+
+
+def percentiles(found_r: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of what the draws gave."""
+    low, high = np.quantile(found_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

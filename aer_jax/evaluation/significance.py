@@ -62,7 +62,7 @@ def wilcoxon_over_speakers(difference_n: np.ndarray, speakers: Sequence[str]) ->
 
 
 def holm(p_t: Sequence[float]) -> np.ndarray:
-    """P-values adjusted for the number of tests: the t-th smallest times the number of those not smaller, made monotone.
+    """P-values adjusted for the number of tests: each times how many are not smaller, made monotone.
 
     Holm (1979): where those below alpha are called significant, the chance of even one false call is at most alpha,
     whatever the tests have to do with each other.
