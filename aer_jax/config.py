@@ -51,7 +51,8 @@ class DataConfig:
         transcript: whether the prompt quotes the words.
         speaker: whether the prompt names the speaker (the paper does; it leaks identity).
         max_seconds: longer clips are cut; the audio tower hears at most 30 s.
-        shapes: how many batch shapes (audio window and prompt length) the clips are sorted into; each is compiled.
+        shapes: how many batch shapes (audio window and prompt length) the clips are sorted into, each compiled; 0: the
+            fewest with which less than a tenth of frames and of positions is padding, see `Buckets.choose`.
         augment: probability of online pitch or tempo augmentation of a training clip.
         sampling: "uniform" visits every clip once an epoch, "balanced" draws classes equally often.
         dime_aug: see DimeAugConfig.
@@ -61,7 +62,7 @@ class DataConfig:
     transcript: bool = True
     speaker: bool = False
     max_seconds: float = 30.0
-    shapes: int = 8
+    shapes: int = 0
     augment: float = 0.3
     sampling: Literal["uniform", "balanced"] = "uniform"
     dime_aug: DimeAugConfig = field(default_factory=DimeAugConfig)

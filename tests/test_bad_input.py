@@ -75,7 +75,7 @@ def test_config_file_that_is_wrong(refused, tmp_path, text, words):
         ("model.lora.dropout=1", ["model.lora.dropout is 1"]),
         ("model.lora.targets=[no_such_layer]", ["no_such_layer", "matches no linear layer"]),
         ("seed=-1", ["seed is -1"]),
-        ("data.shapes=0", ["shapes is 0"]),
+        ("data.shapes=-1", ["shapes is -1"]),
         ("data.augment=2", ["data.augment is 2"]),
         ("data.max_seconds=31", ["data.max_seconds is 31", "30 s"]),
         ("data.dime_aug.ratio=3", ["data.dime_aug.ratio is 3"]),

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from aer_jax.data import augment
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.examples import Example, mix_audio
-from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
+from aer_jax.data.shapes import best_shapes, choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.errors import UserError
 from aer_jax.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
     from aer_jax.data.prompt import PromptEncoder
 
+# Where the number of shapes is left to the program: what may be padding, a tenth less half a per cent for epochs that
+# augmentation draws longer; and the most that are compiled for it, in all and a batch of an epoch.
+_PADDING = 0.095
+_MOST_SHAPES, _SHAPES_PER_BATCH = 24, 0.2
 # Stored durations may be rounded to a millisecond and resampling may add a sample.
 _ROUNDING = 16
 
@@ -81,8 +85,11 @@ class Buckets:
     ):
         if not examples:
             raise UserError(f"no utterances to make batches of in {dataset.path}; look at its report.md.")
-        if shapes < 1 or batch < 1:
-            raise UserError(f"there must be at least one shape and one row; shapes is {shapes}, batch {batch}.")
+        if shapes < 0 or batch < 1:
+            raise UserError(
+                f"there must be at least one row, and one shape or 0 of them to have them counted; shapes is {shapes}, "
+                f"batch {batch}."
+            )
         if not 0 < max_seconds <= MAX_SAMPLES / SAMPLE_RATE:
             raise UserError(f"data.max_seconds is {max_seconds}; the audio tower hears more than 0 and at most 30 s.")
         if batch % host.count:
@@ -99,11 +106,26 @@ class Buckets:
         self.shapes: list[tuple[int, int]] = []
 
     def choose(self, draws: Draws, slowest: float) -> None:
-        """Set the shapes to those that suit an epoch like `draws`; whatever is slowed down to `slowest` fits too."""
+        """Set the shapes to those that suit an epoch like `draws`; whatever is slowed down to `slowest` fits too.
+
+        Where their number is 0, they are the fewest with which both paddings stay below a tenth; where that takes more
+        than are worth compiling, the fewest that come within one per cent of the least.
+        """
         longest_n = np.minimum(augment.stretched(self.samples_n, slowest), self.samples_n.max())
         longest_2 = needs_of(longest_n, self._written_n + token_count(frame_count(longest_n))).max(axis=0)
-        shapes_k2 = choose_shapes(needs_of(*self._lengths(draws)), longest_2, self.count, self.batch_rows)
-        self.shapes = [(int(window), int(tokens)) for window, tokens in shapes_k2]
+        needs_n2 = needs_of(*self._lengths(draws))
+        if self.count:
+            self.shapes = _pairs(choose_shapes(needs_n2, longest_2, self.count, self.batch_rows))
+            return
+        tried = []
+        most = min(_MOST_SHAPES, max(1, int(_SHAPES_PER_BATCH * len(needs_n2) / self.batch_rows)))
+        for _, shapes_k2 in best_shapes(needs_n2, longest_2, most, self.batch_rows):
+            self.shapes = _pairs(shapes_k2)
+            tried.append((max(self.padding(self.plan(draws))), self.shapes))
+            if tried[-1][0] <= _PADDING:
+                return
+        least = min(share for share, _ in tried)
+        self.shapes = next(shapes for share, shapes in tried if share <= least + 0.01)
 
     def plan(self, draws: Draws) -> list[BatchPlan]:
         """The batches of an epoch, longest first; draws of one shape keep their order."""
@@ -173,3 +195,7 @@ class Buckets:
     def _tokens(self, example: Example, samples: int) -> np.ndarray:
         spoken = self.dataset.utterances[example.spoken]
         return self.prompt.encode(spoken.transcript, spoken.speaker, samples)
+
+
+def _pairs(shapes_k2: np.ndarray) -> list[tuple[int, int]]:
+    return [(int(window), int(tokens)) for window, tokens in shapes_k2]

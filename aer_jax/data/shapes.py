@@ -8,6 +8,8 @@ travels in the next longer one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from aer_jax.data.windows import window_for
@@ -25,55 +27,72 @@ def needs_of(samples_n: np.ndarray, tokens_n: np.ndarray) -> np.ndarray:
 
 
 def choose_shapes(needs_n2: np.ndarray, longest_2: np.ndarray, count: int, batch: int) -> np.ndarray:
-    """The shapes with which an epoch computes least, padding and the last batch's fillers included.
+    """The fewest shapes with which an epoch computes the least that `count` shapes allow, int64 [shapes, 2], ascending.
+
+    Args:
+        needs_n2, longest_2, batch: see `best_shapes`.
+        count: how many shapes at most.
+    """
+    found = list(best_shapes(needs_n2, longest_2, count, batch))
+    least = min(computed for computed, _ in found)
+    return next(shapes_k2 for computed, shapes_k2 in found if computed <= least * (1 + 1e-12))
+
+
+def best_shapes(
+    needs_n2: np.ndarray, longest_2: np.ndarray, most: int, batch: int
+) -> Iterator[tuple[float, np.ndarray]]:
+    """For one shape, two, ... and `most`: what an epoch computes at least, and the shapes with which it does.
 
     What is computed is audio plus positions, each in units of what the examples need of it, so that both padding
-    shares count alike, whatever the model. Dynamic programming over the last shape: the best k shapes that end with
-    (s, t) extend the best k - 1 that end with some (s', t') <= (s, t). Exact among ascending shapes made of the
-    candidates, and these are all lengths that occur where they are few.
+    shares count alike, whatever the model, padding and the last batch's fillers included. Dynamic programming over the
+    last shape: the best k shapes that end with (s, t) extend the best k - 1 that end with some (s', t') <= (s, t).
+    Exact among ascending shapes made of the candidates, and these are all lengths that occur where they are few.
 
     Args:
         needs_n2: what each example of an epoch needs, see `needs_of`.
         longest_2: what any example of any epoch can need; the last shape.
-        count: how many shapes at most.
+        most: how many shapes at most.
         batch: rows of a batch.
 
-    Returns:
-        int64 [shapes, 2], ascending; the fewest with which the least is reached.
+    Yields:
+        what is computed, never more than for one shape less, and shapes, int64 [k, 2], ascending; two may be equal.
     """
     needs_n2, longest_2 = np.asarray(needs_n2, np.int64), np.asarray(longest_2, np.int64)
-    if count < 1 or batch < 1 or not len(needs_n2) or (needs_n2 > longest_2).any():
+    if most < 1 or batch < 1 or not len(needs_n2) or (needs_n2 > longest_2).any():
         raise ValueError("at least one example, one shape and one row are needed, and no example beyond the longest")
     s_i, t_j = (_candidates(needs_n, longest) for needs_n, longest in zip(needs_n2.T, longest_2, strict=True))
-    mean_s, mean_t = needs_n2.mean(axis=0)
-    cost_ij = s_i[:, None] / mean_s + t_j / mean_t
-    fits_ij = np.zeros((len(s_i), len(t_j)), np.int64)
-    np.add.at(fits_ij, (np.searchsorted(s_i, needs_n2[:, 0]), np.searchsorted(t_j, needs_n2[:, 1])), 1)
+    fits_ij = np.zeros((len(s_i) + 1, len(t_j) + 1), np.int64)
+    np.add.at(fits_ij, (np.searchsorted(s_i, needs_n2[:, 0]) + 1, np.searchsorted(t_j, needs_n2[:, 1]) + 1), 1)
     fits_ij = fits_ij.cumsum(axis=0).cumsum(axis=1)
+    # A shape of which no example needs all the audio, or all the tokens, could be shorter. Few are left, for long clips
+    # have long prompts.
+    tight_ij = (fits_ij[1:, 1:] > fits_ij[:-1, 1:]) & (fits_ij[1:, 1:] > fits_ij[1:, :-1])
+    tight_ij[-1, -1] = True
+    i_v, j_v = np.nonzero(tight_ij)  # by s, then by t; the last is the longest
+    mean_s, mean_t = needs_n2.mean(axis=0)
+    cost_v = s_i[i_v] / mean_s + t_j[j_v] / mean_t
     # Batches whose first and longest example does not fit.
-    beyond_ij = -(-(len(needs_n2) - fits_ij) // batch)
+    beyond_v = -(-(len(needs_n2) - fits_ij[1:, 1:][i_v, j_v]) // batch)
 
-    least_ij = cost_ij * (-(-len(needs_n2) // batch) - beyond_ij)
-    descends_jj = np.where(np.triu(np.ones((len(t_j), len(t_j)), bool)), 0, np.inf)
-    totals_k, before_kij = [least_ij[-1, -1]], []
-    for _ in range(count - 1):
-        extended_ij, before_ij = np.empty_like(least_ij), np.empty_like(beyond_ij)
+    least_v = cost_v * (-(-len(needs_n2) // batch) - beyond_v)
+    before_kv: list[np.ndarray] = []
+    while True:
+        chain = [len(i_v) - 1]
+        for before_v in reversed(before_kv):
+            chain.append(before_v[chain[-1]])
+        yield float(least_v[-1]), np.stack([s_i[i_v[chain[::-1]]], t_j[j_v[chain[::-1]]]], axis=1)
+        if len(chain) == most:
+            return
+        extended_v, before_v = np.empty_like(least_v), np.empty_like(i_v)
         for i in range(len(s_i)):
-            # [all shapes not longer in audio, t' of those, t]
-            total = least_ij[: i + 1, :, None] + beyond_ij[: i + 1, :, None] * cost_ij[i] + descends_jj
-            total = total.reshape(-1, len(t_j))
-            before_ij[i] = total.argmin(axis=0)
-            extended_ij[i] = total.min(axis=0) - beyond_ij[i] * cost_ij[i]
-        least_ij = extended_ij
-        totals_k.append(least_ij[-1, -1])
-        before_kij.append(before_ij)
-    fewest = int(np.argmax(np.array(totals_k) <= min(totals_k) * (1 + 1e-12)))
-    i, j = len(s_i) - 1, len(t_j) - 1
-    shapes = [(s_i[i], t_j[j])]
-    for before_ij in reversed(before_kij[:fewest]):
-        i, j = divmod(int(before_ij[i, j]), len(t_j))
-        shapes.append((s_i[i], t_j[j]))
-    return np.array(shapes[::-1])
+            own = slice(np.searchsorted(i_v, i), np.searchsorted(i_v, i, "right"))
+            # [shapes not longer in audio, those of this audio]
+            total = least_v[: own.stop, None] + beyond_v[: own.stop, None] * cost_v[own]
+            total[j_v[: own.stop, None] > j_v[own]] = np.inf
+            before_v[own] = total.argmin(axis=0)
+            extended_v[own] = total.min(axis=0) - beyond_v[own] * cost_v[own]
+        least_v = extended_v
+        before_kv.append(before_v)
 
 
 def place(needs_n2: np.ndarray, shapes_k2: np.ndarray) -> np.ndarray:

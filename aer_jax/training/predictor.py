@@ -41,6 +41,9 @@ def best_checkpoint(run: Run) -> Checkpoints:
     return best
 
 
+SHAPES = 8  # of loose clips, where the run counted its own
+
+
 class Predictor:
     """The best checkpoint of a run, loaded.
 
@@ -110,7 +113,7 @@ class Predictor:
                 raise ValueError(f"a clip has 1 to {MAX_SAMPLES} samples, not {len(clip)}")
         tokens = [self.prompt.encode(words, "", len(clip)) for clip, words in zip(audio, transcripts, strict=True)]
         needs_n2 = needs_of([len(clip) for clip in audio], [len(t) for t in tokens])
-        shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), self.run.config.data.shapes, self.batch)
+        shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), self.run.config.data.shapes or SHAPES, self.batch)
         for shape, some in cut_into_batches(place(needs_n2, shapes_k2), self.batch):
             yield collate(
                 [audio[i] for i in some],

@@ -424,7 +424,7 @@ def test_any_epoch_of_any_lengths_visits_each_once_in_shapes_that_hold_it(length
         ({"max_seconds": 31.0}, "at most 30 s"),
         ({"max_seconds": 0.0}, "at most 30 s"),
         ({"augment": 1.5}, "probability"),
-        ({"shapes": 0}, "at least one shape"),
+        ({"shapes": -1}, "at least one row, and one shape"),
         ({"seed": -1}, "seed"),
         ({"host": Host(0, 3)}, "cannot be shared by 3 hosts"),
     ],
