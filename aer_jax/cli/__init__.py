@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point: 0 for success, 2 and one sentence for wrong use or bad input, 75 for a run that was stopped."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The words of a command line as its command and flags; wrong use exits with code 2."""
     top = parser()
     args, rest = top.parse_known_args(argv)
     # argparse gives up on positional arguments once a flag has come between them.
@@ -42,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         args.settings = [*args.settings, *rest]
-    code = run(args)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: 0 for success, 2 and one sentence for wrong use or bad input, 75 for a run that was stopped."""
+    code = run(parse(argv))
     processes = sys.modules.get("aer_jax.training.processes")
     return processes.part(code) if processes else code
 
