@@ -269,7 +269,7 @@ def build(cls: type, settings: dict[str, Any], where: str, prefix: str = "") -> 
 def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
     """`value` as `kind`, or a UserError that names the key; YAML reads 1e-4 as text, so numbers are parsed again."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise UserError(f"{where}: {name} is a section; write its keys below it.")
         return build(kind, value, where, f"{name}.")

@@ -62,14 +62,14 @@ def pin(checkpoint: str) -> str:
 def _cached(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import errors, snapshot_download
 
-    def get(**options) -> Path:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=FILES, **options))
+    def get(local: bool = False) -> Path:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*FILES], local_files_only=local))
 
     name = f"{hub_id}@{revision}" if revision else hub_id
     try:
         if revision and _COMMIT.fullmatch(revision):  # it cannot have changed, so the hub need not be asked
             try:
-                return get(local_files_only=True)
+                return get(local=True)
             except errors.LocalEntryNotFoundError:
                 pass
         return get()

@@ -1,4 +1,4 @@
-"""What README, docs and config headers tell a reader to type is a command that exists, and their links lead somewhere."""
+"""What README, docs and config headers tell a reader to type is a command that exists; their links lead somewhere."""
 
 import re
 import shlex

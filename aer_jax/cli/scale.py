@@ -19,9 +19,13 @@ def plan(args: argparse.Namespace) -> None:
     start_jax()
     from aer_jax.scale import plan, plan_text
 
-    make, say = (plan.sweep, plan_text.table) if args.sweep else (plan.plan, plan_text.text)
-    result = make(config, args.topology, seconds=args.seconds, prompt=args.prompt)
-    show(args, result, say(result))
+    lengths = {"seconds": args.seconds, "prompt": args.prompt}
+    if args.sweep:
+        best = plan.sweep(config, args.topology, **lengths)
+        show(args, best, plan_text.table(best))
+    else:
+        one = plan.plan(config, args.topology, **lengths)
+        show(args, one, plan_text.text(one))
 
 
 def bench(args: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,10 +88,6 @@ class Corpus:
                 raise UserError(f"{error} (`--lenient` skips and counts what cannot be read.)") from None
             self.drop(UNREADABLE, where)
 
-    def label_counts(self) -> Counter[str]:
-        """Weighted votes by label over all clips."""
-        counts: Counter[str] = Counter()
-        for clip in self.clips:
-            for vote in clip.votes:
-                counts[vote.label] += vote.weight
-        return counts
+    def labels_voted_for(self) -> tuple[str, ...]:
+        """Labels of votes with a weight, sorted."""
+        return tuple(sorted({vote.label for clip in self.clips for vote in clip.votes}))

@@ -114,7 +114,9 @@ def _read_session(folder: Path, corpus: Corpus, table: dict[str, str], whole: bo
         for id, given in answers.items():
             votes = tuple(_votes(id, given, corpus, table, whole))
             audio = wavs / path.stem / f"{id}.wav"
-            speaker = f"Ses0{name['session']}_{UTTERANCE.fullmatch(id)['speaker']}"
+            turn = UTTERANCE.fullmatch(id)
+            assert turn, id  # `read_answers` lets no other name through
+            speaker = f"Ses0{name['session']}_{turn['speaker']}"
             corpus.clips.append(Clip(id, speaker, audio, votes, words.get(id, ""), session=name["session"]))
     for path in sorted(wavs.glob("*/*.wav")):
         if not path.name.startswith(".") and path.stem not in evaluated:

@@ -58,7 +58,7 @@ def read(root: Path, lenient: bool = False) -> Corpus:
         raise UserError(f"{path} describes no clip; write one line a clip.")
     for field in sorted(unread):
         corpus.drop("manifest field that is not read", field)
-    corpus.labels = corpus.classes = tuple(sorted(corpus.label_counts()))
+    corpus.labels = corpus.classes = corpus.labels_voted_for()
     if not corpus.labels:
         raise UserError(f'no clip in {path} has a vote; fill "votes" or "distribution".')
     _refuse_case_twins(corpus.labels, path)

@@ -46,14 +46,14 @@ def read(root: Path, lenient: bool = False) -> Corpus:
         UserError: a part is missing, two files contradict each other, or a line is not as published.
     """
     corpus = Corpus("msp-podcast", tuple(LABELS.values()), CLASSES, [], licensed=True, lenient=lenient)
-    folder = _find(root, "labels", "label")
-    audio_folder = _find(root, "audios", "audio")
+    folder = _needed(root, "labels", "label")
+    audio_folder = _needed(root, "audios", "audio")
     audio = _entries(audio_folder)
-    vote_file = _find(folder, *VOTE_FILES)
+    vote_file = _needed(folder, *VOTE_FILES)
     corpus.choices["votes"] = f"primary emotion, from {vote_file.name}"
     votes = read_votes(vote_file, corpus, LABELS)
     place_of = _places(root, folder, corpus)
-    transcripts = _find(root, "transcripts", "transcript", needed=False)
+    transcripts = _find(root, "transcripts", "transcript")
     words = _entries(transcripts) if transcripts else {}
 
     divided = any(place.partition for place in place_of.values())
@@ -95,7 +95,7 @@ def _places(root: Path, folder: Path, corpus: Corpus) -> dict[str, Place]:
         ((root, folder), ("speaker_ids.txt", "speaker_id.txt"), read_speakers),
         ((root, folder), ("partitions.txt", "partition.txt"), read_partitions),
     ):
-        path = next((path for place in find_in if (path := _find(place, *names, needed=False))), None)
+        path = next((path for place in find_in if (path := _find(place, *names))), None)
         if path is None:
             continue
         sources.append(path.name)
@@ -130,15 +130,18 @@ def _account_for_the_rest(corpus: Corpus, voted, place_of: dict[str, Place], aud
         corpus.notes.append(f"{silent:,} turns have no transcript.")
 
 
-def _find(folder: Path, *names: str, needed: bool = True) -> Path | None:
+def _find(folder: Path, *names: str) -> Path | None:
     """The entry of `folder` with the first of `names` that is there, whatever its case."""
     entries = _entries(folder)
-    for name in names:
-        if name in entries:
-            return entries[name]
-    if needed:
+    return next((entries[name] for name in names if name in entries), None)
+
+
+def _needed(folder: Path, *names: str) -> Path:
+    """The same, which a release must have."""
+    found = _find(folder, *names)
+    if found is None:
         raise UserError(f"{folder} is not MSP-Podcast as released: it has none of {', '.join(names)}.")
-    return None
+    return found
 
 
 def _entries(folder: Path) -> dict[str, Path]:

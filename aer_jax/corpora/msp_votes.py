@@ -118,8 +118,8 @@ def _from_text(path: Path, corpus: Corpus) -> _Answers:
 
 def _from_csv(path: Path, corpus: Corpus) -> _Answers:
     for where, cells in read_csv(path, corpus, "FileName"):
-        rater = next((cells[name] for name in ("workerid", "workers", "worker") if name in cells), None)
-        if "emodetail" not in cells and (rater is None or "emoclass_major" not in cells):
+        rater = next((name for name in ("workerid", "workers", "worker") if name in cells), "")
+        if "emodetail" not in cells and not (rater and "emoclass_major" in cells):
             raise UserError(
                 f"{path}, line 1: the columns are neither FileName, EmoDetail nor FileName, Workers or WorkerID and "
                 "EmoClass_Major; fetch the file again."
@@ -130,7 +130,7 @@ def _from_csv(path: Path, corpus: Corpus) -> _Answers:
             if "emodetail" in cells:
                 answer = _rater_line(cells["emodetail"], where)
             else:
-                answer = rater.strip(), cells["emoclass_major"]
+                answer = cells[rater].strip(), cells["emoclass_major"]
         if answer:
             yield where, id, *answer
 

@@ -97,7 +97,7 @@ def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
     if seconds < SHORTEST_SECONDS:
         raise BadAudio("audio too short", f"{where} lasts {seconds:.3f} s; a clip needs {SHORTEST_SECONDS} s or more.")
     peak = float(np.abs(samples).max())
-    scaled = samples / max(peak, np.float32(1))
+    scaled = samples / np.float32(max(peak, 1.0))
     heard = np.count_nonzero(np.abs(scaled - np.median(scaled)) >= SILENT_PEAK)
     if heard < _CLICK_SECONDS * waveform.rate:
         what = "silent" if heard == 0 else f"silent but for {heard} samples"

@@ -5,6 +5,7 @@ They are drawn by hand rather than by matplotlib, whose import alone would take 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
@@ -101,13 +102,13 @@ def _scale(most: float, unit: str) -> list[str]:
     """Lines and numbers at round heights."""
     most = max(float(most), 1.0)
     step = max(nice_step(most, 4), 1.0)
-    return _lines([(value, value / most) for value in np.arange(0, most + 1e-9, step)], unit)
+    return _lines([(value, value / most) for value in np.arange(0, most + 1e-9, step).tolist()], unit)
 
 
 def _log_scale(most: int, unit: str) -> list[str]:
     """Lines and numbers at powers of ten; the foot is one half, so that a single clip can be seen."""
     powers = 10 ** np.arange(int(np.log10(most)) + 1)
-    return _lines([(value, np.log(2 * value) / np.log(2 * most)) for value in powers], unit)
+    return _lines([(value, math.log(2 * value) / math.log(2 * most)) for value in powers.tolist()], unit)
 
 
 def _lines(ticks: Sequence[tuple[float, float]], unit: str) -> list[str]:

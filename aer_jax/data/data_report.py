@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +110,7 @@ def _figures(kept: Kept, numbers: _Numbers) -> dict[str, tuple[str, str]]:
     """File -> (what it shows, SVG)."""
     votes_k, total = numbers.counts_nk.sum(axis=0), numbers.counts_nk.sum()
     rows = [(label, v, f"{_number(v)} ({v / total:.1%})", "a") for label, v in zip(kept.classes, votes_k, strict=True)]
-    rows += [(label, w, f"{_number(w)}, outside", "off") for label, w in _outside(kept).most_common(12)]
+    rows += [(label, w, f"{_number(w)}, outside", "off") for label, w in _outside(kept)[:12]]
     most, longest = int(numbers.raters_n.max()), float(numbers.seconds_n.max())
     second = nice_step(longest, 40)
     clips_of = Counter(numbers.speaker_of.values())
@@ -245,19 +245,20 @@ def _votes_by_class(classes: Sequence[str], counts_nk: np.ndarray) -> list[tuple
     return [*rows, ("(tied)", "", "", f"{len(counts_nk) - alone_k.sum():,}")]
 
 
-def _outside(kept: Kept) -> Counter[str]:
-    outside: Counter[str] = Counter()
+def _outside(kept: Kept) -> list[tuple[str, float]]:
+    """Labels beside the classes, with their votes, the most first."""
+    outside: defaultdict[str, float] = defaultdict(float)
     for vote in kept.votes:
         if vote.label not in kept.classes:
             outside[vote.label] += vote.weight
-    return outside
+    return sorted(outside.items(), key=lambda found: -found[1])
 
 
 def _votes_outside(kept: Kept) -> list[str]:
     outside = _outside(kept)
     if not outside:
         return []
-    named = ", ".join(f"{label} {weight:,.6g}" for label, weight in outside.most_common())
+    named = ", ".join(f"{label} {weight:,.6g}" for label, weight in outside)
     return [f"Votes outside the classes, kept in `votes.jsonl` but not counted: {named}.", ""]
 
 

@@ -109,7 +109,7 @@ def plan(
     mixes: list[Example] = []
     for k in filled:
         members_m = members[k]
-        nearest_mj = nearest(np.stack([features_of[n] for n in members_m]), neighbours)
+        nearest_mj = nearest(np.stack([features_of[int(n)] for n in members_m]), neighbours)
         # A generator for each class: what is drawn for one does not depend on the size of another.
         rng = np.random.default_rng([seed, k])
         for _ in range(wanted_k[k] - real_k[k]):

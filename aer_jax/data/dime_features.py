@@ -22,6 +22,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 FEATURES = 82
 CACHE = "dime_features.safetensors"
 # Changes whenever the numbers would: our own order or definition, or librosa's.
-VERSION = f"1, librosa {librosa.__version__}"
+VERSION = f"1, librosa {version('librosa')}"
 # Clips a task; below some of these, starting processes takes longer than the work.
 CHUNK, SERIAL = 32, 1024
 # A killed run loses at most so much of the work.

@@ -78,7 +78,7 @@ def parse_rule(text: str | None, clips: Sequence[Clip]) -> Rule:
             raise UserError(f"--split {text}: no such session; the corpus has {', '.join(sessions) or 'none'}.")
         return Rule(kind, session=detail)
     if kind == "official" and bool(colon) == bool(detail):
-        parts = {clip.split for clip in clips} - {None}
+        parts = {clip.split for clip in clips if clip.split}
         if not parts:
             raise UserError(f"--split {text}: the corpus has no split of its own; known: {RULES}.")
         tests = tuple(detail.split("+")) if detail else Rule(kind).tests
@@ -129,8 +129,8 @@ def _as_given(clips: Sequence[Clip], seed: int, rule: Rule) -> tuple[dict[str, s
             f"the corpus names a split for {len(given)} of {len(clips)} clips ({first} has none); "
             "name it for all or for none."
         )
-    part_of = {clip.id: "test" if clip.split in rule.tests else clip.split for clip in clips}
-    tests = sorted({clip.split for clip in clips} & {*rule.tests})
+    part_of = {clip.id: "test" if clip.split in rule.tests else str(clip.split) for clip in clips}
+    tests = sorted({test for test in rule.tests if any(clip.split == test for clip in clips)})
     return part_of, "as the corpus says" + ("" if tests == ["test"] else f", the test being {' and '.join(tests)}")
 
 

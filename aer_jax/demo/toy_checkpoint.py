@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from aer_jax.corpora import toy
-from aer_jax.corpora.base import Corpus
+from aer_jax.corpora.base import Corpus, Waveform
 from aer_jax.data.prompt import SYSTEM, TASK
 from aer_jax.lengths import frame_count, token_count
 from aer_jax.models.qwen2_audio import Qwen2Audio
@@ -109,7 +109,7 @@ class Lessons:
 
     def __init__(self, corpus: Corpus, processor: Qwen2AudioProcessor, prompt: Prompt):
         self.clips, self.processor, self.prompt = corpus.clips, processor, prompt
-        samples = [len(clip.audio.samples) for clip in self.clips]
+        samples = [len(clip.audio.samples) for clip in self.clips if isinstance(clip.audio, Waveform)]
         self.window = -(-(max(samples) + 1600) // 640) * 640
         self.length = max(len(self.tokens(clip, prompt.personas[0], prompt.labels[0])[0]) for clip in self.clips) + 16
 
@@ -167,7 +167,7 @@ def teach(model: Qwen2Audio, lessons: Lessons, seed: int) -> None:
 
     rng = np.random.default_rng(seed)
     bar = tqdm(range(STEPS), desc="teach", unit="step")
-    recent = []
+    recent: list[float] = []
     for _ in bar:
         parameters, moments, value = step(parameters, moments, lessons.batch(rng))
         recent = [*recent[-49:], float(value)]

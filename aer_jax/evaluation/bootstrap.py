@@ -10,7 +10,7 @@ LEVEL = 0.95
 RESAMPLES = 2000
 
 
-def speaker_intervals(values: Mapping[str, np.ndarray], speakers: Sequence[str], seed: int = 0) -> dict:
+def speaker_intervals(values: Mapping[str, np.ndarray], speakers: Sequence[str] | np.ndarray, seed: int = 0) -> dict:
     """95 % intervals of means over utterances, by drawing whole speakers with replacement.
 
     Percentile bootstrap (Efron and Tibshirani, 1993) over clusters: the utterances of one speaker resemble

@@ -155,7 +155,7 @@ def pooled(references_nk: np.ndarray, probs_nk: np.ndarray, top_label: bool = Tr
     reference_n, predicted_n = hard_labels(references_nk, probs_nk)
     bins = reliability(references_nk, probs_nk)
 
-    def f1(labels: Sequence[int], average: str) -> float:
+    def f1(labels: np.ndarray, average: str) -> float:
         return float(f1_score(reference_n, predicted_n, labels=labels, average=average, zero_division=0))
 
     heard = np.unique(reference_n)
