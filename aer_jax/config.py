@@ -21,12 +21,13 @@ class LabelsConfig:
     Attributes:
         source: human votes, synthetic ones (a journal), or both pooled.
         journal: the journal of `aer-jax annotate`; needed unless source is human.
-        synthetic_weight: what one synthetic vote counts beside one human vote when pooled; 1 is the paper's.
+        synthetic_weight: what one synthetic vote counts beside one human vote when pooled; 1 is the paper's. "learned":
+            the weight that predicts held-out human votes of the validation speakers best, see `labels/pooling.py`.
     """
 
     source: Literal["human", "synthetic", "combined"] = "human"
     journal: str | None = None
-    synthetic_weight: float = 1.0
+    synthetic_weight: float | Literal["learned"] = 1.0
 
 
 @dataclass(frozen=True)
@@ -277,8 +278,13 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
         if value not in args:
             raise UserError(f'{where}: {name} is "{value}"; it must be one of {", ".join(map(str, args))}.')
         return value
-    if origin is types.UnionType:
-        return None if value is None else _convert(args[0], value, where, name)
+    if origin in (types.UnionType, typing.Union):  # a kind, or None, or one of a few words
+        words = [word for arg in args[1:] for word in typing.get_args(arg)]
+        if value in words or (value is None and type(None) in args):
+            return value
+        if words and isinstance(value, str) and not _is_number(value):
+            raise UserError(f'{where}: {name} is "{value}"; it must be a number or {", ".join(words)}.')
+        return _convert(args[0], value, where, name)
     if origin is dict:
         if not isinstance(value, dict):
             raise UserError(f"{where}: {name} is a section; write its keys below it.")
@@ -294,3 +300,11 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
         except ValueError:
             pass
     raise UserError(f"{where}: {name} must be {kind.__name__}, not {value!r}.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

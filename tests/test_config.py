@@ -106,6 +106,14 @@ def test_mistakes_in_the_file(write, text, said):
         load_config(write(text))
 
 
+def test_a_weight_is_a_number_or_learned():
+    assert load_config(None, ["labels.synthetic_weight=learned"]).labels.synthetic_weight == "learned"
+    assert load_config(None, ["labels.synthetic_weight=5e-1"]).labels.synthetic_weight == 0.5
+    for text in ("lerned", "[1]"):
+        with pytest.raises(UserError, match=r"labels.synthetic_weight"):
+            load_config(None, [f"labels.synthetic_weight={text}"])
+
+
 def test_a_value_is_no_section(write):
     with pytest.raises(UserError, match=r'"train.lr": train is a value, not a section'):
         load_config(write("train: 3"), ["train.lr=1"])
@@ -125,7 +133,9 @@ def overrides():
             "out": text,
             "recipe": st.sampled_from(["default", "paper"]),
             "seed": st.integers(-(2**31), 2**31),
-            "labels": st.fixed_dictionaries({}, optional={"journal": st.none() | text, "synthetic_weight": rate}),
+            "labels": st.fixed_dictionaries(
+                {}, optional={"journal": st.none() | text, "synthetic_weight": rate | st.just("learned")}
+            ),
             "data": st.fixed_dictionaries({}, optional={"transcript": st.booleans(), "max_seconds": rate}),
             "train": st.fixed_dictionaries({}, optional={"lr": rate, "batch": st.integers(1, 999)}),
             "model": st.fixed_dictionaries(

@@ -9,7 +9,7 @@ import toy_runs
 from aer_jax import cli
 from aer_jax.data.dataset import open_dataset
 from aer_jax.demo import demo as module
-from aer_jax.proxies.alignment import alignment
+from aer_jax.proxies.quality import quality
 
 ARMS = ("human", "synthetic", "combined")
 
@@ -54,7 +54,7 @@ def test_synthetic_listeners_agree_with_the_toy_listeners(demo):
     """The packaged checkpoint answers about what it hears: better than its answers about other clips."""
     out, _ = demo
     dataset = open_dataset(out / "dataset")
-    agreement = alignment(dataset, out / "journal.jsonl")
+    agreement = quality(dataset, out / "journal.jsonl")
     assert agreement["utterances"] > 0.95 * len(dataset.utterances) == 0.95 * 240
     assert agreement["p_shuffled"] < 0.01
     assert agreement["js"] < 0.75 * agreement["js_shuffled"]

@@ -24,15 +24,16 @@ def annotate(args: argparse.Namespace) -> None:
 
 def proxies(args: argparse.Namespace) -> None:
     from aer_jax.data.dataset import open_dataset
-    from aer_jax.proxies.alignment import alignment
+    from aer_jax.proxies.quality import quality
+    from aer_jax.proxies.quality_text import text
 
-    result = alignment(open_dataset(args.data), args.journal)
-    show(
-        args,
-        result,
-        f"synthetic votes against human ones, {result['utterances']} utterances (JS base 2): {result['js']:.3f}; "
-        f"shuffled over utterances {result['js_shuffled']:.3f}, p = {result['p_shuffled']:.3f}",
-    )
+    result = quality(open_dataset(args.data), args.journal, args.exact, args.group)
+    said = text(result)
+    if args.out:
+        from aer_jax.reports.proxies import write_quality
+
+        said += f"\n\n{write_quality(args.out, result)}: the figures, and all of this in proxies.json"
+    show(args, result, said)
 
 
 def add(command: Command) -> None:
@@ -53,8 +54,18 @@ def add(command: Command) -> None:
 
     sub = command(
         proxies,
-        "how good are synthetic votes",
-        "proxies --data data/crema_d --journal data/crema_d.jsonl",
+        "how good are synthetic votes: agreement with people, also by ambiguity, persona, temperature and speakers, "
+        "how many are enough, what they are worth when pooled",
+        "proxies --data data/crema_d --journal data/crema_d.jsonl --out data/crema_d_proxies",
     )
     sub.add_argument("--data", type=Path, required=True)
     sub.add_argument("--journal", type=Path, required=True)
+    sub.add_argument("--out", type=Path, help="folder for proxies.json and the figures")
+    sub.add_argument(
+        "--exact", type=Path, metavar="JOURNAL", help="by the exact engine: what infinitely many votes would give"
+    )
+    sub.add_argument(
+        "--group",
+        metavar="ATTRIBUTE",
+        help="of the speakers, as the corpus names it, for instance sex; speaker: each by itself (what the corpus has)",
+    )

@@ -60,6 +60,7 @@ class Corpus:
         licensed: True where the licence forbids passing audio or text on.
         dropped: reason -> ids or rows left out; the data report lists them.
         choices: the reader's choices by name; the dataset records them.
+        speakers: speaker -> what the corpus says of them, for instance {"sex": "female"}.
         notes: sentences that the data report must say about this corpus.
         lenient: unreadable lines are dropped and counted, not refused.
     """
@@ -71,6 +72,7 @@ class Corpus:
     licensed: bool = False
     dropped: dict[str, list[str]] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
+    speakers: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lenient: bool = False
 

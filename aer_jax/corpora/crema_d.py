@@ -40,7 +40,8 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     """Read CREMA-D in the layout of its repository.
 
     Args:
-        root: the folder that holds `AudioWAV/` and `processedResults/tabulatedVotes.csv`.
+        root: the folder that holds `AudioWAV/`, `processedResults/tabulatedVotes.csv` and, if fetched,
+            `VideoDemographics.csv`, which tells the actors' sex.
         lenient: drop and count lines that cannot be read.
 
     Returns:
@@ -55,6 +56,7 @@ def read(root: Path, lenient: bool = False) -> Corpus:
         if not part.exists():
             raise UserError(f"{root} is not CREMA-D: {part} is missing; give the folder of its repository.")
     corpus = Corpus("crema-d", tuple(LABELS.values()), tuple(LABELS.values()), [], lenient=lenient)
+    corpus.speakers = read_actors(root / "VideoDemographics.csv", corpus)
     votes = read_voice_votes(table, corpus)
     on_disk = set()
     for path in sorted(folder.iterdir()):
@@ -99,6 +101,23 @@ def read_voice_votes(table: Path, corpus: Corpus) -> dict[str, tuple[Vote, ...]]
     except csv.Error as error:
         raise UserError(f"{table}, line {rows.line_num} is not CSV ({error}).") from None
     return votes
+
+
+def read_actors(table: Path, corpus: Corpus) -> dict[str, dict[str, str]]:
+    """Actor -> sex, from VideoDemographics.csv; nobody's where the table was not fetched."""
+    actors: dict[str, dict[str, str]] = {}
+    if not table.exists():
+        return actors
+    rows = csv.DictReader(io.StringIO(read_text(table), newline=""), strict=True)
+    try:
+        for row in rows:
+            with corpus.reading(f"{table}, line {rows.line_num}"):
+                if not row.get("ActorID") or not row.get("Sex"):
+                    raise UserError(f"{table}, line {rows.line_num} has no ActorID or no Sex; fetch the table again.")
+                actors[row["ActorID"]] = {"sex": row["Sex"].lower()}
+    except csv.Error as error:
+        raise UserError(f"{table}, line {rows.line_num} is not CSV ({error}).") from None
+    return actors
 
 
 def _voice_votes(row: list[str], fields: dict[str, str], where: str) -> tuple[str, tuple[Vote, ...]] | None:

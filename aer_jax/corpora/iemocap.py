@@ -117,6 +117,7 @@ def _read_session(folder: Path, corpus: Corpus, table: dict[str, str], whole: bo
             turn = UTTERANCE.fullmatch(id)
             assert turn, id  # `read_answers` lets no other name through
             speaker = f"Ses0{name['session']}_{turn['speaker']}"
+            corpus.speakers[speaker] = {"sex": "female" if speaker.endswith("F") else "male"}
             corpus.clips.append(Clip(id, speaker, audio, votes, words.get(id, ""), session=name["session"]))
     for path in sorted(wavs.glob("*/*.wav")):
         if not path.name.startswith(".") and path.stem not in evaluated:

@@ -151,7 +151,8 @@ def generate(clips: int = 240, speakers: int = 20, raters: int = 5, seed: int = 
                 transcript=utterance.transcript,
             )
         )
-    return Corpus(name="toy", labels=CLASSES, classes=CLASSES, clips=found)
+    voices = {clip.speaker: {"voice": "low" if int(clip.speaker[-2:]) % 2 == 0 else "high"} for clip in found}
+    return Corpus(name="toy", labels=CLASSES, classes=CLASSES, clips=found, speakers=voices)
 
 
 def _voice(rng: np.random.Generator, index: int) -> Voice:

@@ -45,6 +45,7 @@ class Dataset:
         utterances: by id, in record order.
         votes: the human votes, also those outside `classes`.
         splits: "train", "validation" and "test" -> ids.
+        speakers: speaker -> what the corpus says of them, for instance {"sex": "female"}; {} where it says nothing.
         speakers_apart: no speaker is in two splits; False for the paper's random split alone, whose scores say
             little about voices that were not heard in training.
     """
@@ -56,6 +57,7 @@ class Dataset:
     utterances: dict[str, Utterance] = field(repr=False)
     votes: list[Vote] = field(repr=False)
     splits: dict[str, list[str]] = field(repr=False)
+    speakers: dict[str, dict[str, str]] = field(repr=False)
     speakers_apart: bool
     _records: RecordReader = field(repr=False, compare=False)
 
@@ -109,6 +111,7 @@ def open_dataset(path: str | Path, verify: bool = False) -> Dataset:
             utterances=utterances,
             votes=votes,
             splits=splits,
+            speakers=about.get("speakers", {}),
             speakers_apart=stored.get("speakers_apart", True) is not False,
             _records=RecordReader([path / shard_name(i, about["shards"]) for i in range(about["shards"])]),
         )

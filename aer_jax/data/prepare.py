@@ -178,6 +178,7 @@ def _write(
             speed=_speed(stored),
         ),
     )
+    speakers = sorted({clip.speaker for clip in kept})
     files = ("utterances.jsonl", "votes.jsonl", "splits.json")
     about = {
         "format": FORMAT,
@@ -189,9 +190,10 @@ def _write(
             "found": len(corpus.clips),
             "kept": len(kept),
             "votes": len(votes),
-            "speakers": len({clip.speaker for clip in kept}),
+            "speakers": len(speakers),
             "dropped": {reason: len(what) for reason, what in dropped.items()},
         },
+        "speakers": {speaker: corpus.speakers[speaker] for speaker in speakers if speaker in corpus.speakers},
         "settings": settings | {"audio": "FLAC, 16 bit, mono, at the source's rate"},
         "sha256": {name: file_sha256(folder / name) for name in files} | stored.sha256,
     }

@@ -11,8 +11,8 @@ from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prepare import prepare
 from aer_jax.pipeline import evaluate_run
-from aer_jax.proxies.alignment import alignment
 from aer_jax.proxies.annotate import annotate
+from aer_jax.proxies.quality import quality
 from aer_jax.reports.html import write_report
 from aer_jax.training.loop import train
 
@@ -43,7 +43,7 @@ def demo(out: Path, *, listeners: int = LISTENERS, epochs: int = EPOCHS) -> tupl
 
     say(f"2/5 annotate: {listeners} synthetic listeners in a PyTorch process")
     annotate(dataset, CHECKPOINT, journal, listeners=listeners, batch=8 * listeners)
-    agreement = alignment(dataset, journal)
+    agreement = quality(dataset, journal)
     say(
         f"synthetic against human votes: JS {agreement['js']:.3f}, shuffled over clips "
         f"{agreement['js_shuffled']:.3f} (permutation p = {agreement['p_shuffled']:.3f}), "

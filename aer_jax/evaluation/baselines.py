@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
 from aer_jax.evaluation.metrics import bhattacharyya, hard_labels, js_distance, js_divergence
-from aer_jax.labels.votes import Vote, normalise
+from aer_jax.labels.votes import Vote, normalise, whole_counts
 
 HALVINGS = 20
 
@@ -52,12 +52,22 @@ def oracle_majority(references_nk: np.ndarray) -> np.ndarray:
     return np.eye(references_nk.shape[1])[hard_labels(references_nk, references_nk)[0]]
 
 
+def halves(counts_uk: np.ndarray, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """HALVINGS random cuts of whole votes into n // 2 and n - n // 2 of them, as distributions [U, K].
+
+    Args:
+        counts_uk: two whole votes or more in each row.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(HALVINGS if len(counts_uk) else 0):
+        half_uk = np.array([rng.multivariate_hypergeometric(row, row.sum() // 2) for row in counts_uk])
+        yield normalise(half_uk), normalise(counts_uk - half_uk)
+
+
 def split_half(
     votes: Iterable[Vote], utterances: Sequence[str], classes: Sequence[str], seed: int = 0
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Agreement of the listeners with each other: halves of n // 2 and n - n // 2 votes.
-
-    Only whole votes can be dealt out: a weight of 1, or a count. Shares of a vote are left aside.
+    """Agreement of the listeners with each other: one half of an utterance's whole votes against the other.
 
     Args:
         votes: human votes; those for other utterances or labels outside `classes` do not count.
@@ -66,19 +76,10 @@ def split_half(
         (usable_n, values): bool [N], True where an utterance has two whole votes or more, and js,
         js_distance and bc of those utterances, each the mean over the cuts, float64 [usable_n.sum()].
     """
-    row = {utterance: n for n, utterance in enumerate(utterances)}
-    column = {label: k for k, label in enumerate(classes)}
-    counts_nk = np.zeros((len(utterances), len(classes)), np.int64)
-    for vote in votes:
-        if vote.utterance in row and vote.label in column and vote.weight == int(vote.weight) > 0:
-            counts_nk[row[vote.utterance], column[vote.label]] += int(vote.weight)
+    counts_nk = whole_counts(votes, utterances, classes)
     usable_n = counts_nk.sum(axis=1) >= 2
-    counts_uk = counts_nk[usable_n]
-    rng = np.random.default_rng(seed)
-    values = {name: np.zeros(len(counts_uk)) for name in ("js", "js_distance", "bc")}
-    for _ in range(HALVINGS if len(counts_uk) else 0):
-        half_uk = np.array([rng.multivariate_hypergeometric(row, row.sum() // 2) for row in counts_uk])
-        p_uk, q_uk = normalise(half_uk), normalise(counts_uk - half_uk)
+    values = {name: np.zeros(usable_n.sum()) for name in ("js", "js_distance", "bc")}
+    for p_uk, q_uk in halves(counts_nk[usable_n], seed):
         values["js"] += js_divergence(p_uk, q_uk) / HALVINGS
         values["js_distance"] += js_distance(p_uk, q_uk) / HALVINGS
         values["bc"] += bhattacharyya(p_uk, q_uk) / HALVINGS

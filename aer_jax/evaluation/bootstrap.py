@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,6 +39,30 @@ def speaker_intervals(values: Mapping[str, np.ndarray], speakers: Sequence[str] 
         return percentiles(times_rs @ np.bincount(speaker_n, weights=values_n) / sizes_r)
 
     return {"reason": None} | {name: interval(values_n) for name, values_n in values.items()}
+
+
+def sums_interval(
+    terms_nm: np.ndarray, speakers: Sequence[str], statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
+) -> tuple[float, float] | None:
+    """The same for a figure that is no mean but a function of sums over utterances, as a correlation is.
+
+    Args:
+        terms_nm: M numbers an utterance [N, M], whose sums the figure is made of.
+        speakers: the speaker of each utterance [N].
+        statistic: sums [R, M] -> the figure [R], NaN where it has no meaning.
+
+    Returns:
+        (low, high) over the draws in which it has a meaning; None below two speakers, or where it seldom has one.
+    """
+    drawn = speaker_draws(speakers, seed)
+    if drawn is None:
+        return None
+    speaker_n, times_rs = drawn
+    sums_sm = np.zeros((times_rs.shape[1], terms_nm.shape[1]))
+    np.add.at(sums_sm, speaker_n, terms_nm)
+    found_r = statistic(times_rs @ sums_sm)
+    found_r = found_r[np.isfinite(found_r)]
+    return percentiles(found_r) if len(found_r) > RESAMPLES // 2 else None
 
 
 def speaker_draws(speakers: Sequence[str], seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:

@@ -44,6 +44,12 @@ def count_votes(votes: Iterable[Vote], utterances: Sequence[str], classes: Seque
     return counts_nk
 
 
+def whole_counts(votes: Iterable[Vote], utterances: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Counts int64 [N, K] of whole votes alone: a weight of 1, or a count. Shares of a vote are left aside."""
+    votes = [vote for vote in votes if vote.weight == int(vote.weight) > 0]
+    return count_votes(votes, utterances, classes).astype(np.int64)
+
+
 def normalise(counts_nk: np.ndarray) -> np.ndarray:
     """Counts to distributions, row by row; a row without votes becomes NaN, so it cannot be used unseen."""
     totals_n1 = counts_nk.sum(axis=-1, keepdims=True)

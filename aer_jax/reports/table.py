@@ -71,7 +71,13 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         )
 
     found = [
-        row(run.name, i, learned_from(run.config.labels), run.metrics, run.metrics["by_ambiguity"])
+        row(
+            run.name,
+            i,
+            learned_from(run.config.labels, run.environment.get("synthetic_weight")),
+            run.metrics,
+            run.metrics["by_ambiguity"],
+        )
         for i, run in enumerate(runs)
     ]
     for key, name in BASELINES.items():
@@ -80,11 +86,12 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return found
 
 
-def learned_from(labels: LabelsConfig) -> str:
-    """Whose votes a run learned from, in words."""
+def learned_from(labels: LabelsConfig, weight: float | None = None) -> str:
+    """Whose votes a run learned from, in words; `weight` is what the run found where it was to be learned."""
     if labels.source == "combined":
-        weight = "" if labels.synthetic_weight == 1 else f" (weight {labels.synthetic_weight:g})"
-        return f"human + synthetic{weight}"
+        if labels.synthetic_weight == "learned":
+            return "human + synthetic (learned weight" + (")" if weight is None else f" {weight:.2g})")
+        return "human + synthetic" + ("" if labels.synthetic_weight == 1 else f" (weight {labels.synthetic_weight:g})")
     return labels.source
 
 

@@ -49,7 +49,7 @@ from aer_jax.training.step import (
     take_apart,
     to_device,
 )
-from aer_jax.training.targets import label_distributions
+from aer_jax.training.targets import label_distributions, synthetic_weight
 from aer_jax.training.throughput import Throughput
 
 GO_ON, SAVE, STOP = 0, 1, 2
@@ -113,6 +113,8 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     )
     if is_first():
         add_facts(run, batches=stream.facts())
+        if config.labels.source == "combined":
+            add_facts(run, synthetic_weight=synthetic_weight(dataset, config.labels))
         tqdm.write(stream.sentence(), file=sys.stderr)
     evaluation = functools.partial(
         evaluation_batches,

@@ -11,7 +11,8 @@ import numpy as np
 from aer_jax.config import LabelsConfig
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.pooling import learn_weights
+from aer_jax.labels.votes import count_votes, normalise, whole_counts
 from aer_jax.proxies.journal import read_votes
 
 
@@ -24,7 +25,7 @@ def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConf
     Args:
         dataset: whose human votes and classes are used.
         ids: utterances.
-        labels: the source, and the journal and weight of the synthetic votes.
+        labels: the source, and the journal and weight of the synthetic votes, see `synthetic_weight`.
 
     Returns:
         float64 [len(ids), K], rows sum to 1.
@@ -40,11 +41,32 @@ def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConf
         counts_nk += human_nk
     if labels.source != "human":
         synthetic_nk = _synthetic_counts(dataset, ids, labels)
-        weight = labels.synthetic_weight if labels.source == "combined" else 1.0
+        counts_nk += (synthetic_weight(dataset, labels) if labels.source == "combined" else 1.0) * synthetic_nk
+    return normalise(counts_nk)
+
+
+def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float:
+    """What a synthetic vote counts beside a human one; where it is to be learned, from the validation split.
+
+    Raises:
+        UserError: it is no weight, or the validation split has no utterance with two whole human votes and a synthetic
+            one to learn from.
+    """
+    weight = labels.synthetic_weight
+    if weight != "learned":
         if not (math.isfinite(weight) and weight >= 0):
             raise UserError(f"labels.synthetic_weight is {weight}; it must be 0 or more.")
-        counts_nk += weight * synthetic_nk
-    return normalise(counts_nk)
+        return weight
+    ids = dataset.splits["validation"]
+    human_nk = whole_counts([vote for vote in dataset.votes if vote.source == "human"], ids, dataset.classes)
+    synthetic_nk = _synthetic_counts(dataset, ids, labels)
+    usable_n = human_nk.sum(axis=1) >= 2
+    if not usable_n.any():
+        raise UserError(
+            "labels.synthetic_weight is learned from validation utterances with two human votes or more, and "
+            f"{dataset.path} has none; set a number."
+        )
+    return float(learn_weights(human_nk[usable_n].astype(float), synthetic_nk[usable_n, None])[0])
 
 
 def _synthetic_counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:

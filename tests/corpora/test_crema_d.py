@@ -46,6 +46,17 @@ def write(root, lines):
     (root / "processedResults" / "tabulatedVotes.csv").write_text("\n".join(lines) + "\n")
 
 
+def test_the_actors_sex_is_told_where_its_table_is(tree, tmp_path):
+    assert crema_d.read(tree).speakers == {}
+    table = tree / "VideoDemographics.csv"
+    table.write_text('"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","x","y"\n1002,21,"Female","x","y"\n')
+    dataset = prepare(crema_d.read(tree), tmp_path / "out")
+    assert dataset.speakers == {"1001": {"sex": "male"}, "1002": {"sex": "female"}}
+    table.write_text('"ActorID","Age"\n1001,51\n')
+    with pytest.raises(UserError, match=r"VideoDemographics.csv, line 2 has no ActorID or no Sex"):
+        crema_d.read(tree)
+
+
 def test_clips_carry_the_votes_of_those_who_only_heard(tree):
     corpus = crema_d.read(tree)
     clips = {clip.id: clip for clip in corpus.clips}

@@ -54,6 +54,8 @@ def test_words_and_numbers():
     assert learned_from(LabelsConfig()) == "human"
     assert learned_from(LabelsConfig(source="combined")) == "human + synthetic"
     assert learned_from(LabelsConfig(source="combined", synthetic_weight=0.5)) == "human + synthetic (weight 0.5)"
+    learned = LabelsConfig(source="combined", synthetic_weight="learned")
+    assert learned_from(learned, 0.123) == "human + synthetic (learned weight 0.12)"
     assert [number(None), number(-0.5), number(0.12345)] == ["–", "−0.500", "0.123"]
     assert [percent(None), percent(0.001), percent(-0.2), percent(0.2)] == ["–", "0%", "−20%", "+20%"]
     assert [span(None), span([0.1, 0.2])] == ["–", "0.100–0.200"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data.prepare import prepare
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
-from aer_jax.training.targets import label_distributions
+from aer_jax.training.targets import label_distributions, synthetic_weight
 
 CLASSES = ("angry", "sad")
 HUMAN = {"u0": ["angry"] * 3 + ["sad"], "u1": ["sad", "sad"], "u2": ["angry"]}
@@ -82,3 +83,30 @@ def test_wrong_settings_are_said(dataset, journal, tmp_path):
     for weight in (-1.0, float("nan"), float("inf")):
         with pytest.raises(UserError, match=r"labels.synthetic_weight is"):
             label_distributions(dataset, IDS, LabelsConfig("combined", str(journal), weight))
+
+
+def test_a_weight_is_learned_from_the_validation_speakers(tmp_path):
+    """One synthetic listener that hears what people hear, one that always says sad: the first is worth more."""
+    rng = np.random.default_rng(0)
+    shares = rng.random(60)
+    heard = {f"u{n}": [CLASSES[int(rng.random() > p)] for _ in range(4)] for n, p in enumerate(shares)}
+    clips = [
+        Clip(id, f"s{n % 10}", Waveform(rng.normal(0, 0.1, 4000), 8000), tuple(Vote(id, label) for label in labels))
+        for n, (id, labels) in enumerate(heard.items())
+    ]
+    dataset = prepare(Corpus("many", CLASSES, CLASSES, clips), tmp_path / "data")
+    weights = {}
+    for name, answer in (("good", lambda p: CLASSES[int(rng.random() > p)]), ("sad", lambda p: "sad")):
+        write(tmp_path / name, {id: [answer(p)] for id, p in zip(heard, shares, strict=True)})
+        labels = LabelsConfig("combined", str(tmp_path / name), "learned")
+        weights[name] = synthetic_weight(dataset, labels)
+        fixed = LabelsConfig("combined", str(tmp_path / name), weights[name])
+        p_nk = label_distributions(dataset, list(heard), labels)
+        np.testing.assert_array_equal(p_nk, label_distributions(dataset, list(heard), fixed))
+    assert weights["good"] > weights["sad"] >= 0
+
+
+def test_no_weight_can_be_learned_from_single_votes(dataset, journal):
+    dataset = dataclasses.replace(dataset, splits={"train": ["u0"], "validation": ["u2"], "test": ["u1"]})
+    with pytest.raises(UserError, match=r"learned from validation utterances .* has none; set a number"):
+        label_distributions(dataset, ["u0"], LabelsConfig("combined", str(journal), "learned"))

@@ -1,0 +1,140 @@
+"""Do synthetic listeners hear what people hear? Distributions beside the human ones, utterance by utterance."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
+from aer_jax.evaluation.baselines import HALVINGS, NOTES, best_constant, halves
+from aer_jax.evaluation.bootstrap import speaker_intervals, sums_interval
+from aer_jax.evaluation.metrics import bhattacharyya, js_distance, js_divergence
+
+MEASURES = ("js", "js_distance", "bc")
+
+
+class Shuffled(NamedTuple):
+    """Mean JS divergence (base 2) as annotated, the same when shuffled (mean), and the permutation p-value."""
+
+    js: float
+    js_shuffled: float
+    p: float
+
+
+def shuffled_agreement(
+    human_nk: np.ndarray, synthetic_nk: np.ndarray, permutations: int = 999, seed: int = 0
+) -> Shuffled:
+    """Is the agreement about the utterances, or would anyone's votes agree as well?
+
+    The synthetic distributions are shuffled over the utterances; p = (1 + shuffles that agree at least as well)
+    / (1 + shuffles), one-sided (Phipson and Smyth, 2010).
+    """
+    js = js_divergence(human_nk, synthetic_nk).mean()
+    rng = np.random.default_rng(seed)
+    shuffled = np.array([js_divergence(human_nk, rng.permutation(synthetic_nk)).mean() for _ in range(permutations)])
+    # Sums in another order differ by rounding; a tie counts as agreeing as well.
+    p = (1 + (shuffled <= js + 1e-12).sum()) / (1 + permutations)
+    return Shuffled(float(js), float(shuffled.mean()), float(p))
+
+
+def against(human_nk: np.ndarray, other: np.ndarray, speakers_n: np.ndarray, classes: tuple[str, ...]) -> dict:
+    """One row: js (base 2), js_distance, bc, the correlation of each emotion, and intervals over speakers.
+
+    Args:
+        human_nk: the references.
+        other: distributions [N, K], or one [K] for all utterances.
+
+    Returns:
+        n, n_speakers, the means, correlation {class: r over utterances, None where one side does not vary},
+        correlation_mean over the classes that have one, and ci of all of them.
+    """
+    other_nk = np.broadcast_to(other, human_nk.shape)
+    measured = {name: measure(human_nk, other_nk) for name, measure in _MEASURES.items()}
+    row = _means(measured, speakers_n)
+    r_k, ci = correlations(human_nk, other_nk), {}
+    for k, name in enumerate(classes):
+        ci[name] = None
+        if np.isfinite(r_k[k]):
+            ci[name] = sums_interval(_products(human_nk[:, k], other_nk[:, k]), speakers_n, _pearson)
+    row["ci"]["correlation"] = ci
+    return row | _correlation_row(r_k, classes)
+
+
+def correlations(human_nk: np.ndarray, other_nk: np.ndarray) -> np.ndarray:
+    """Pearson's r of each label's share over utterances [K]; NaN where a side does not vary."""
+    r_k = np.full(human_nk.shape[1], np.nan)
+    for k in np.flatnonzero((np.ptp(human_nk, axis=0) > 1e-12) & (np.ptp(other_nk, axis=0) > 1e-12)):
+        r_k[k] = np.corrcoef(human_nk[:, k], other_nk[:, k])[0, 1]
+    return r_k
+
+
+def baselines(
+    human_nk: np.ndarray, whole_nk: np.ndarray, speakers_n: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, dict]:
+    """Rows that hear nothing, uniform and best_constant, and people against people, split_half."""
+    k = human_nk.shape[1]
+    constants = {"uniform": np.full(k, 1 / k), "best_constant": best_constant(human_nk)}
+    rows = {name: against(human_nk, p_k, speakers_n, classes) for name, p_k in constants.items()}
+    usable = whole_nk.sum(axis=1) >= 2
+    if usable.any():
+        cuts = list(halves(whole_nk[usable]))
+        measured = {
+            name: sum(measure(one, other) for one, other in cuts) / HALVINGS for name, measure in _MEASURES.items()
+        }
+        r_k = np.mean([correlations(one, other) for one, other in cuts], axis=0)
+        rows["split_half"] = _means(measured, speakers_n[usable]) | _correlation_row(r_k, classes)
+    return {name: row | {"note": NOTES[name]} for name, row in rows.items()}
+
+
+def by_ambiguity(
+    human_nk: np.ndarray, synthetic_nk: np.ndarray, whole_nk: np.ndarray, speakers_n: np.ndarray
+) -> dict[str, dict]:
+    """The same by how ambiguous the human votes are, `evaluation.ambiguity`, in bins by value.
+
+    best_constant is one distribution for all utterances, not one a bin.
+    """
+    bin_n = ambiguity_bins(ambiguity(human_nk))
+    constant_k = best_constant(human_nk)
+    usable = whole_nk.sum(axis=1) >= 2
+    halved_n = np.full(len(human_nk), np.nan)
+    cuts = list(halves(whole_nk[usable]))
+    halved_n[usable] = sum(js_divergence(*cut) for cut in cuts) / HALVINGS if cuts else np.nan
+    rows = {}
+    for b, (name, low, high) in enumerate(zip(NAMES, (0.0, *EDGES), (*EDGES, 1.0), strict=True)):
+        here = bin_n == b
+        human_uk = human_nk[here]
+        measured = {key: measure(human_uk, synthetic_nk[here]) for key, measure in _MEASURES.items()}
+        beside = {
+            "uniform": js_divergence(human_uk, np.full_like(human_uk, 1 / human_uk.shape[1])),
+            "best_constant": js_divergence(human_uk, np.broadcast_to(constant_k, human_uk.shape)),
+            "split_half": halved_n[here & usable],
+        }
+        means = {key: {"js": float(values.mean()) if len(values) else None} for key, values in beside.items()}
+        rows[name] = {"from": low, "to": high} | _means(measured, speakers_n[here]) | {"baselines": means}
+    return rows
+
+
+_MEASURES = {"js": js_divergence, "js_distance": js_distance, "bc": bhattacharyya}
+
+
+def _means(measured: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str, Any]:
+    n = len(speakers_n)
+    means = {name: float(values.mean()) if n else None for name, values in measured.items()}
+    return {"n": n, "n_speakers": len(np.unique(speakers_n)), **means, "ci": speaker_intervals(measured, speakers_n)}
+
+
+def _correlation_row(r_k: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    some = r_k[np.isfinite(r_k)]
+    each = {name: float(r) if np.isfinite(r) else None for name, r in zip(classes, r_k, strict=True)}
+    return {"correlation": each, "correlation_mean": float(some.mean()) if len(some) else None}
+
+
+def _products(x_n: np.ndarray, y_n: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones_like(x_n), x_n, y_n, x_n * x_n, y_n * y_n, x_n * y_n])
+
+
+def _pearson(sums_rm: np.ndarray) -> np.ndarray:
+    n, x, y, xx, yy, xy = sums_rm.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (n * xy - x * y) / np.sqrt((n * xx - x * x) * (n * yy - y * y))

@@ -1,0 +1,201 @@
+"""What `quality.quality` found, as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+_WAYS = {
+    "human": "human votes alone",
+    "synthetic": "synthetic votes alone",
+    "counts": "counts (the paper's)",
+    "fixed": "a fixed weight",
+    "learned": "a learned weight",
+    "listeners": "a learned weight for each listener",
+    "constant": "control: a constant, learned weight",
+}
+SPEAKERS = 12  # rows of a grouping that are printed; the JSON has all
+
+
+def text(found: dict[str, Any]) -> str:
+    """All of it, in lines."""
+    return "\n".join(line for part in _parts(found) for line in [*part, ""]).rstrip()
+
+
+def _parts(found: dict[str, Any]) -> Iterable[list[str]]:
+    yield _head(found)
+    yield _agreement(found)
+    yield _alpha(found["alpha"])
+    yield _by_ambiguity(found["by_ambiguity"])
+    yield from _factors(found)
+    yield _classes(found)
+    yield _groups(found["groups"], found["classes"])
+    yield _saturation(found)
+    yield _pooling(found["pooling"])
+
+
+def _head(found: dict[str, Any]) -> list[str]:
+    return [
+        f"{found['dataset']}: {found['utterances']} utterances of {found['speakers']} speakers, "
+        f"{found['listeners']} synthetic listeners ({found['model']}, {found['answers']} answers)",
+        f"{found['asked']} asked: {found['unparsed_share']:.1%} unparsed, {found['failed_share']:.1%} failed; votes an "
+        f"utterance: {found['votes']['synthetic']:.1f} synthetic, {found['votes']['human']:.1f} human",
+        "References are the human votes; JS in base 2, lower is better; [ ] are 95 % intervals over speakers.",
+    ]
+
+
+def _agreement(found: dict[str, Any]) -> list[str]:
+    rows = [("synthetic votes", found)]
+    if found["exact"]:
+        rows.append(("exact proxy", found["exact"]))
+    names = {"uniform": "uniform", "best_constant": "best constant", "split_half": "half the people vs half"}
+    rows += [(name, found["baselines"][key]) for key, name in names.items() if key in found["baselines"]]
+    head = ["", "JS", "", "JS distance", "BC", *(f"r {name}" for name in found["classes"])]
+    body = [
+        [name, _number(row["js"]), _interval(row["ci"]["js"]), _number(row["js_distance"]), _number(row["bc"]),
+         *(_number(row["correlation"][k], 2) for k in found["classes"])]
+        for name, row in rows
+    ]  # fmt: skip
+    lines = _table("agreement with people (r: correlation of an emotion's share over utterances)", head, body)
+    chance = f"{found['js_shuffled']:.3f} (permutation test: p = {found['p_shuffled']:.3f})"
+    lines.append(f"Shuffled over utterances the same votes have a JS of {chance}.")
+    if found["exact"] and found["exact"]["differs"]:
+        lines.append(
+            f"The exact proxy is not these votes' limit: it differs in {', '.join(found['exact']['differs'])}."
+        )
+    return lines
+
+
+def _alpha(rows: dict[str, dict]) -> list[str]:
+    names = {"human": "people", "synthetic": "synthetic listeners", "human_synthetic": "one of each"}
+    body = [[name, _number(rows[key]["value"]), _interval(rows[key]["ci"])] for key, name in names.items()]
+    return _table("Krippendorff's alpha (1 full agreement, 0 chance)", ["", "alpha", ""], body)
+
+
+def _by_ambiguity(rows: dict[str, dict]) -> list[str]:
+    head = ["", "clips", "JS", "", "uniform", "best constant", "half vs half"]
+    body = [
+        [f"{name} ({row['from']:.2f} to {row['to']:.2f})", str(row["n"]),
+         _number(row["js"]), _interval(row["ci"]["js"]),
+         *(_number(row["baselines"][key]["js"]) for key in ("uniform", "best_constant", "split_half"))]
+        for name, row in rows.items()
+    ]  # fmt: skip
+    return _table("JS by ambiguity of the human votes (entropy over log K)", head, body)
+
+
+def _factors(found: dict[str, Any]) -> Iterable[list[str]]:
+    if not found["crossed"]:
+        yield ["Not every persona occurs with every temperature, so the next two tables do not tell them apart."]
+    for name, what in (("persona", "by_persona"), ("temperature", "by_temperature")):
+        head = [name, "listeners", "votes", "unparsed", "JS", "BC", "alpha", "", *found["classes"]]
+        body = [
+            [_short(str(row[name])), str(row["listeners"]), f"{row['votes']:.1f}", f"{row['unparsed_share']:.1%}",
+             _number(row["js"]), _number(row["bc"]), _number(row["alpha"]), _interval(row["alpha_ci"]),
+             *(f"{row['labels'][k]:.0%}" if row["labels"] else "-" for k in found["classes"])]
+            for row in found[what]
+        ]  # fmt: skip
+        yield _table(f"by {name} (alpha: one of its votes and one of a person's; shares of its votes)", head, body)
+
+
+def _classes(found: dict[str, Any]) -> list[str]:
+    head = ["", "human", "synthetic", "difference", ""]
+    body = [
+        [name, f"{row['human']:.1%}", f"{row['synthetic']:.1%}", f"{row['bias']:+.1%}", _interval(row["ci"], "+.1%")]
+        for name, row in found["by_class"].items()
+    ]
+    return _table("which labels are used too often (mean shares)", head, body)
+
+
+def _groups(groups: dict[str, Any], classes: Sequence[str]) -> list[str]:
+    rows = list(groups["rows"].items())
+    head = [groups["attribute"], "speakers", "clips", "JS", "", *classes]
+    body = [
+        [name, str(row["n_speakers"]), str(row["n"]), _number(row["js"]), _interval(row["js_ci"]),
+         *(f"{row['bias'][k]:+.1%}" for k in classes)]
+        for name, row in rows[:SPEAKERS]
+    ]  # fmt: skip
+    lines = _table(f"synthetic minus human shares by {groups['attribute']}", head, body)
+    if len(rows) > SPEAKERS:
+        lines.append(f"  and {len(rows) - SPEAKERS} more in the JSON")
+    if len(rows) == 2 and rows[0][1]["gap_ci"][classes[0]]:
+        (one, row), (other, _) = rows
+        gaps = (f"{k} {row['gap'][k]:+.1%} {_interval(row['gap_ci'][k], '+.1%')}" for k in classes)
+        lines.append(f"{one} less {other}: {', '.join(gaps)}")
+    return lines
+
+
+def _saturation(found: dict[str, Any]) -> list[str]:
+    curve = found["saturation"]
+    shown = sorted({*range(min(5, len(curve["js"]))), *range(4, len(curve["js"]), 5), len(curve["js"]) - 1})
+    head = ["votes", *(str(m + 1) for m in shown)]
+    body = [
+        ["JS", *(_number(curve["js"][m]) for m in shown)],
+        ["", *(_interval(curve["ci"][m]) for m in shown)],
+    ]
+    lines = _table(f"JS against the number of votes, {curve['n_utterances']} utterances that have them all", head, body)
+    if fit := curve["exponential"]:
+        lines.append(
+            f"a - b exp(-c N): a {fit['a']:.4f} {_interval(fit['ci']['a'], '.4f')}, b {fit['b']:.4f}, "
+            f"c {fit['c']:.3f}, rmse {fit['rmse']:.4f}; 90 % of its gain at N = {fit['n_gain']:.1f} "
+            f"{_interval(fit['ci']['n_gain'], '.1f')}"
+        )
+    if fit := curve["inverse"]:
+        there = f"90 % of the gain at N = {fit['n_gain']:.1f}" if fit["n_gain"] else "no gain"
+        lines.append(
+            f"a + b / N, from N = 3 on: a {fit['a']:.4f} {_interval(fit['ci']['a'], '.4f')}, b {fit['b']:.4f}, "
+            f"rmse {fit['rmse']:.4f}; {there}"
+        )
+    if limit := curve["exact"]:
+        if limit["js"] is None:
+            lines.append(f"The exact journal lacks {limit['missing']} of these utterances, so it is no limit here.")
+        else:
+            there = f"at N = {limit['n_gain']:.1f}" if limit["n_gain"] else "not reached"
+            lines.append(
+                f"exact proxy, infinitely many votes: {limit['js']:.4f} {_interval(limit['ci'], '.4f')}; "
+                f"90 % of the gain to it {there}"
+            )
+    return lines
+
+
+def _pooling(pooled: dict[str, Any]) -> list[str]:
+    if pooled["reason"]:
+        return [f"pooling: nothing to say, {pooled['reason']}"]
+    head = ["", "weight", "loss", "", "better by", ""]
+    body = []
+    for key, name in _WAYS.items():
+        row = pooled["rows"][key]
+        weight = "synthetic only" if row["weight"] is None else "each" if key == "listeners" else f"{row['weight']:.3g}"
+        body.append(
+            [name, weight, _number(row["loss"], 4), _interval(row["ci"]), f"{row['better']:+.4f}",
+             _interval(row["better_ci"], "+.4f")]
+        )  # fmt: skip
+    title = (
+        f"pooling: Brier score of held-out human votes, {pooled['n']} utterances; weights were learned on "
+        f"{pooled['learned_on']} others, of the validation split"
+    )
+    return _table(title, head, body)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [title]
+    for cells in (head, *rows):
+        first, *others = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        lines.append("  " + "  ".join([first, *others]).rstrip())
+    return lines
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _interval(ci: Sequence[float] | None, form: str = ".3f") -> str:
+    return f"[{ci[0]:{form}}, {ci[1]:{form}}]" if ci else ""
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= 40 else words[:39] + "…"
