@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 
+# Tests compile much and compute little: XLA's code need not be fast. The processes that tests start inherit this.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+).strip()
+
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
 
