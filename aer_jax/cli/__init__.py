@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from aer_jax.cli import data, proxies, reports, scale, training
+from aer_jax.cli import data, experiments, proxies, reports, scale, training
 from aer_jax.errors import UserError
 
 # Heavy packages are imported by the command that needs them, so that --help answers at once.
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 
-    for module in (reports, data, proxies, training, scale):
+    for module in (reports, data, proxies, training, experiments, scale):
         module.add(command)
     return top
 

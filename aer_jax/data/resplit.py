@@ -13,14 +13,14 @@ from aer_jax.data.records import file_sha256
 from aer_jax.data.splits import parse_rule, split_clips
 from aer_jax.errors import UserError
 
-_OWN = ("dataset.json", "splits.json", "report.md", "report")
+_SHARED = ("*.array_record", "utterances.jsonl", "votes.jsonl")
 
 
 def resplit(dataset: Dataset, corpus: Corpus, out: str | Path, split: str, seed: int = 0) -> Dataset:
     """Write a dataset directory as `prepare` would with another `--split`, without encoding any audio.
 
-    All files but `splits.json` and `dataset.json` are hard links (copies where the file system has none) of those of
-    `dataset`; there is no `report.md`.
+    Shards, utterances and votes are hard links to those of `dataset`, copies where the file system has no links;
+    `splits.json` and `dataset.json` are its own; there is no `report.md`.
 
     Args:
         dataset: prepared from `corpus`.
@@ -44,12 +44,11 @@ def resplit(dataset: Dataset, corpus: Corpus, out: str | Path, split: str, seed:
     partial = out.parent / f".{out.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for file in dataset.path.iterdir():
-        if file.name not in _OWN:
-            try:
-                os.link(file, partial / file.name)
-            except OSError:
-                shutil.copyfile(file, partial / file.name)
+    for file in [file for pattern in _SHARED for file in dataset.path.glob(pattern)]:
+        try:
+            os.link(file, partial / file.name)
+        except OSError:
+            shutil.copyfile(file, partial / file.name)
     _write(partial / "splits.json", {"seed": seed, "how": how, "speakers_apart": rule.keeps_speakers_apart, **splits})
     about = json.loads((dataset.path / "dataset.json").read_text(encoding="utf-8"))
     about["settings"] |= {"seed": seed, "split": split}

@@ -105,7 +105,7 @@ def open_run(path: str | Path) -> Run:
     Raises:
         UserError: it is none, or its base checkpoint is gone or another one now.
     """
-    run = _read(Path(path))
+    run = read_run(path)
     checkpoint = run.config.model.checkpoint
     try:
         base = fingerprint(checkpoint)
@@ -116,7 +116,13 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def _read(path: Path) -> Run:
+def read_run(path: str | Path) -> Run:
+    """Settings and environment of a run directory, its base not looked at.
+
+    Raises:
+        UserError: it is none.
+    """
+    path = Path(path)
     if not (path / "config.yaml").is_file() or not (path / "environment.json").is_file():
         raise UserError(
             f"{path} is not a run directory (no config.yaml and environment.json); `aer-jax train` makes one."
@@ -139,7 +145,7 @@ def resume_run(config: Config) -> Run:
         UserError: there is none, it was begun with other settings (the differences are shown), or what the settings
             point to is not what it was.
     """
-    run = _read(Path(config.out))
+    run = read_run(config.out)
     refuse_changed(run, config)
     run = dataclasses.replace(run, config=config)
     now = {"packages": {name: version(name) for name in PACKAGES}, "devices": len(jax.devices())}

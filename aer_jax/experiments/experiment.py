@@ -1,0 +1,186 @@
+"""An experiment from a corpus on disk to its tables; what an earlier call finished is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aer_jax.config import to_yaml
+from aer_jax.corpora import read_corpus
+from aer_jax.data.dataset import Dataset, open_dataset
+from aer_jax.data.prepare import prepare
+from aer_jax.data.resplit import resplit
+from aer_jax.errors import UserError
+from aer_jax.experiments.results import results
+from aer_jax.experiments.run_cells import MARK, is_finished, refuse_other_settings, run_cells
+from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
+from aer_jax.experiments.tested import pool
+from aer_jax.experiments.words import findings, markdown
+from aer_jax.files import replace_text
+from aer_jax.proxies.annotate import annotate
+
+RESULT, PAGE, SETTINGS = "experiment.json", "tables.md", "experiment.yaml"
+
+
+class SomeFailed(UserError):
+    """The tables are there, but runs are missing from them."""
+
+    exit_code = 1
+
+
+def run_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Prepare the splits, annotate, train and evaluate all runs, and write the tables.
+
+    Written into `experiment.out`: `data/SPLIT` (datasets that share their shards), `journal.jsonl`, `configs/`, `logs/`
+    and `runs/` with one entry a run, `experiment.json`, `tables.md` and `experiment.yaml`.
+
+    Returns:
+        what experiment.json holds; an arm is in it when all its runs are finished. `failed` names the others' runs.
+
+    Raises:
+        UserError: something is missing or does not fit, or no arm is finished.
+        Unfinished: it was stopped; the same call goes on.
+    """
+    grid = cells(experiment)
+    out = Path(experiment.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        refuse_other_settings(grid)
+        datasets = prepare_splits(experiment)
+        tested = pool(datasets)
+        get_proxies(experiment, tested.dataset)
+        failed = run_cells(experiment, grid)
+        complete = finished_arms(grid)
+        if not complete:
+            raise UserError(
+                f"no arm is finished, so there is no table: {len(failed)} of {len(grid)} runs failed, "
+                f"{_first(failed, out)}; mend it and give the same command again."
+            )
+        result = _plain(results(tested, complete))
+        result = {"name": out.name, "failed": failed} | result | {"runs": {cell.name: _run(cell) for cell in grid}}
+        result["findings"] = findings(result)
+        replace_text(out / SETTINGS, to_yaml(experiment))
+        replace_text(out / RESULT, json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        replace_text(out / PAGE, markdown(result, f"Experiment {out.name}"))
+    return result
+
+
+def refuse_failures(result: dict[str, Any], out: str) -> None:
+    """Raise where runs failed, after the tables have been shown.
+
+    Raises:
+        SomeFailed: some did.
+    """
+    if failed := result["failed"]:
+        raise SomeFailed(
+            f"{len(failed)} of {len(result['runs'])} runs failed, {_first(failed, Path(out))}; their arms are left "
+            "out of the tables. Mend it and give the same command again: what is finished is kept."
+        )
+
+
+def finished_arms(grid: list[Cell]) -> dict[Arm, dict[int, list[Cell]]]:
+    """The arms all of whose runs are finished: arm -> seed -> runs in the order of the splits."""
+    found: dict[Arm, dict[int, list[Cell]]] = {}
+    for cell in grid:
+        found.setdefault(cell.arm, {}).setdefault(cell.seed, []).append(cell)
+    return {
+        arm: seeds for arm, seeds in found.items() if all(is_finished(cell) for of in seeds.values() for cell in of)
+    }
+
+
+def prepare_splits(experiment: Experiment) -> dict[str, Dataset]:
+    """split -> dataset. The first is prepared from the corpus, the others share its shards.
+
+    Raises:
+        UserError: the corpus cannot be read, or a dataset is there that was prepared otherwise.
+    """
+    source = experiment.corpus
+    datasets: dict[str, Dataset] = {}
+    corpus = None
+    for split in experiment.splits:
+        path = experiment.data(split)
+        if not (path / "dataset.json").exists():
+            if corpus is None:
+                choices = {name: getattr(source, name) for name in ("excited", "multi_label", "improvised", "audio")}
+                corpus = read_corpus(source.name, source.root, source.classes or None, source.lenient, **choices)
+            if datasets:
+                resplit(next(iter(datasets.values())), corpus, path, split, source.seed)
+            else:
+                print(f"preparing {source.name}", file=sys.stderr)
+                prepare(corpus, path, source.classes or None, source.seed, split, source.outside)
+        datasets[split] = _as_wanted(path, split, experiment)
+    return datasets
+
+
+def _as_wanted(path: Path, split: str, experiment: Experiment) -> Dataset:
+    dataset = open_dataset(path)
+    about = json.loads((path / "dataset.json").read_text("utf-8"))
+    source = dataclasses.asdict(experiment.corpus)
+    has = about["settings"] | {"name": about["corpus"], "classes": tuple(about["classes"])}
+    wanted = {key: source[key] for key in ("name", "seed", "outside", "lenient")} | {"split": split}
+    wanted |= {key: source[key] for key in ("classes", "excited", "multi_label") if source[key]}
+    for key, value in wanted.items():
+        if has.get(key) != value:
+            raise UserError(
+                f"{path} was prepared with {key} {has.get(key)!r}, not {value!r}; remove it or name another out."
+            )
+    return dataset
+
+
+def get_proxies(experiment: Experiment, dataset: Dataset) -> None:
+    """Ask for the synthetic votes where an arm needs them; a journal that is there is continued.
+
+    Raises:
+        UserError: there is neither a journal nor a model to ask.
+    """
+    if set(experiment.labels) == {"human"}:
+        return
+    if experiment.proxies.model:
+        annotate(dataset, experiment.proxies.model, experiment.journal, listeners=experiment.proxies.listeners)
+    elif not experiment.journal.is_file():
+        raise UserError(
+            f"there is no journal {experiment.journal}, and synthetic votes are to be learned from; set proxies.model "
+            "to a checkpoint that annotates, proxies.journal to what `aer-jax annotate` wrote, or labels=[human]."
+        )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Runs inherit the lock, so it also holds while one is left over from a process that was killed."""
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another experiment, or a run that it left behind, is writing to {out}; wait for it or end it."
+            ) from None
+        os.set_inheritable(lock.fileno(), True)
+        yield
+
+
+def _first(failed: dict[str, str], out: Path) -> str:
+    name, why = next(iter(failed.items()))
+    return f"the first is {name} ({why.rstrip('.')}; see {out / 'logs' / name}.log)"
+
+
+def _run(cell: Cell) -> dict[str, Any]:
+    done = Path(cell.config.out) / MARK
+    seconds = json.loads(done.read_text())["seconds"] if done.is_file() else None
+    return {"run": cell.config.out, "finished": done.is_file(), "seconds": seconds}
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON knows: NaN becomes None, tuples lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

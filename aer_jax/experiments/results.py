@@ -1,0 +1,205 @@
+"""From the runs of an experiment to its numbers: rows with intervals over speakers, and tests between arms."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from aer_jax.errors import UserError
+from aer_jax.evaluation import baselines
+from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
+from aer_jax.evaluation.bootstrap import LEVEL, RESAMPLES, percentiles, speaker_draws, speaker_intervals
+from aer_jax.evaluation.metrics import DEFINITIONS, pointwise
+from aer_jax.evaluation.resampled import resampled
+from aer_jax.evaluation.significance import holm, sign_flip, wilcoxon_over_speakers
+from aer_jax.experiments.settings import Arm, Cell
+from aer_jax.experiments.tested import Tested, baseline_predictions, own_labels, predictions
+
+QUANTITIES = ("js", "js_distance", "bc", "r2", "ece", "ece_soft", "accuracy", "uar", "macro_f1", "weighted_f1")
+TESTED = ("js", "bc")  # quantities that arms are compared in
+ALPHA = 0.05
+_POINTWISE = ("js", "js_distance", "bc", "accuracy")
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm or a baseline, scored on the human votes.
+
+    Attributes:
+        values: quantity -> its value, the mean over seeds; NaN where it has no meaning.
+        ci: quantity -> 95 % over speakers, or None.
+        by_seed: quantity -> one value a seed.
+        by_ambiguity: level -> n, n_speakers, js, bc, accuracy and their ci.
+        utterances: js and bc of each utterance, the mean over seeds [N]; empty where not all have them.
+    """
+
+    values: dict[str, float]
+    ci: dict[str, tuple[float, float] | None]
+    by_seed: dict[str, list[float]]
+    by_ambiguity: dict[str, dict[str, Any]]
+    utterances: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+
+def score(tested: Tested, probs_snk: Sequence[np.ndarray], top_label: bool = True) -> Row:
+    """Score the predictions of one or several seeds; the intervals are of the mean over seeds.
+
+    Args:
+        tested: references and speakers.
+        probs_snk: [N, K] for each seed.
+        top_label: False for predictions without a largest class.
+    """
+    names, speaker_n = np.unique(tested.speakers_n, return_inverse=True)
+    itself = np.ones((1, len(names)), int)
+    drawn = speaker_draws(tested.speakers_n)
+    times_rs = itself if drawn is None else np.concatenate([itself, drawn[1]])
+    seeds = [resampled(tested.references_nk, probs_nk, speaker_n, times_rs, top_label) for probs_nk in probs_snk]
+    by_seed = {name: [float(found[name][0]) for found in seeds] for name in QUANTITIES}
+    values, ci = {}, {}
+    for name in QUANTITIES:
+        mean_r = np.mean([found[name] for found in seeds], axis=0)
+        values[name] = float(mean_r[0])
+        ci[name] = None if drawn is None or np.isnan(mean_r).any() else percentiles(mean_r[1:])
+    means = [pointwise(tested.references_nk, probs_nk, top_label) for probs_nk in probs_snk]
+    utterances = {name: np.mean([found[name] for found in means], axis=0) for name in _POINTWISE}
+    return Row(values, ci, by_seed, by_level(tested, utterances), {name: utterances[name] for name in TESTED})
+
+
+def by_level(tested: Tested, values: Mapping[str, np.ndarray], usable_n: np.ndarray | None = None) -> dict[str, dict]:
+    """Means and intervals in each level of ambiguity of the references.
+
+    Args:
+        values: quantity -> one number for each usable utterance.
+        usable_n: which utterances those are, bool [N]; None is all.
+    """
+    usable_n = np.ones(len(tested.ids), bool) if usable_n is None else usable_n
+    level_n = ambiguity_bins(ambiguity(tested.references_nk))[usable_n]
+    speakers_n = tested.speakers_n[usable_n]
+    found = {}
+    for b, (name, low, high) in enumerate(zip(NAMES, (0.0, *EDGES), (*EDGES, 1.0), strict=True)):
+        here = level_n == b
+        part = {key: values_n[here] for key, values_n in values.items() if key != "js_distance"}
+        means = {key: float(values_n.mean()) if here.any() else math.nan for key, values_n in part.items()}
+        about = {"n": int(here.sum()), "n_speakers": len(set(speakers_n[here])), "from": low, "to": high}
+        found[name] = about | means | {"ci": speaker_intervals(part, speakers_n[here])}
+    return found
+
+
+def baseline_rows(tested: Tested, cells: Sequence[Cell]) -> dict[str, Row]:
+    """The rows that every table has beside the arms."""
+    rows = {
+        name: score(tested, [probs_nk], top_label=name != "uniform")
+        for name, probs_nk in baseline_predictions(tested, cells)
+    }
+    usable_n, values = baselines.split_half(tested.dataset.votes, tested.ids, tested.dataset.classes)
+    means = dict.fromkeys(QUANTITIES, math.nan) | {
+        name: float(values_n.mean()) if usable_n.any() else math.nan for name, values_n in values.items()
+    }
+    ci = dict.fromkeys(QUANTITIES) | speaker_intervals(values, tested.speakers_n[usable_n])
+    ci.pop("reason")
+    rows["split_half"] = Row(means, ci, {name: [v] for name, v in means.items()}, by_level(tested, values, usable_n))
+    return rows
+
+
+def compare(tested: Tested, rows: Mapping[str, Row], arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """Paired tests of all arms that differ in one thing, and of each arm with the linear probe where there is one.
+
+    Each quantity over all utterances is one family of Holm's correction; js by ambiguity, all levels together, another.
+
+    Returns:
+        of each test: family, quantity, level, what differs, the two rows, the difference of the first minus the second
+        (mean over seeds) with its interval over speakers, p (sign flips of whole speakers) and its least possible
+        value, p_holm, p_wilcoxon (over speakers' means), n, n_speakers, tests (of the family), significant.
+    """
+    pairs = [("method", arm.name, "linear_probe") for arm in arms if "linear_probe" in rows]
+    for a, b in itertools.combinations(arms, 2):
+        differs = [name for name in ("recipe", "labels", "dime_aug") if getattr(a, name) != getattr(b, name)]
+        if len(differs) == 1:
+            pairs.append((differs[0], b.name, a.name))
+    level_n = ambiguity_bins(ambiguity(tested.references_nk))
+    everywhere = np.ones(len(level_n), bool)
+    families = {quantity: [(quantity, "all", everywhere)] for quantity in TESTED}
+    families["js by ambiguity"] = [("js", name, level_n == b) for b, name in enumerate(NAMES)]
+    found = []
+    for family, parts in families.items():
+        tests = [
+            {"family": family, "quantity": quantity, "level": level, "differs": differs, "a": a, "b": b}
+            | _test(rows[a].utterances[quantity] - rows[b].utterances[quantity], tested.speakers_n, here)
+            for (differs, a, b), (quantity, level, here) in itertools.product(pairs, parts)
+            if here.any()
+        ]
+        for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
+            found.append(test | {"p_holm": float(p), "tests": len(tests), "significant": bool(p < ALPHA)})
+    return found
+
+
+def _test(difference_n: np.ndarray, speakers_n: np.ndarray, here: np.ndarray) -> dict[str, Any]:
+    difference_n, speakers_n = difference_n[here], speakers_n[here]
+    flip = sign_flip(difference_n, speakers_n)
+    return {
+        "difference": flip.difference,
+        "ci": speaker_intervals({"d": difference_n}, speakers_n)["d"],
+        "p": flip.p,
+        "p_least": flip.least,
+        "p_wilcoxon": wilcoxon_over_speakers(difference_n, speakers_n),
+        "n": len(difference_n),
+        "n_speakers": len(set(speakers_n)),
+    }
+
+
+def results(tested: Tested, finished: Mapping[Arm, Mapping[int, Sequence[Cell]]]) -> dict[str, Any]:
+    """All numbers of an experiment, JSON-able but for NaN.
+
+    Args:
+        tested: the pooled test parts.
+        finished: arm -> seed -> its runs, one a split, all trained and evaluated.
+    """
+    probs = {arm: [predictions(tested, cells) for cells in seeds.values()] for arm, seeds in finished.items()}
+    rows = {arm.name: score(tested, found) for arm, found in probs.items()}
+    some_cells = next(iter(next(iter(finished.values())).values()))
+    others = baseline_rows(tested, some_cells)
+    arms = {}
+    for arm, seeds in finished.items():
+        cells = [cell for of_seed in seeds.values() for cell in of_seed]
+        about = {"recipe": arm.recipe, "labels": arm.labels, "dime_aug": arm.dime_aug}
+        runs = {"runs": [cell.config.out for cell in cells], "seeds": list(seeds)}
+        arms[arm.name] = about | runs | row_json(rows[arm.name]) | {"own_labels": _own(tested, arm, seeds, probs[arm])}
+    dataset = tested.dataset
+    return {
+        "dataset": dataset.name,
+        "classes": list(dataset.classes),
+        "references": "human",
+        "n": len(tested.ids),
+        "n_speakers": len(set(tested.speakers_n)),
+        "speakers_apart": all(dataset.speakers_apart for dataset in tested.datasets.values()),
+        "splits": {split: len(dataset.splits["test"]) for split, dataset in tested.datasets.items()},
+        "ci": {"level": LEVEL, "over": "speakers", "resamples": RESAMPLES},
+        "alpha": ALPHA,
+        "arms": arms,
+        "baselines": {name: row_json(row) | {"note": baselines.NOTES[name]} for name, row in others.items()},
+        "tests": compare(tested, rows | others, list(finished)),
+        "definitions": DEFINITIONS,
+    }
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    """A row without its utterances."""
+    found = row.values | {"ci": row.ci, "by_ambiguity": row.by_ambiguity}
+    return found | ({"by_seed": row.by_seed} if len(row.by_seed["js"]) > 1 else {})
+
+
+def _own(
+    tested: Tested, arm: Arm, seeds: Mapping[int, Sequence[Cell]], probs_snk: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """The paper's way of scoring: against labels of the kind that the arm learned from."""
+    try:
+        own_nk = own_labels(tested, next(iter(seeds.values())))
+    except UserError as error:  # a test clip about which no synthetic listener gave a readable answer
+        return {"references": arm.labels, "js": None, "js_distance": None, "bc": None, "reason": str(error)}
+    found = [pointwise(own_nk, probs_nk) for probs_nk in probs_snk]
+    means = {name: float(np.mean([values[name] for values in found])) for name in ("js", "js_distance", "bc")}
+    return {"references": arm.labels} | means

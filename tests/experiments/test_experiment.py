@@ -1,0 +1,228 @@
+"""Experiments whose runs are stand-ins: what is run, skipped, refused and reported; then a small one with real runs."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import small_corpus
+import toy_runs
+
+from aer_jax import cli
+from aer_jax.corpora import read_corpus
+from aer_jax.data.dataset import open_dataset
+from aer_jax.data.prepare import prepare
+from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.experiments import run_cells
+from aer_jax.experiments.experiment import run_experiment
+from aer_jax.experiments.settings import load_experiment
+
+FOLDS = ["fold:1/3", "fold:2/3", "fold:3/3"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """(manifest, journal)."""
+    folder = tmp_path_factory.mktemp("corpus")
+    manifest = small_corpus.write(folder)
+    return manifest, small_corpus.write_journal(folder, manifest)
+
+
+@pytest.fixture
+def config(tmp_path, corpus, monkeypatch):
+    """An experiment of 3 arms, 3 folds, 2 seeds in a YAML file; its runs are stand-ins."""
+    monkeypatch.setattr(run_cells, "COMMAND", (sys.executable, small_corpus.__file__))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    manifest, journal = corpus
+    path = tmp_path / "experiment.yaml"
+    path.write_text(
+        f"""
+out: {tmp_path / "out"}
+corpus: {{name: manifest, root: {manifest}}}
+proxies: {{journal: {journal}}}
+splits: {FOLDS}
+seeds: [0, 1]
+dime_aug: [off]
+recipes: {{default: }}
+settings: {{model: {{checkpoint: {toy_runs.CHECKPOINT}}}}}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, corpus):
+    """(directory, result) of the experiment of `config`."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = config.__wrapped__(tmp_path_factory.mktemp("finished"), corpus, patch)
+        yield path.parent / "out", run_experiment(load_experiment(path))
+
+
+def test_every_speaker_is_tested_once_a_seed(finished):
+    out, result = finished
+    assert result["n"] == 36 and result["n_speakers"] == small_corpus.SPEAKERS and result["references"] == "human"
+    assert sum(result["splits"].values()) == 36 and result["failed"] == {}
+    assert list(result["arms"]) == ["default-human", "default-synthetic", "default-combined"]
+    assert json.loads((out / "experiment.json").read_text()) == result
+    assert len(result["runs"]) == 18 == len(list((out / "runs").iterdir()))
+    assert (out / "runs" / "default-combined-fold2of3-seed1" / "cell.json").exists()
+
+
+def test_rows_are_the_pooled_scores_of_the_seeds(finished, corpus):
+    """What the stand-ins predict, scored here: within 1e-9."""
+    out, result = finished
+    dataset = open_dataset(out / "data" / "fold1of3")
+    ids = sorted(dataset.utterances)
+    counts = {
+        id: [sum(v.utterance == id and v.label == k for v in dataset.votes) for k in dataset.classes] for id in ids
+    }
+    human_nk = np.array([np.divide(counts[id], sum(counts[id])) for id in ids])
+    for arm, uniform in (("human", 0.3), ("combined", 0.2), ("synthetic", 0.9)):
+        row = result["arms"][f"default-{arm}"]
+        by_seed = [js_divergence(human_nk, (1 - u) * human_nk + u / 4).mean() for u in (uniform, uniform + 0.01)]
+        assert row["by_seed"]["js"] == pytest.approx(by_seed, abs=1e-9)
+        assert row["js"] == pytest.approx(np.mean(by_seed), abs=1e-9)
+        assert row["ci"]["js"][0] < row["js"] < row["ci"]["js"][1]
+        assert sum(level["n"] for level in row["by_ambiguity"].values()) == 36
+    assert result["arms"]["default-human"]["own_labels"]["js"] == pytest.approx(result["arms"]["default-human"]["js"])
+    own = result["arms"]["default-synthetic"]["own_labels"]
+    assert own["references"] == "synthetic" and own["js"] != pytest.approx(
+        result["arms"]["default-synthetic"]["js"], abs=1e-3
+    )
+    assert set(result["baselines"]) == {"uniform", "train_mean", "best_constant", "oracle_majority", "split_half"}
+    assert result["baselines"]["best_constant"]["js"] <= result["baselines"]["train_mean"]["js"]
+
+
+def test_tests_and_words(finished):
+    out, result = finished
+    tests = {(test["a"], test["b"]): test for test in result["tests"] if test["family"] == "js"}
+    assert set(tests) == {
+        ("default-synthetic", "default-human"), ("default-combined", "default-human"),
+        ("default-combined", "default-synthetic"),
+    }  # fmt: skip
+    test = tests["default-combined", "default-human"]
+    # All six speakers agree: the least p that six can give, 2 / 2**6, tripled by Holm's correction.
+    assert test["p"] == test["p_least"] == 2 / 64 == test["p_wilcoxon"]
+    assert test["p_holm"] == pytest.approx(3 * 2 / 64) and not test["significant"] and test["difference"] < 0
+    said = "\n".join(result["findings"])
+    assert "default-combined against default-human: JS " in said and "no significant difference" in said
+    assert "6 speakers cannot give a p below 0.031" in said
+    page = (out / "tables.md").read_text()
+    assert "on own labels" in page and "| Half the listeners vs half |" in page and "## UAR" in page
+
+
+def test_folds_share_their_shards_and_are_what_prepare_makes(finished, corpus, tmp_path):
+    out, _ = finished
+    alone = prepare(read_corpus("manifest", corpus[0]), tmp_path / "alone", split="fold:2/3")
+    shared = open_dataset(out / "data" / "fold2of3", verify=True)
+    assert shared.splits == alone.splits and shared.votes == alone.votes
+    record = next(shared.path.glob("*.array_record"))
+    assert record.stat().st_ino == (out / "data" / "fold1of3" / record.name).stat().st_ino
+    same = ("format", "corpus", "classes", "counts", "settings")
+    ours, theirs = (json.loads((d.path / "dataset.json").read_text()) for d in (shared, alone))
+    assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
+    assert ours["sha256"]["splits.json"] == theirs["sha256"]["splits.json"]
+
+
+def test_a_second_call_runs_nothing(config, tmp_path, capsys):
+    command = ["experiment", str(config), "seeds=[0]", "--json"]
+    assert cli.main(command) == 0
+    first = json.loads(capsys.readouterr().out)
+    logs = {run: (tmp_path / "out" / "runs" / run / "metrics.jsonl").read_text() for run in first["runs"]}
+    assert cli.main(command) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    assert all((tmp_path / "out" / "runs" / run / "metrics.jsonl").read_text() == log for run, log in logs.items())
+    (tmp_path / "out" / "runs" / "default-human-fold2of3-seed0" / "cell.json").unlink()
+    assert cli.main(command) == 0
+    again = {run for run, log in logs.items() if (tmp_path / "out" / "runs" / run / "metrics.jsonl").read_text() != log}
+    assert again == {"default-human-fold2of3-seed0"}, "what is half done goes on, the rest is kept"
+
+
+def test_changed_settings_are_refused_before_anything_runs(config, tmp_path, capsys):
+    assert cli.main(["experiment", str(config), "seeds=[0]", "labels=[human]"]) == 0
+    assert cli.main(["experiment", str(config), "settings.train.lr=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "default-human-fold1of3-seed0 was begun with other settings (train.lr: 0.0001 -> 0.5)" in error
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 3
+    assert cli.main(["experiment", str(config), "corpus.seed=4"]) == 2
+    assert "prepared with seed 0, not 4" in capsys.readouterr().err
+
+
+def test_a_failed_run_is_reported_and_the_others_go_on(config, monkeypatch, capsys):
+    monkeypatch.setenv("FAIL", "default-synthetic-fold2of3-seed0")
+    assert cli.main(["experiment", str(config), "seeds=[0]"]) == 1
+    captured = capsys.readouterr()
+    assert "1 of 9 runs failed, the first is default-synthetic-fold2of3-seed0 (exit code 2: the loss is not finite" in (
+        captured.err
+    )
+    assert "default-combined" in captured.out and "default-synthetic  " not in captured.out
+    monkeypatch.setenv("FAIL", "")
+    assert cli.main(["experiment", str(config), "seeds=[0]"]) == 0
+    assert "default-synthetic  " in capsys.readouterr().out
+
+
+def test_two_at_a_time(config, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLEEP", "0.4")
+    run_experiment(load_experiment(config, ["parallel=2", "labels=[human, combined]", "seeds=[0]"]))
+    spans = []
+    for run in (tmp_path / "out" / "runs").iterdir():
+        spans.append(json.loads((run / "evaluation" / "test" / "metrics.json").read_text())["between"])
+    together = [sum(a[0] < t < a[1] for a in spans) for t in itertools.chain(*spans)]
+    assert max(together) == 1, "at the end of each run, one other is under way at most and sometimes"
+
+
+def test_stopped_and_gone_on(config, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("SLEEP", "3")
+
+    def stop():
+        while not list((tmp_path / "out" / "runs").glob("*/metrics.jsonl")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert cli.main(["experiment", str(config), "seeds=[0]"]) == 75
+    assert "stopped as asked with 9 of 9 runs to do; the same command goes on" in capsys.readouterr().err
+    monkeypatch.setenv("SLEEP", "0")
+    assert cli.main(["experiment", str(config), "seeds=[0]"]) == 0
+
+
+def test_one_experiment_at_a_time(config, tmp_path, capsys):
+    import fcntl
+
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert cli.main(["experiment", str(config)]) == 2
+    assert "is writing to" in capsys.readouterr().err
+
+
+def test_real_runs(config, monkeypatch, tmp_path, capsys):
+    """Two arms, trained for an epoch and evaluated by processes of their own."""
+    monkeypatch.undo()
+    small = ["data.shapes=1", "model.remat=none", "train.epochs=1", "train.batch=8", "train.lr=3e-3"]
+    command = ["experiment", str(config), "seeds=[0]", "splits=[fold:1/3]", "labels=[human, combined]"]
+    command += [f"settings.{setting}" for setting in small]
+    assert cli.main(command) == 0
+    assert "default-combined" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "experiment.json").read_text())
+    run = tmp_path / "out" / "runs" / "default-human-fold1of3-seed0"
+    metrics = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
+    row = result["arms"]["default-human"]
+    for name in ("js", "js_distance", "bc", "r2", "ece", "ece_soft", "accuracy", "uar", "macro_f1", "weighted_f1"):
+        assert row[name] == pytest.approx(metrics[name], abs=1e-9), f"{name}, as evaluate says it"
+        for baseline in set(result["baselines"]) & set(metrics["baselines"]):
+            theirs = metrics["baselines"][baseline].get(name)
+            if theirs is not None:
+                assert result["baselines"][baseline][name] == pytest.approx(theirs, abs=1e-9), (baseline, name)
+    assert row["ci"]["js"] == pytest.approx(metrics["ci"]["js"], abs=1e-9)
+    shutil.rmtree(run / "evaluation")
+    (run / "cell.json").unlink()
+    assert cli.main(command) == 0
+    again = json.loads((run / "evaluation" / "test" / "metrics.json").read_text())
+    assert again["js"] == metrics["js"], "trained already, so it was only evaluated"
