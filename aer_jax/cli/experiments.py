@@ -1,4 +1,4 @@
-"""Commands about many runs: an experiment and its tables."""
+"""Commands about what helps: a grid of runs and its tables; human votes thinned to a few."""
 
 from __future__ import annotations
 
@@ -21,8 +21,25 @@ def experiment(args: argparse.Namespace) -> None:
     refuse_failures(result, settings.out)
 
 
+def raters(args: argparse.Namespace) -> None:
+    from aer_jax.data.dataset import open_dataset
+    from aer_jax.experiments.raters import markdown, write_raters
+
+    result = write_raters(
+        open_dataset(args.data), dict(args.journal or ()), dict(args.predictions or ()), args.out, args.raters
+    )
+    show(args, result, f"{markdown(result)}\nfigures: {args.out}")
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f'"{text}" is not NAME=FILE')
+    return name, Path(path)
+
+
 def add(command: Command) -> None:
-    """Define experiment."""
+    """Define experiment, raters."""
     sub = command(
         experiment,
         "a grid of runs (labels, DiME-Aug, recipes, folds, seeds) and its tables; given again, it goes on",
@@ -31,3 +48,20 @@ def add(command: Command) -> None:
     sub.add_argument("file", type=Path, metavar="FILE", help="YAML; see aer_jax/experiments/settings.py for every key")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="on top of the file, for instance seeds=[0,1,2]")
     sub.add_argument("--out", type=Path, help="directory of everything that is written, instead of the file's out")
+
+    sub = command(
+        raters,
+        "how many human raters a proxy is worth: human votes thinned to a few, scored against those held back",
+        "raters --data data/crema_d --journal synthetic=data/crema_d.jsonl --out runs/raters",
+    )
+    sub.add_argument("--data", type=Path, required=True)
+    sub.add_argument("--journal", type=_named, action="append", metavar="NAME=FILE", help="synthetic votes; repeatable")
+    sub.add_argument(
+        "--predictions",
+        type=_named,
+        action="append",
+        metavar="NAME=FILE",
+        help="predictions.jsonl of a model that did not learn from the speakers, as experiment writes; repeatable",
+    )
+    sub.add_argument("--raters", type=int, default=5, help="votes are thinned to 1 to so many (5)")
+    sub.add_argument("--out", type=Path, required=True, help="directory for tables and figures")

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from aer_jax.config import to_yaml
 from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import Dataset, open_dataset
@@ -22,7 +24,7 @@ from aer_jax.errors import UserError
 from aer_jax.experiments.results import results
 from aer_jax.experiments.run_cells import MARK, is_finished, refuse_other_settings, run_cells
 from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
-from aer_jax.experiments.tested import pool
+from aer_jax.experiments.tested import Tested, pool
 from aer_jax.experiments.words import findings, markdown
 from aer_jax.files import replace_text
 from aer_jax.proxies.annotate import annotate
@@ -40,7 +42,8 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
     """Prepare the splits, annotate, train and evaluate all runs, and write the tables.
 
     Written into `experiment.out`: `data/SPLIT` (datasets that share their shards), `journal.jsonl`, `configs/`, `logs/`
-    and `runs/` with one entry a run, `experiment.json`, `tables.md` and `experiment.yaml`.
+    and `runs/` with one entry a run, `predictions/` with a file an arm (all test clips, mean over seeds), `tables.md`,
+    `experiment.json` and `experiment.yaml`.
 
     Returns:
         what experiment.json holds; an arm is in it when all its runs are finished. `failed` names the others' runs.
@@ -64,9 +67,13 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
                 f"no arm is finished, so there is no table: {len(failed)} of {len(grid)} runs failed, "
                 f"{_first(failed, out)}; mend it and give the same command again."
             )
-        result = _plain(results(tested, complete))
+        numbers, pooled = results(tested, complete)
+        result = _plain(numbers)
         result = {"name": out.name, "failed": failed} | result | {"runs": {cell.name: _run(cell) for cell in grid}}
         result["findings"] = findings(result)
+        (out / "predictions").mkdir(exist_ok=True)
+        for name, probs_nk in pooled.items():
+            replace_text(out / "predictions" / f"{name}.jsonl", _prediction_lines(tested, probs_nk))
         replace_text(out / SETTINGS, to_yaml(experiment))
         replace_text(out / RESULT, json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         replace_text(out / PAGE, markdown(result, f"Experiment {out.name}"))
@@ -164,6 +171,15 @@ def _alone(out: Path) -> Iterator[None]:
             ) from None
         os.set_inheritable(lock.fileno(), True)
         yield
+
+
+def _prediction_lines(tested: Tested, probs_nk: np.ndarray) -> str:
+    classes = tested.dataset.classes
+    lines = [
+        {"id": id, "speaker": str(speaker), "probs": dict(zip(classes, probs_k.tolist(), strict=True))}
+        for id, speaker, probs_k in zip(tested.ids, tested.speakers_n, probs_nk, strict=True)
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def _first(failed: dict[str, str], out: Path) -> str:

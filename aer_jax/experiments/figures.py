@@ -39,7 +39,7 @@ def raters_figure(result: Mapping[str, Any], path: Path) -> None:
         for ax, (level, part) in zip(axes, levels.items(), strict=True):
             m = np.arange(result["raters"] + 1)
             ax.plot(m[1:], part["js"]["votes"], "o-", color="#222222", ms=3.5, lw=1.2, label="human votes alone")
-            ax.plot(m, part["js"][PRIOR], "s--", color=_MUTED, ms=3, lw=1, label=f"with the {PRIOR}")
+            ax.plot(m, part["js"][PRIOR], "s--", color=_MUTED, ms=3, lw=1, label=f"smoothed by the {PRIOR}")
             proxies = [name for name in part["js"] if name not in ("votes", PRIOR)]
             for name, colour in zip(proxies, _COLOURS, strict=False):
                 ax.plot(m, part["js"][name], "o-", color=colour, ms=3.5, lw=1.4, label=f"with {name}")

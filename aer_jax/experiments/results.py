@@ -89,12 +89,9 @@ def by_level(tested: Tested, values: Mapping[str, np.ndarray], usable_n: np.ndar
     return found
 
 
-def baseline_rows(tested: Tested, cells: Sequence[Cell]) -> dict[str, Row]:
-    """The rows that every table has beside the arms."""
-    rows = {
-        name: score(tested, [probs_nk], top_label=name != "uniform")
-        for name, probs_nk in baseline_predictions(tested, cells)
-    }
+def baseline_rows(tested: Tested, probs: Mapping[str, np.ndarray]) -> dict[str, Row]:
+    """The rows that every table has beside the arms: those that predict [N, K], and the listeners' halves."""
+    rows = {name: score(tested, [probs_nk], top_label=name != "uniform") for name, probs_nk in probs.items()}
     usable_n, values = baselines.split_half(tested.dataset.votes, tested.ids, tested.dataset.classes)
     means = dict.fromkeys(QUANTITIES, math.nan) | {
         name: float(values_n.mean()) if usable_n.any() else math.nan for name, values_n in values.items()
@@ -151,17 +148,24 @@ def _test(difference_n: np.ndarray, speakers_n: np.ndarray, here: np.ndarray) ->
     }
 
 
-def results(tested: Tested, finished: Mapping[Arm, Mapping[int, Sequence[Cell]]]) -> dict[str, Any]:
-    """All numbers of an experiment, JSON-able but for NaN.
+def results(
+    tested: Tested, finished: Mapping[Arm, Mapping[int, Sequence[Cell]]]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """All numbers of an experiment.
 
     Args:
         tested: the pooled test parts.
         finished: arm -> seed -> its runs, one a split, all trained and evaluated.
+
+    Returns:
+        what experiment.json holds of them, JSON-able but for NaN; and the pooled predictions [N, K] by name: of each
+        arm the mean over seeds, and of the linear probe where there is one.
     """
     probs = {arm: [predictions(tested, cells) for cells in seeds.values()] for arm, seeds in finished.items()}
     rows = {arm.name: score(tested, found) for arm, found in probs.items()}
     some_cells = next(iter(next(iter(finished.values())).values()))
-    others = baseline_rows(tested, some_cells)
+    learned = dict(baseline_predictions(tested, some_cells))
+    others = baseline_rows(tested, learned)
     arms = {}
     for arm, seeds in finished.items():
         cells = [cell for of_seed in seeds.values() for cell in of_seed]
@@ -169,6 +173,8 @@ def results(tested: Tested, finished: Mapping[Arm, Mapping[int, Sequence[Cell]]]
         runs = {"runs": [cell.config.out for cell in cells], "seeds": list(seeds)}
         arms[arm.name] = about | runs | row_json(rows[arm.name]) | {"own_labels": _own(tested, arm, seeds, probs[arm])}
     dataset = tested.dataset
+    pooled = {arm.name: np.mean(found, axis=0) for arm, found in probs.items()}
+    pooled |= {name: probs_nk for name, probs_nk in learned.items() if name == "linear_probe"}
     return {
         "dataset": dataset.name,
         "classes": list(dataset.classes),
@@ -183,7 +189,7 @@ def results(tested: Tested, finished: Mapping[Arm, Mapping[int, Sequence[Cell]]]
         "baselines": {name: row_json(row) | {"note": baselines.NOTES[name]} for name, row in others.items()},
         "tests": compare(tested, rows | others, list(finished)),
         "definitions": DEFINITIONS,
-    }
+    }, pooled
 
 
 def row_json(row: Row) -> dict[str, Any]:

@@ -80,9 +80,11 @@ def run_cells(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
             tqdm(total=len(cells), initial=len(cells) - len(todo), unit="run", desc="experiment") as bar,
         ):
             waiting = [pool.submit(work.do, cell, bar) for cell in todo]
+            said = ""
             while not all(future.done() for future in waiting):
                 time.sleep(0.2)
-                bar.set_postfix_str(work.progress())
+                if (now := work.progress()) != said:
+                    bar.set_postfix_str(said := now)
             for future in waiting:
                 future.result()
     finally:

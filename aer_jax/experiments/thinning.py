@@ -1,9 +1,9 @@
 """How many human raters is a proxy worth? Human votes are thinned to a few, and scored against those held back.
 
 Of each clip, in each of `DEALS` seeded deals, `held_back` votes at least stay aside as the reference, the same for all
-estimates of the clip; the others are dealt out one by one. A few votes are a coarse estimate of a distribution, so that
-anything smooth helps them. What only smooths is therefore tried too: the mean of the other speakers' votes, which hears
-nothing. A proxy is worth what it adds to that.
+estimates of the clip; the others are dealt out one by one. A few votes are a coarse estimate of a distribution, so
+anything smooth helps them. They are therefore always smoothed by the mean of the other speakers' votes, which hears
+nothing, and a proxy is worth what it adds to that.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from aer_jax.labels.votes import count_votes, normalise
 
 DEALS = 20
 FOLDS = 5  # of speakers; the weights for one fold are chosen on the others
-# Votes that something beside the human ones counts as.
-WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+# How many votes the other speakers' mean, and a proxy, count as; 0 leaves it out.
+PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+PROXY_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 PRIOR = "other speakers' mean"
 
 
@@ -98,8 +99,8 @@ def estimates(deals: Deals, proxies: Mapping[str, np.ndarray], seed: int = 0) ->
         seed: of the folds of speakers.
 
     Returns:
-        "votes" [M, N]: m human votes alone; PRIOR [M + 1, N] and each proxy [M + 1, N]: after it, m = 0.. human votes
-        pooled with it, its weight in votes chosen for each m on the other speakers.
+        "votes" [M, N]: m human votes alone; PRIOR [M + 1, N]: m = 0.. human votes smoothed; each proxy [M + 1, N]: the
+        same pooled with it. The weights are chosen, for each m, on the other speakers.
     """
     fold_n = _folds(deals.speakers_n, seed)
     human_nk = deals.references_dnk.mean(axis=0)
@@ -107,25 +108,28 @@ def estimates(deals: Deals, proxies: Mapping[str, np.ndarray], seed: int = 0) ->
     for fold in range(FOLDS):
         prior_nk[fold_n == fold] = human_nk[fold_n != fold].mean(axis=0)
     raters = deals.heard_dmnk.shape[1]
-    found = {"votes": np.array([_js(deals, normalise(deals.heard_dmnk[:, m])) for m in range(raters)])}
-    for name, other_nk in ({PRIOR: prior_nk} | dict(proxies)).items():
-        rows = [_js(deals, np.broadcast_to(other_nk, deals.references_dnk.shape))]
-        for m in range(raters):
-            tried_wn = np.array([_js(deals, normalise(deals.heard_dmnk[:, m] + w * other_nk)) for w in WEIGHTS])
-            rows.append(_cross_fitted(tried_wn, fold_n))
-        found[name] = np.array(rows)
+    heard = [np.zeros((1, *human_nk.shape)), *(deals.heard_dmnk[:, m] for m in range(raters))]
+
+    def best(counts_dnk: np.ndarray, proxy_nk: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+        grid = [(v, w) for v in PRIOR_WEIGHTS for w in weights if v + w > 0 or counts_dnk.any()]
+        tried = [_js(deals, normalise(counts_dnk + v * prior_nk + w * proxy_nk)) for v, w in grid]
+        return _cross_fitted(np.array(tried), fold_n)
+
+    found = {"votes": np.array([_js(deals, normalise(counts_dnk)) for counts_dnk in heard[1:]])}
+    found[PRIOR] = np.array([best(counts_dnk, prior_nk, (0.0,)) for counts_dnk in heard])
+    for name, proxy_nk in proxies.items():
+        found[name] = np.array([best(counts_dnk, proxy_nk, PROXY_WEIGHTS) for counts_dnk in heard])
     return found
 
 
 def worth(found: Mapping[str, np.ndarray], name: str, times_s: np.ndarray, speaker_n: np.ndarray) -> dict[str, float]:
     """How many raters give what a proxy gives, on clips counted `times_s[speaker]` times.
 
-    Human votes are taken at their best, smoothed by the other speakers' mean; between whole numbers of raters the curve
-    is drawn straight.
+    Both are smoothed by the other speakers' mean; between whole numbers of raters the curve is drawn straight.
 
     Returns:
-        "alone": raters whose smoothed votes are as good as the proxy without votes; "beside 1".. : how many raters the
-        proxy stands for beside so many human votes. Cut at 0 and at the last point of the curve.
+        "alone": raters whose votes are as good as the proxy without votes; "beside 1".. : how many raters the proxy
+        stands for beside so many human votes. Cut at 0 and at the last point of the curve.
     """
     weight_n = times_s[speaker_n].astype(float)
     curve_m, with_m = (found[key] @ weight_n / weight_n.sum() for key in (PRIOR, name))

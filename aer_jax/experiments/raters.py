@@ -1,0 +1,127 @@
+"""The thinning study as a command: a dataset and proxies in; JSON, a Markdown page and figures out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aer_jax.data.dataset import Dataset
+from aer_jax.errors import UserError
+from aer_jax.evaluation.ambiguity import EDGES, ambiguity
+from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.experiments.figures import levels_figure, raters_figure, reliability_figure
+from aer_jax.experiments.thinning import PRIOR, thinning
+from aer_jax.files import replace_text
+from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.proxies.journal import read_votes
+from aer_jax.reports.table import number
+
+Proxy = dict[str, list[float]]
+TITLES = {"votes": "human votes alone", PRIOR: "human votes, smoothed"}
+
+
+def write_raters(
+    dataset: Dataset, journals: Mapping[str, Path], predictions: Mapping[str, Path], out: Path, raters: int = 5
+) -> dict[str, Any]:
+    """Thin the human votes, score them with and without each proxy, and write what came out.
+
+    Args:
+        dataset: clips and human votes.
+        journals: name -> synthetic votes; all of a clip's are one distribution, and its first vote alone is another.
+        predictions: name -> a file with one JSON object a line, `id` and `probs` {class: share}, as `evaluate` and
+            `experiment` write it; of a model that did not learn from the speaker.
+        out: directory for raters.json, raters.md, raters.svg, reliability.svg and ambiguity.svg.
+        raters: votes are thinned to 1 to so many.
+
+    Returns:
+        what raters.json holds, see `thinning.thinning`.
+
+    Raises:
+        UserError: a file cannot be read, or there are too few votes.
+    """
+    proxies: dict[str, Proxy] = {}
+    for name, path in journals.items():
+        proxies |= journal_proxies(name, path, dataset)
+    for name, path in predictions.items():
+        proxies[name] = read_predictions(path, dataset)
+    result = thinning(dataset, proxies, raters)
+    out.mkdir(parents=True, exist_ok=True)
+    replace_text(out / "raters.json", json.dumps(result, indent=1) + "\n")
+    replace_text(out / "raters.md", markdown(result))
+    raters_figure(result, out / "raters.svg")
+    reliability_figure(result, out / "reliability.svg")
+    levels_figure(ambiguity(human_distributions(dataset, sorted(dataset.utterances))), EDGES, out / "ambiguity.svg")
+    return result
+
+
+def journal_proxies(name: str, path: Path, dataset: Dataset) -> dict[str, Proxy]:
+    """A journal's votes as two proxies: all of a clip's votes, and the first alone."""
+    votes = read_votes(path, dataset.classes)
+    first = list({vote.utterance: vote for vote in reversed(votes)}.values())
+    ids = [vote.utterance for vote in first]
+    found = {}
+    for title, some in ((name, votes), (f"one vote of {name}", first)):
+        probs_nk = normalise(count_votes(some, ids, dataset.classes))
+        found[title] = dict(zip(ids, probs_nk.tolist(), strict=True))
+    return found
+
+
+def read_predictions(path: Path, dataset: Dataset) -> Proxy:
+    """A predictions.jsonl: clip -> shares in the order of the dataset's classes.
+
+    Raises:
+        UserError: it cannot be read, or a line has other classes.
+    """
+    found: Proxy = {}
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"cannot read the predictions {path} ({error.strerror}).") from None
+    for row, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line)
+            found[value["id"]] = [float(value["probs"][name]) for name in dataset.classes]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}, line {row}, is not a prediction for {', '.join(dataset.classes)} ({error!r}); give a "
+                "predictions.jsonl that was made on this dataset."
+            ) from None
+    return found
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """JS by number of raters, and how many each proxy is worth, for each level of ambiguity."""
+    raters = range(result["raters"] + 1)
+    parts = [
+        f"# How many raters a proxy is worth: {result['dataset']}",
+        f"JS (base 2) to the human votes held back, mean of {result['deals']} deals. Smoothed: pooled with the "
+        f"{PRIOR}, which hears nothing; with a proxy: pooled with both, at the weights that do best on others. "
+        "Worth: how many more human raters, smoothed too, would do the same; 95 % over speakers; cut at 0 and at "
+        f"{result['raters']} raters in all.",
+    ]
+    for level, part in result["levels"].items():
+        held = f"{part['votes_held_back']:.1f} votes held back on average"
+        parts.append(f"## {level}: {part['n']} clips of {part['n_speakers']} speakers, {held}")
+        rows = [["JS", *(f"{m} raters" if m != 1 else "1 rater" for m in raters)]]
+        for name, values in part["js"].items():
+            cells = [None, *values] if name == "votes" else values
+            rows.append([TITLES.get(name, f"with {name}"), *map(number, cells)])
+        parts.append(_table(rows))
+        if part["worth"]:
+            rows = [["worth in raters", "alone", *(f"beside {m}" for m in raters[1:-1])]]
+            for name, row in part["worth"].items():
+                rows.append([name, *(_worth(row, key) for key in rows[0][1:])])
+            parts.append(_table(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _worth(row: Mapping[str, Any], key: str) -> str:
+    text = f"{row[key]:.1f}"
+    return text + (f" ({row['ci'][key][0]:.1f} to {row['ci'][key][1]:.1f})" if row["ci"] else "")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

@@ -1,0 +1,78 @@
+"""The experiments of `configs/experiments`, and what is refused before anything is written."""
+
+from pathlib import Path
+
+import pytest
+
+from aer_jax.config import RECIPES
+from aer_jax.errors import UserError
+from aer_jax.experiments.devices import accelerators, shares
+from aer_jax.experiments.settings import arms, cells, load_experiment
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
+RUNS = {"crema_d_4": 60, "crema_d_6": 60, "iemocap": 60, "msp_podcast": 12, "toy": 24}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_experiments(path):
+    grid = cells(load_experiment(path))
+    assert len(grid) == RUNS[path.stem] == len({cell.config.out for cell in grid})
+    for cell in grid:
+        assert cell.config.recipe == cell.arm.recipe and cell.config.labels.source == cell.arm.labels
+        assert (cell.config.data.dime_aug.ratio > 0) == cell.arm.dime_aug == ("dime" in cell.name)
+        assert cell.config.seed == cell.seed and cell.config.data.dataset.startswith(
+            f"runs/experiments/{path.stem}/data"
+        )
+        assert (cell.config.labels.journal is None) == (cell.arm.labels == "human")
+    paper = [cell.config for cell in grid if cell.arm.recipe == "paper"]
+    assert all(config.train.lr == RECIPES["paper"]["train"]["lr"] and config.model.head == "paper" for config in paper)
+
+
+def test_a_recipe_goes_over_the_settings_of_all(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text(
+        "out: o\ncorpus: {name: toy}\nlabels: [human]\ndime_aug: [off]\nsplits: [speakers]\nseeds: [3]\n"
+        "recipes: {slow: {recipe: paper, train: {lr: 1e-9}}, default: }\nsettings: {train: {lr: 1e-3, epochs: 2}}\n"
+    )
+    slow, default = cells(load_experiment(path))
+    assert (slow.config.train.lr, slow.config.train.epochs, slow.config.model.head) == (1e-9, 2, "paper")
+    assert (default.config.train.lr, default.config.train.epochs, default.config.seed) == (1e-3, 2, 3)
+    assert [arm.name for arm in arms(load_experiment(path))] == ["slow-human", "default-human"]
+    assert slow.name == "slow-human-speakers-seed3" and slow.config.out == "o/runs/slow-human-speakers-seed3"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=3", 'unknown key "seed". Did you mean "seeds"'),
+        ("settings.train.lrr=3", 'unknown key "train.lrr"'),
+        ("labels=[human, humane]", 'labels names "humane"'),
+        ("seeds=[1, 1]", "seeds must name at least one value, and each once"),
+        ("recipes={a-b: }", 'recipe name "a-b"'),
+        ("corpus.outside=keep", "must be one of renormalise, drop"),
+        ("settings.data.dime_aug.ratio=0", "so DiME-Aug cannot be on"),
+        ('out=""', "out is not set"),
+        ("parallel=two", "parallel must be int"),
+    ],
+)
+def test_refused(override, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(").replace("[", r"\[").replace(".", r"\.")):
+        load_experiment(CONFIGS[-1], [override])
+
+
+def test_accelerators_are_shared_out(tmp_path):
+    assert accelerators(tmp_path, {}) == ("cpu", [])
+    for name in ("nvidia0", "nvidia1", "nvidia10", "nvidia2", "nvidiactl"):
+        (tmp_path / name).touch()
+    assert accelerators(tmp_path, {}) == ("cuda", ["0", "1", "2", "10"])
+    assert accelerators(tmp_path, {"CUDA_VISIBLE_DEVICES": "4,6"}) == ("cuda", ["4", "6"])
+    assert accelerators(tmp_path, {"CUDA_VISIBLE_DEVICES": ""}) == ("cpu", [])
+    assert accelerators(tmp_path, {"JAX_PLATFORMS": "cpu"}) == ("cpu", [])
+    four = ("cuda", ["0", "1", "2", "3"])
+    assert shares(*four, 1) == [{}] == shares("cpu", [], 0), "one process sees all"
+    assert shares(*four, 0) == [{"CUDA_VISIBLE_DEVICES": str(i)} for i in range(4)]
+    assert shares(*four, 2) == [{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "2,3"}]
+    assert [share["TPU_VISIBLE_CHIPS"] for share in shares("tpu", list("0123"), 0)] == list("0123")
+    for kind, parallel in (("cuda", 3), ("tpu", 2)):
+        with pytest.raises(UserError, match=f"parallel is {parallel}"):
+            shares(kind, list("0123"), parallel)

@@ -1,0 +1,127 @@
+"""Few votes of many: what is dealt, what a proxy is found to be worth where that is known, and the command."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import small_corpus
+
+from aer_jax import cli
+from aer_jax.corpora import read_corpus, toy
+from aer_jax.data.prepare import prepare
+from aer_jax.errors import UserError
+from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.experiments import thinning as module
+from aer_jax.experiments import toy_truth
+from aer_jax.experiments.thinning import PRIOR, deal, estimates, thinning
+from aer_jax.labels.votes import Vote
+
+CLASSES = ("a", "b", "c")
+
+
+def crowd(clips=240, speakers=12, raters=11, seed=0):
+    """A dataset without audio whose truth is known."""
+    rng = np.random.default_rng(seed)
+    truth_nk = rng.dirichlet(np.full(3, 0.7), size=clips)
+    ids = [f"{n:04d}" for n in range(clips)]
+    votes = [Vote(id, CLASSES[k]) for id, p_k in zip(ids, truth_nk, strict=True) for k in rng.choice(3, raters, p=p_k)]
+    utterances = {id: SimpleNamespace(speaker=f"s{n % speakers}") for n, id in enumerate(ids)}
+    dataset = SimpleNamespace(name="crowd", path="crowd", classes=CLASSES, utterances=utterances, votes=votes)
+    return dataset, truth_nk, rng
+
+
+def test_votes_are_dealt_out_and_held_back():
+    dataset, _, _ = crowd()
+    dataset.votes += [Vote("0000", "elsewhere"), Vote("0001", "a", weight=0.5)]
+    dataset.votes = [vote for vote in dataset.votes if vote.utterance != "0007"]
+    deals = deal(dataset, raters=5, held_back=4)
+    assert deals.ids == [id for id in dataset.utterances if id != "0007"]
+    d, m, n, k = deals.heard_dmnk.shape
+    assert (d, m, n, k) == (module.DEALS, 5, 239, 3)
+    assert (deals.heard_dmnk.sum(axis=-1) == np.arange(1, 6)[:, None]).all()
+    held_back_dnk = deals.references_dnk * 6
+    total_nk = deals.heard_dmnk[:, -1] + np.round(held_back_dnk)
+    assert np.allclose(held_back_dnk, np.round(held_back_dnk)) and (total_nk == total_nk[0]).all()
+    # Each deal is another, and none prefers a class: within 4 standard errors of the clips' own shares.
+    assert np.abs(deals.heard_dmnk[:, 0].mean(axis=(0, 1)) - (total_nk[0] / 11).mean(axis=0)).max() < 4 * 0.5 / 239**0.5
+    assert (deals.heard_dmnk[0] != deals.heard_dmnk[1]).any()
+
+
+def test_js_is_what_metrics_say():
+    dataset, truth_nk, _ = crowd(clips=40)
+    deals = deal(dataset)
+    found = estimates(deals, {"truth": truth_nk})
+    votes = [js_divergence(deals.references_dnk[d], deals.heard_dmnk[d, 2] / 3) for d in range(module.DEALS)]
+    np.testing.assert_allclose(found["votes"][2], np.mean(votes, axis=0), atol=1e-12)
+    assert found["truth"].shape == found[PRIOR].shape == (6, 40) and found["truth"].mean() < found[PRIOR].mean()
+
+
+def test_what_proxies_are_worth(monkeypatch):
+    """The truth is worth more than five raters, what hears nothing next to none, three listeners about three."""
+    monkeypatch.setattr(module, "DEALS", 4)
+    dataset, truth_nk, rng = crowd(clips=300)
+    three_nk = np.array([rng.multinomial(3, p_k) for p_k in truth_nk]) / 3
+    shuffled_nk = rng.permutation(truth_nk)
+    arrays = {"truth": truth_nk, "three": three_nk, "shuffled": shuffled_nk}
+    proxies = {name: dict(zip(dataset.utterances, probs_nk, strict=True)) for name, probs_nk in arrays.items()}
+    result = thinning(dataset, proxies)
+    everything = result["levels"]["all"]
+    worth = everything["worth"]
+    assert worth["truth"]["alone"] == 5 and worth["truth"]["beside 1"] == 4
+    assert worth["shuffled"]["alone"] == 0 and worth["shuffled"]["beside 2"] < 0.3
+    low, high = worth["three"]["ci"]["beside 1"]
+    assert low < 3 < high and 2.3 < worth["three"]["beside 1"] < 3.5
+    js = everything["js"]
+    assert js["votes"] == sorted(js["votes"], reverse=True) and js[PRIOR][1] < js["votes"][0], (
+        "smoothing helps few votes"
+    )
+    assert sum(result["levels"][name]["n"] for name in ("low", "medium", "high")) == everything["n"] == 300
+
+
+def test_too_few_votes():
+    with pytest.raises(UserError, match="0 clips of 0 speaker"):
+        deal(crowd(clips=20, raters=8)[0])
+
+
+def test_pooled_error_is_what_votes_have():
+    """The closed form against 4,000 draws a clip, for votes of any weight: within 5 standard errors."""
+    truth_nk = np.array(list(toy.truth(clips=5).values()))
+    truth_nk /= truth_nk.sum(axis=1, keepdims=True)
+    heard_nk = toy_truth.biased(truth_nk, 0.4)
+    rng = np.random.default_rng(0)
+    for human, synthetic, weight in ((1, 8, 1.0), (5, 8, 0.25), (3, 2, 2.0)):
+        for p_k, q_k, expected in zip(
+            truth_nk, heard_nk, toy_truth.squared_error(truth_nk, heard_nk, human, synthetic, weight), strict=True
+        ):
+            counts_rk = rng.multinomial(human, p_k, 4000) + weight * rng.multinomial(synthetic, q_k, 4000)
+            errors_r = ((counts_rk / counts_rk.sum(axis=1, keepdims=True) - p_k) ** 2).sum(axis=1)
+            assert abs(errors_r.mean() - expected) < 5 * errors_r.std() / 4000**0.5
+
+
+def test_proxies_help_where_they_must_and_not_where_they_cannot(monkeypatch):
+    monkeypatch.setattr(toy_truth, "CLIPS", 200)
+    result = toy_truth.study()
+    unbiased, biased = result["biases"]["0"], result["biases"]["0.6"]
+    assert all(pooled < human for pooled, human in zip(unbiased["pooled"], unbiased["human"], strict=True))
+    worse = [m for m, p, h in zip(result["human"], biased["pooled"], biased["human"], strict=True) if p > h]
+    assert worse and 1 not in worse and 20 in worse, "one biased crowd helps one vote, and harms twenty"
+    assert all(best <= human for best, human in zip(biased["pooled, best weight"], biased["human"], strict=True))
+
+
+def test_the_command(tmp_path, capsys):
+    manifest = small_corpus.write(tmp_path)
+    dataset = prepare(read_corpus("manifest", manifest), tmp_path / "data")
+    journal = small_corpus.write_journal(tmp_path, manifest)
+    command = ["raters", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--raters", "1"]
+    command += ["--journal", f"synthetic={journal}"]
+    assert cli.main([*command, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    names = {"votes", PRIOR, "synthetic", "one vote of synthetic"}
+    assert set(result["levels"]["all"]["js"]) == names and result["levels"]["all"]["n"] == len(dataset.utterances)
+    assert "## all: 36 clips of 6 speakers, 4.0 votes held back" in (tmp_path / "out" / "raters.md").read_text()
+    for figure in ("raters", "reliability", "ambiguity"):
+        assert "<svg" in (tmp_path / "out" / f"{figure}.svg").read_text()
+    (tmp_path / "wrong.jsonl").write_text('{"id": "x", "probs": {"a": 1}}\n')
+    assert cli.main([*command, "--predictions", f"x={tmp_path / 'wrong.jsonl'}"]) == 2
+    assert "wrong.jsonl, line 1, is not a prediction for" in capsys.readouterr().err
