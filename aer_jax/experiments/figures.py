@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity_bins
 from aer_jax.experiments.thinning import PRIOR
 
 _STYLE = {
@@ -22,6 +23,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -57,27 +59,27 @@ def reliability_figure(result: Mapping[str, Any], path: Path) -> None:
             ax.plot(
                 np.arange(1, len(values) + 1), values, "o-", color=colour, ms=3.5, label=f"{level} ({part['n']} clips)"
             )
+        ax.set_xticks(np.arange(1, result["raters"] + 1))
         _finish(figure, [ax], "human raters", "JS to the votes held back (base 2)", path)
 
 
-def levels_figure(ambiguity_n: np.ndarray, edges: Sequence[float], path: Path) -> None:
+def levels_figure(ambiguity_n: np.ndarray, path: Path) -> None:
     """How ambiguous the clips are: entropy over log K, with the levels' edges and sizes."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure((4.6, 2.6), layout="constrained")
         ax = figure.add_subplot()
         ax.hist(ambiguity_n, bins=np.linspace(0, 1, 31), color=_COLOURS[0])
-        low, high = 0.0, 1.0
-        for left, right, name in zip((low, *edges), (*edges, high), ("low", "medium", "high"), strict=True):
-            inside = (ambiguity_n >= left) & ((ambiguity_n < right) | (right == high))
+        size_b = np.bincount(ambiguity_bins(ambiguity_n), minlength=len(NAMES))
+        for left, right, name, size in zip((0.0, *EDGES), (*EDGES, 1.0), NAMES, size_b, strict=True):
             ax.text(
                 (left + right) / 2,
                 1.0,
-                f"{name}: {inside.sum()}",
+                f"{name}: {size}",
                 ha="center",
                 va="bottom",
                 transform=ax.get_xaxis_transform(),
             )
-        for edge in edges:
+        for edge in EDGES:
             ax.axvline(edge, color=_MUTED, lw=0.8, ls="--")
         ax.set_xlim(0, 1)
         ax.set_xlabel("entropy of the human votes over log K")

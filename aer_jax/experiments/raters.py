@@ -9,7 +9,7 @@ from typing import Any
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
-from aer_jax.evaluation.ambiguity import EDGES, ambiguity
+from aer_jax.evaluation.ambiguity import ambiguity
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.experiments.figures import levels_figure, raters_figure, reliability_figure
 from aer_jax.experiments.thinning import PRIOR, thinning
@@ -52,7 +52,7 @@ def write_raters(
     replace_text(out / "raters.md", markdown(result))
     raters_figure(result, out / "raters.svg")
     reliability_figure(result, out / "reliability.svg")
-    levels_figure(ambiguity(human_distributions(dataset, sorted(dataset.utterances))), EDGES, out / "ambiguity.svg")
+    levels_figure(ambiguity(human_distributions(dataset, sorted(dataset.utterances))), out / "ambiguity.svg")
     return result
 
 
