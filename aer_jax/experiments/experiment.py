@@ -8,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         Unfinished: it was stopped; the same call goes on.
     """
     grid = cells(experiment)
+    refuse_unset(experiment, grid)
     out = Path(experiment.out)
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
@@ -78,6 +79,19 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         replace_text(out / RESULT, json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         replace_text(out / PAGE, markdown(result, f"Experiment {out.name}"))
     return result
+
+
+def refuse_unset(experiment: Experiment, grid: Sequence[Cell]) -> None:
+    """Refuse what every run would stumble over, before anything is written.
+
+    Raises:
+        UserError: the corpus' place or the base checkpoint is not set.
+    """
+    needed = {"settings.model.checkpoint": all(cell.config.model.checkpoint for cell in grid)}
+    needed["corpus.root"] = bool(experiment.corpus.root) or experiment.corpus.name == "toy"
+    for key, there in needed.items():
+        if not there:
+            raise UserError(f"{key} is not set; add it to the experiment's file or as {key}=... on the command line.")
 
 
 def refuse_failures(result: dict[str, Any], out: str) -> None:

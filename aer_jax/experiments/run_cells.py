@@ -55,16 +55,15 @@ def run_cells(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
 
     Args:
         experiment: where things lie, and how many at a time.
-        cells: its runs; each dataset and journal must be there.
+        cells: its runs, which `refuse_other_settings` let pass; each dataset and journal must be there.
 
     Returns:
         name of a run that failed -> the last thing that it said.
 
     Raises:
-        UserError: a run was begun with other settings, or the devices cannot be shared out.
+        UserError: the devices cannot be shared out.
         Unfinished: Ctrl-C or SIGTERM; the runs have saved and stopped, the same call goes on.
     """
-    refuse_other_settings(cells)
     places = shares(*accelerators(), experiment.parallel)
     out = Path(experiment.out)
     for folder in ("configs", "logs", "runs"):

@@ -130,7 +130,7 @@ def test_folds_share_their_shards_and_are_what_prepare_makes(finished, corpus, t
 
 
 def test_a_second_call_runs_nothing(config, tmp_path, capsys):
-    command = ["experiment", str(config), "seeds=[0]", "--json"]
+    command = ["experiment", str(config), "seeds=[0]", "labels=[human, combined]", "--json"]
     assert cli.main(command) == 0
     first = json.loads(capsys.readouterr().out)
     logs = {run: (tmp_path / "out" / "runs" / run / "metrics.jsonl").read_text() for run in first["runs"]}
@@ -185,10 +185,16 @@ def test_stopped_and_gone_on(config, monkeypatch, tmp_path, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop).start()
-    assert cli.main(["experiment", str(config), "seeds=[0]"]) == 75
-    assert "stopped as asked with 9 of 9 runs to do; the same command goes on" in capsys.readouterr().err
+    assert cli.main(["experiment", str(config), "seeds=[0]", "labels=[human]"]) == 75
+    assert "stopped as asked with 3 of 3 runs to do; the same command goes on" in capsys.readouterr().err
     monkeypatch.setenv("SLEEP", "0")
-    assert cli.main(["experiment", str(config), "seeds=[0]"]) == 0
+    assert cli.main(["experiment", str(config), "seeds=[0]", "labels=[human]"]) == 0
+
+
+@pytest.mark.parametrize("key", ["corpus.root", "settings.model.checkpoint"])
+def test_what_every_run_needs(config, tmp_path, capsys, key):
+    assert cli.main(["experiment", str(config), f'{key}=""', "--out", str(tmp_path / "elsewhere")]) == 2
+    assert f"{key} is not set" in capsys.readouterr().err and not (tmp_path / "elsewhere").exists()
 
 
 def test_one_experiment_at_a_time(config, tmp_path, capsys):
