@@ -65,7 +65,7 @@ def sums_interval(
     return percentiles(found_r) if len(found_r) > RESAMPLES // 2 else None
 
 
-def speaker_draws(speakers: Sequence[str], seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
+def speaker_draws(speakers: Sequence[str] | np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
     """(speaker of each utterance [N], how often each speaker is drawn [RESAMPLES, S]); None below two speakers."""
     names, speaker_n = np.unique(np.asarray(speakers), return_inverse=True)
     if len(names) < 2:

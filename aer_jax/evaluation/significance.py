@@ -25,7 +25,7 @@ class SignFlip(NamedTuple):
     least: float
 
 
-def sign_flip(difference_n: np.ndarray, speakers: Sequence[str], seed: int = 0) -> SignFlip:
+def sign_flip(difference_n: np.ndarray, speakers: Sequence[str] | np.ndarray, seed: int = 0) -> SignFlip:
     """Permutation test of paired differences whose unit is the speaker.
 
     Were the arms alike, a speaker's utterances could as well have had their scores exchanged, all at once, which flips
@@ -51,7 +51,7 @@ def sign_flip(difference_n: np.ndarray, speakers: Sequence[str], seed: int = 0) 
     return SignFlip(float(difference_n.mean()), float(as_far_p.mean()), min(1.0, least))
 
 
-def wilcoxon_over_speakers(difference_n: np.ndarray, speakers: Sequence[str]) -> float:
+def wilcoxon_over_speakers(difference_n: np.ndarray, speakers: Sequence[str] | np.ndarray) -> float:
     """Two-sided p of Wilcoxon's signed-rank test on the mean difference of each speaker, as scipy chooses its method.
 
     A check on `sign_flip`: every speaker counts alike, however many utterances there are. 1 where nothing differs.
@@ -67,9 +67,9 @@ def holm(p_t: Sequence[float]) -> np.ndarray:
     Holm (1979): where those below alpha are called significant, the chance of even one false call is at most alpha,
     whatever the tests have to do with each other.
     """
-    p_t = np.asarray(p_t, float)
-    order_t = np.argsort(p_t, kind="stable")
-    stepped_t = p_t[order_t] * np.arange(len(p_t), 0, -1)
-    adjusted_t = np.empty_like(p_t)
+    raw_t = np.asarray(p_t, float)
+    order_t = np.argsort(raw_t, kind="stable")
+    stepped_t = raw_t[order_t] * np.arange(len(raw_t), 0, -1)
+    adjusted_t = np.empty_like(raw_t)
     adjusted_t[order_t] = np.minimum(np.maximum.accumulate(stepped_t), 1.0)
     return adjusted_t

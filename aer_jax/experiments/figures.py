@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity_bins
 from aer_jax.experiments.thinning import PRIOR
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "aer_jax",  # the same file from the same numbers
     "text.parse_math": False,
@@ -68,7 +68,7 @@ def levels_figure(ambiguity_n: np.ndarray, path: Path) -> None:
     with matplotlib.rc_context(_STYLE):
         figure = Figure((4.6, 2.6), layout="constrained")
         ax = figure.add_subplot()
-        ax.hist(ambiguity_n, bins=np.linspace(0, 1, 31), color=_COLOURS[0])
+        ax.hist(ambiguity_n, bins=np.linspace(0, 1, 31).tolist(), color=_COLOURS[0])
         size_b = np.bincount(ambiguity_bins(ambiguity_n), minlength=len(NAMES))
         for left, right, name, size in zip((0.0, *EDGES), (*EDGES, 1.0), NAMES, size_b, strict=True):
             ax.text(

@@ -173,7 +173,7 @@ def cells(experiment: Experiment, where: str = "the experiment") -> list[Cell]:
             raise UserError(f"{where}: recipes.{arm.recipe} is a section; write its keys below it.")
         base = {"recipe": arm.recipe} if arm.recipe in RECIPES else {}
         settings = merge(merge(base, experiment.settings), own)
-        fixed = {
+        fixed: dict[str, Any] = {
             "seed": seed,
             "data": {"dataset": str(experiment.data(split))},
             "labels": {"source": arm.labels},
