@@ -17,6 +17,8 @@ def plan(args: argparse.Namespace) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"  # whatever is here, the plan is for something else
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a program for chips that are not here cannot be read back
     start_jax()
+    if args.annotate:
+        return _plan_annotation(args, config.model.checkpoint)
     from aer_jax.scale import plan, plan_text
 
     lengths = {"seconds": args.seconds, "prompt": args.prompt}
@@ -26,6 +28,19 @@ def plan(args: argparse.Namespace) -> None:
     else:
         one = plan.plan(config, args.topology, **lengths)
         show(args, one, plan_text.text(one))
+
+
+def _plan_annotation(args: argparse.Namespace, checkpoint: str) -> None:
+    from aer_jax.scale.abstract_step import base_config
+    from aer_jax.scale.annotation import annotation, text
+    from aer_jax.scale.chips import parse_slice
+
+    numbers = args.annotate.split("x")
+    if len(numbers) != 2 or not all(part.isdecimal() and int(part) > 0 for part in numbers):
+        raise UserError(f"--annotate is {args.annotate}; write utterances x listeners, for instance 100000x10.")
+    chips = parse_slice(args.topology)
+    result = annotation(base_config(checkpoint), chips, *map(int, numbers), seconds=args.seconds or 5.0)
+    show(args, result, text(result))
 
 
 def bench(args: argparse.Namespace) -> None:
@@ -61,6 +76,9 @@ def add(command: Command) -> None:
         "--sweep", action="store_true", help="the best meshes, microbatches and remat policies, as a table"
     )
     sub.add_argument("--seconds", type=float, help="longest clip, instead of data.dataset's lengths or max_seconds")
+    sub.add_argument(
+        "--annotate", metavar="UTTERANCESxLISTENERS", help="how long synthetic votes would take instead, clips of 5 s"
+    )
     sub.add_argument("--prompt", type=int, default=160, help="tokens beside the audio's, where no dataset says (160)")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")
 
