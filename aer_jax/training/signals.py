@@ -1,4 +1,4 @@
-"""Stopping when asked: Ctrl-C and a scheduler's SIGTERM end a run between two steps, after a save."""
+"""Stopping when asked: Ctrl-C, a scheduler's SIGTERM or a cloud's notice end a run between two steps, after a save."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from aer_jax.errors import Unfinished
+from aer_jax.training.notices import heed_notices
 
 
 class Stopped(Unfinished):
@@ -16,7 +17,7 @@ class Stopped(Unfinished):
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second SIGINT interrupts at once."""
+    """An event that SIGINT, SIGTERM or a notice sets, see notices.py; a second SIGINT interrupts at once."""
     stop = threading.Event()
 
     def request(number: int, _) -> None:
@@ -25,11 +26,13 @@ def stop_signals() -> Iterator[threading.Event]:
         stop.set()
 
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        with heed_notices(stop):
+            yield stop
         return
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        with heed_notices(stop):
+            yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
