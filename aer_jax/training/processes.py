@@ -6,7 +6,9 @@ is on disk is written by the first process, and arrays that live on many hosts a
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +55,32 @@ def join() -> None:
     except (RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())[:300].rstrip(".")
         raise Unfinished(f"cannot join the other processes of this run ({why}); start all of them anew.") from None
+    _speak_when_aborted()
+
+
+def _speak_when_aborted() -> None:
+    """Have a process that JAX aborts end with a sentence and the exit code of a run that can go on.
+
+    The first process holds JAX's coordination service: once its socket closes, a thread of JAX's C++ aborts every other
+    process, and nothing that JAX offers prevents it. Python's own handlers would wait for the main thread, which waits
+    for the dead; one set through libc runs in the thread that aborts.
+    """
+    who = f"process {jax.process_index()} of {jax.process_count()}"
+    sentence = (
+        f"\naer-jax: {who} was ended by JAX, for the reason above; most likely the first process is gone. See in its "
+        "log why, then start all of them again with --resume.\n"
+    )
+
+    def last_words(number: int) -> None:
+        os.write(2, sentence.encode())
+        os._exit(Unfinished.exit_code)
+
+    global _last_words
+    _last_words = ctypes.CFUNCTYPE(None, ctypes.c_int)(last_words)
+    ctypes.CDLL(None).signal(signal.SIGABRT, _last_words)
+
+
+_last_words: Any = None  # libc holds no reference
 
 
 def _detected() -> bool:
