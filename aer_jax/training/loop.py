@@ -7,9 +7,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,38 +20,30 @@ from aer_jax.data.batches import evaluation_batches, train_batches
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.examples import Example, real_examples
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.errors import UserError
 from aer_jax.files import replace_text
 from aer_jax.hub import pin
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
-from aer_jax.models.emotion_model import EmotionModel, load_model, read_config
+from aer_jax.models.emotion_model import load_model, read_config
 from aer_jax.models.peft_import import read_adapter
-from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.alarm import refuse_not_finite
 from aer_jax.training.alive import alive
+from aer_jax.training.check import check
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.metrics_log import MetricsLog
 from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.predictor import predict_rows
-from aer_jax.training.processes import fetch, first_before_others, host_of, is_first
+from aer_jax.training.processes import first_before_others, host_of, is_first
 from aer_jax.training.profile import Profile
 from aer_jax.training.run import Run, add_facts, create_run, holds_run, open_run, resume_run
 from aer_jax.training.signals import Stopped, stop_signals
-from aer_jax.training.step import (
-    init_state,
-    make_predict_step,
-    make_train_step,
-    model_batch,
-    take_apart,
-    to_device,
-)
+from aer_jax.training.standardise import CLIPS, standardise
+from aer_jax.training.step import init_state, make_predict_step, make_train_step, take_apart, to_device
 from aer_jax.training.targets import label_distributions, synthetic_weight
 from aer_jax.training.throughput import Throughput
 
 GO_ON, SAVE, STOP = 0, 1, 2
-STATISTICS_CLIPS = 256  # enough to standardise the readout's inputs to a few per cent
 
 
 def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | None = None) -> Run:
@@ -139,7 +129,7 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
             tqdm.write(start.note, file=sys.stderr)
     measured_before = latest is not None or (start and start.has_head)
     if isinstance(model.emotion_head, ReadoutHead) and not measured_before:
-        some = np.random.default_rng(config.seed).permutation(len(train_ids))[:STATISTICS_CLIPS]
+        some = np.random.default_rng(config.seed).permutation(len(train_ids))[:CLIPS]
         clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
         standardise(model, tqdm(clips, desc="standardise", unit="batch", disable=not is_first()), mesh)
     parts = take_apart(model)
@@ -233,39 +223,6 @@ def pinned(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, checkpoint=pin(config.model.checkpoint)))
 
 
-def check(config: Config, mesh: jax.sharding.Mesh) -> None:
-    """Refuse settings that cannot work before anything is loaded."""
-    needed = {"out": config.out, "data.dataset": config.data.dataset, "model.checkpoint": config.model.checkpoint}
-    for name, value in needed.items():
-        if not value:
-            raise UserError(f"{name} is not set; add it to the config file or as {name}=... on the command line.")
-    read_config(config.model.checkpoint)
-    Checkpoint(config.model.checkpoint)
-    batch, microbatch = config.train.batch, config.train.microbatch
-    divides = mesh.shape["data"] * mesh.shape["fsdp"]
-    if microbatch < 1 or batch % microbatch or microbatch % divides:
-        raise UserError(
-            f"train.batch {batch} must be a multiple of train.microbatch {microbatch}, and that one of the {divides} "
-            "devices along data and fsdp."
-        )
-    lora = config.model.lora
-    bounds = {
-        "seed": (config.seed, 0, 2**31 - 1),
-        "model.lora.rank": (lora.rank, 1, math.inf),
-        "model.lora.dropout": (lora.dropout, 0, 0.99),
-        "train.epochs": (config.train.epochs, 1, math.inf),
-        "train.patience": (config.train.patience, 1, math.inf),
-        "train.lr": (config.train.lr, 0, math.inf),
-        "train.head_lr": (config.train.head_lr, 0, math.inf),
-        "train.weight_decay": (config.train.weight_decay, 0, math.inf),
-        "train.warmup": (config.train.warmup, 0, 1),
-        "train.clip_norm": (config.train.clip_norm, 1e-9, math.inf),
-    }
-    for name, (value, least, most) in bounds.items():
-        if not least <= value <= most:
-            raise UserError(f"{name} is {value}; it must lie between {least} and {most}.")
-
-
 def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, plan_file: Path) -> list[Example]:
     """DiME-Aug's mixes for the training split, from the run's plan; the plan is made and stored where there is none."""
     settings = config.data.dime_aug
@@ -286,28 +243,6 @@ def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, 
         tqdm.write(note, file=sys.stderr)
     replace_text(plan_file, dime_aug.to_json(plan))
     return list(plan.mixes)
-
-
-def standardise(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh: jax.sharding.Mesh) -> None:
-    """Measure mean and deviation of the readout's inputs over the clips of `batches`, in place."""
-    graphdef, state = nnx.split(model)
-
-    @jax.jit
-    def inputs(state, batch):
-        model = nnx.merge(graphdef, state)
-        return model.emotion_head.inputs(model.features(model_batch(batch)))
-
-    rows = []
-    for batch in batches:
-        laid = to_device(batch, mesh)
-        row_b, inputs_be = fetch((laid["row"], inputs(state, laid)))
-        rows.append(inputs_be[row_b >= 0])
-    inputs_ne = np.concatenate(rows)
-    for variable, value in (
-        (model.emotion_head.mean, inputs_ne.mean(axis=0)),
-        (model.emotion_head.deviation, inputs_ne.std(axis=0) + 1e-5),
-    ):
-        variable.set_value(jax.device_put(value, variable.sharding))
 
 
 def validation_losses(logits_nk: np.ndarray, targets_nk: np.ndarray, entropy_weight: float) -> dict[str, float]:

@@ -25,9 +25,9 @@ from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE
 from aer_jax.models.language_model import rotary, rotate
 from aer_jax.models.layers import LayerNorm, RMSNorm
-from aer_jax.training.loop import standardise
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import make_optimizer
+from aer_jax.training.standardise import standardise
 from aer_jax.training.step import init_state, make_predict_step, model_batch, take_apart
 
 RANK = 5  # no other axis has this length, so it tells an adapter's products from the base's
