@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from aer_jax.errors import UserError, nearest
+from aer_jax.files import refuse_remote
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,9 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 
+# Places on disk.
+PLACES = ("out", "data.dataset", "labels.journal", "model.checkpoint", "model.adapter")
+
 # What the paper and its released configuration set differently from the defaults above.
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -293,6 +297,8 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
         values = value if isinstance(value, list) else [value]
         return tuple(_convert(args[0], v, where, name) for v in values)
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        if name in PLACES:
+            refuse_remote(value, f"{where}: {name}")
         return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:

@@ -1,9 +1,12 @@
-"""Small files that are written whole or not at all, also where the process is killed on the way."""
+"""Files on disk: small ones are written whole or not at all, also where the process is killed on the way."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+from aer_jax.errors import UserError
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -11,3 +14,16 @@ def replace_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, "utf-8")
     os.replace(partial, path)
+
+
+def refuse_remote(path: str | Path, what: str) -> None:
+    """Refuse gs:// and its like, which a Path would take for a folder of that name here, lost with the machine.
+
+    Raises:
+        UserError: `path` names a bucket or a server.
+    """
+    if scheme := re.match("([a-z0-9]{2,}):/", str(path)):
+        raise UserError(
+            f"{what} is {path}, but only mounted folders are read and written; mount it, {scheme[1]}:// for instance "
+            "with gcsfuse or an NFS share, and name the folder."
+        )

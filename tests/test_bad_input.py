@@ -91,6 +91,23 @@ def test_settings_that_cannot_work(refused, tmp_path, override, words):
     refused_run_leaves_room(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "out=gs://bucket/run"),
+        ("train", "labels.journal=s3://bucket/votes.jsonl"),
+        ("evaluate", "--run", "gs://bucket/run"),
+        ("predict", "--run", "run", "gs://bucket/a.wav"),
+        ("prepare", "--corpus", "toy", "--out", "gs://bucket/data"),
+    ],
+)
+def test_buckets_are_no_folders(refused, monkeypatch, tmp_path, command):
+    """Else they would be made below the working directory, and lost with the machine."""
+    monkeypatch.chdir(tmp_path)
+    sentence = refused(*command)
+    assert "bucket" in sentence and "mount it" in sentence and list(tmp_path.iterdir()) == []
+
+
 def refused_run_leaves_room(run):
     """The same `out` can be used once the mistake is mended."""
     assert not (run / "metrics.jsonl").exists()

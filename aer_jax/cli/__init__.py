@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from aer_jax.cli import data, experiments, proxies, reports, scale, training
 from aer_jax.errors import UserError
+from aer_jax.files import refuse_remote
 
 # Heavy packages are imported by the command that needs them, so that --help answers at once.
 
@@ -55,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """The command, its exit code, and the sentence where it fails."""
     try:
+        for name, value in vars(args).items():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    refuse_remote(path, f"--{name}")
         args.run_command(args)
     except UserError as error:
         print(f"aer-jax: {error}", file=sys.stderr)
