@@ -13,7 +13,7 @@ from aer_jax.data.prepare import prepare
 from aer_jax.errors import UserError
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.experiments import thinning as module
-from aer_jax.experiments import toy_truth
+from aer_jax.experiments import toy_student, toy_truth
 from aer_jax.experiments.thinning import PRIOR, deal, estimates, thinning
 from aer_jax.labels.votes import Vote
 
@@ -107,6 +107,15 @@ def test_proxies_help_where_they_must_and_not_where_they_cannot(monkeypatch):
     worse = [m for m, p, h in zip(result["human"], biased["pooled"], biased["human"], strict=True) if p > h]
     assert worse and 1 not in worse and 20 in worse, "one biased crowd helps one vote, and harms twenty"
     assert all(best <= human for best, human in zip(biased["pooled, best weight"], biased["human"], strict=True))
+
+
+def test_a_learner_averages_chance_but_not_bias(monkeypatch):
+    """Unbiased synthetic votes help it at any number of human ones; biased ones harm it, also beside a single vote."""
+    monkeypatch.setattr(toy_student, "REPEATS", 3)
+    js = {source: row["all"][0] for source, row in toy_student.study()["js"].items()}
+    assert js["5 human"] < js["3 human"] < js["1 human"]
+    for m in toy_student.HUMAN:
+        assert js[f"{m} human + 8 synthetic, bias 0"] < js[f"{m} human"] < js[f"{m} human + 8 synthetic, bias 0.6"]
 
 
 def test_the_command(tmp_path, capsys):
