@@ -268,26 +268,42 @@ def _cut(folder):
     return file
 
 
-BAD_AUDIO = {
-    "missing": (lambda folder: folder / "no.wav", "there is no audio file"),
-    "a folder": (lambda folder: folder, "there is no audio file"),
-    "no bytes": (_empty, "0 bytes"),
-    "no samples": (_no_samples, "no samples"),
-    "silent": (_silent, "silent"),
-    "not audio": (_text, "cannot read"),
-    "cut short": (_cut, "shorter than its header says"),
-    "too short": (lambda folder: _speech(folder, seconds=0.05), "lasts 0.050 s"),
-    "too long": (lambda folder: _speech(folder, seconds=31), "31.0 s"),
-}
+def _folder(folder):
+    (folder / "empty").mkdir()
+    return folder / "empty"
 
 
-@pytest.mark.parametrize("kind", BAD_AUDIO)
-def test_audio_that_cannot_be_predicted(refused, tmp_path, kind):
-    """Also beside a file that could: nothing is half done."""
-    make, words = BAD_AUDIO[kind]
-    file = make(tmp_path)
-    sentence = refused("predict", "--run", toy_runs.trained_run(), _speech(tmp_path, "good.wav"), file)
-    assert str(file) in sentence and words in sentence, sentence
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--window", "31"], "the window is 31 s"),
+        (["--hop", "0"], "the hop is 0 s"),
+        (["--figure", "line.pdf"], "line.pdf"),
+        (["--figure", "nowhere/line.png"], "there is no folder"),
+        (["--out", "nowhere/shares.csv"], "nowhere/shares.csv"),
+        (["--transcripts", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_predictions_asked_for_wrongly(refused, tmp_path, words, sentence):
+    assert sentence in refused("predict", "--run", toy_runs.trained_run(), _speech(tmp_path), *words)
+
+
+def test_a_folder_without_audio(refused, tmp_path):
+    assert "holds no audio file" in refused("predict", "--run", toy_runs.trained_run(), _folder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("t.csv", "file,words\na.wav,Hello", "line 2, lacks file or transcript"),
+        ("t.jsonl", '{"file": "a.wav", "transcript": "Hello"}\n[1]', "line 2, is not a JSON object"),
+        ("t.csv", "file,transcript\na.wav,Hello\na.wav,Bye", "line 3, names a.wav again"),
+    ],
+)
+def test_a_table_of_transcripts_that_is_wrong(refused, tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    table = tmp_path / name
+    assert words in refused("predict", "--run", tmp_path / "run", _speech(tmp_path), "--transcripts", table)
 
 
 def test_a_worker_that_dies(refused, tmp_path, base):

@@ -157,7 +157,7 @@ def test_predictions_of_other_formats(capsys, clips, tmp_path):
 
 def test_predictions_for_people(capsys, clips):
     code, out = command(capsys, "predict", "--run", toy_runs.trained_run(), clips[0][0])
-    assert code == 0 and str(clips[0][0]) in out and "angry 0." in out
+    assert code == 0 and clips[0][0].name in out and "angry 0." in out and "ambiguity 0." in out
 
 
 def test_settings_may_stand_before_and_after_flags(capsys):

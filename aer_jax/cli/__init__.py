@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(run: Callable[[argparse.Namespace], None], about: str, example: str) -> argparse.ArgumentParser:
+    def command(run: Callable[[argparse.Namespace], int | None], about: str, example: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(run.__name__, help=about, description=about, epilog=f"example: aer-jax {example}")
         sub.set_defaults(run_command=run)
         sub.add_argument("--json", action="store_true", help="print JSON")
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             for path in value if isinstance(value, list) else [value]:
                 if isinstance(path, Path):
                     refuse_remote(path, f"--{name}")
-        args.run_command(args)
+        return args.run_command(args) or 0
     except UserError as error:
         print(f"aer-jax: {error}", file=sys.stderr)
         return error.exit_code
@@ -75,4 +75,3 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("aer-jax: interrupted", file=sys.stderr)
         return 130
-    return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # (what it does, one line about it, an example) -> its parser
-Command = Callable[[Callable[[argparse.Namespace], None], str, str], argparse.ArgumentParser]
+Command = Callable[[Callable[[argparse.Namespace], int | None], str, str], argparse.ArgumentParser]
 
 
 def start_jax() -> None:

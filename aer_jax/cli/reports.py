@@ -21,7 +21,7 @@ def report(args: argparse.Namespace) -> None:
     from aer_jax.reports.html import write_report
     from aer_jax.reports.table import summary_table
 
-    write_report(args.run, args.out, args.split)
+    write_report(args.run, args.out, args.split, args.proxies, args.audio)
     show(args, {"report": str(args.out)}, f"{summary_table(args.run, args.split)}\n\n{args.out}")
 
 
@@ -34,3 +34,5 @@ def add(command: Command) -> None:
     sub.add_argument("--run", type=Path, required=True, nargs="+")
     sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
     sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument("--proxies", type=Path, help="proxies.json of `aer-jax proxies --out`, or its folder")
+    sub.add_argument("--audio", type=float, default=8.0, metavar="MB", help="of clips to play, 0 for none (8)")

@@ -36,17 +36,11 @@ def evaluate(args: argparse.Namespace) -> None:
             show(args, metrics, summary_table([args.run], args.split))
 
 
-def predict(args: argparse.Namespace) -> None:
+def predict(args: argparse.Namespace) -> int:
     start_jax()
-    from aer_jax.training.predictor import Predictor, load_clip
-    from aer_jax.training.run import open_run
+    from aer_jax.cli.predict import predict
 
-    audio = [load_clip(file) for file in args.files]
-    predictor = Predictor(open_run(args.run))
-    for file, probs in zip(args.files, predictor.waveforms(audio, [args.transcript] * len(audio)), strict=True):
-        named = {label: round(float(p), 6) for label, p in zip(predictor.classes, probs, strict=True)}
-        shares = "  ".join(f"{label} {p:.3f}" for label, p in named.items())
-        show(args, {"file": str(file), "probs": named}, f"{file}  {shares}")
+    return predict(args)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -69,10 +63,29 @@ def add(command: Command) -> None:
     sub.add_argument("--run", type=Path, required=True)
     sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
 
-    sub = command(predict, "distributions for audio files", "predict --run runs/crema_d_mini a.wav b.flac --json")
+    sub = command(
+        predict,
+        "distributions for audio files, folders, or the bytes of one on standard input",
+        "predict --run runs/crema_d_mini a.wav recordings/ --format csv --out shares.csv",
+    )
     sub.add_argument("--run", type=Path, required=True)
-    sub.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    sub.add_argument("--transcript", default="", help="the words, where known; the same for all files")
+    sub.add_argument(
+        "files", nargs="+", metavar="FILE", help="an audio file, a folder with its subfolders, or - (stdin)"
+    )
+    sub.add_argument(
+        "--format", choices=("table", "jsonl", "csv"), help="table without it; --json is the same as jsonl"
+    )
+    sub.add_argument("--out", type=Path, help="write there instead of to standard output")
+    words = sub.add_mutually_exclusive_group()
+    words.add_argument("--transcript", default="", help="the words, where known; the same for all files")
+    words.add_argument("--transcripts", type=Path, metavar="TABLE", help="CSV or JSON lines with file and transcript")
+    sub.add_argument(
+        "--window",
+        type=float,
+        help="seconds; what is longer is cut into windows. Without it: what is longer than 30 s, into 10 s",
+    )
+    sub.add_argument("--hop", type=float, help="seconds from window to window at most; less than the window overlaps")
+    sub.add_argument("--figure", type=Path, help="draw the time lines: a .png, .svg or .html file")
 
     sub = command(
         export,

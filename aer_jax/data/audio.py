@@ -52,24 +52,45 @@ def decode(path: str | Path) -> Waveform:
     try:
         if not path.is_file():
             raise BadAudio("audio file missing", f"there is no audio file {path}; check the path.")
-        if path.stat().st_size == 0:
-            raise BadAudio("audio empty", f"the audio file {path} has 0 bytes; replace or remove it.")
-        with soundfile.SoundFile(path) as file:
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise _unreadable(f"the audio file {path}", error) from None
+    return _decode(path, size, f"the audio file {path}")
+
+
+def decode_bytes(content: bytes, where: str) -> Waveform:
+    """The same of a file's bytes that came by another way; `where` is how messages name it."""
+    return _decode(io.BytesIO(content), len(content), where)
+
+
+def _decode(source: Path | io.BytesIO, size: int, where: str) -> Waveform:
+    if size == 0:
+        raise BadAudio("audio empty", f"{where} has 0 bytes; replace or remove it.")
+    try:
+        with soundfile.SoundFile(source) as file:
             frames, rate = file.frames, file.samplerate
             samples_tc = file.read(frames, dtype="float32", always_2d=True)
-            with path.open("rb") as raw:
-                cut = is_cut_short(file, raw.read(1024))
-            wrong = contradiction(file, path.stat().st_size, SHORTEST_SECONDS)
+            cut = is_cut_short(file, _head(source))
+            wrong = contradiction(file, size, SHORTEST_SECONDS)
     except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
-        why = " ".join(str(error).split()).rstrip(".")
-        raise BadAudio(
-            "audio unreadable", f"cannot read the audio file {path} ({why}); convert it to WAV or FLAC."
-        ) from None
+        raise _unreadable(where, error) from None
     if cut or len(samples_tc) != frames:
-        raise BadAudio("audio cut short", f"the audio file {path} is shorter than its header says; copy it again.")
+        raise BadAudio("audio cut short", f"{where} is shorter than its header says; copy it again.")
     if wrong:
-        raise BadAudio("audio header wrong", f"the header of {path} is wrong: {wrong}; copy or convert it again.")
+        raise BadAudio("audio header wrong", f"the header of {where} is wrong: {wrong}; copy or convert it again.")
     return Waveform(samples_tc.mean(axis=1), rate)
+
+
+def _head(source: Path | io.BytesIO) -> bytes:
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[:1024]
+    with source.open("rb") as raw:
+        return raw.read(1024)
+
+
+def _unreadable(where: str, error: Exception) -> BadAudio:
+    why = " ".join(str(error).split()).rstrip(".")
+    return BadAudio("audio unreadable", f"cannot read {where} ({why}); convert it to WAV or FLAC.")
 
 
 def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,31 +23,46 @@ from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.reports.runs import Run
 from aer_jax.reports.table import Row
 
-ARM_COLOURS = 6
-_PLACEHOLDERS = {"ink": "#010101", "muted": "#020202", "rule": "#030303", "paper": "#040404"} | {
-    f"arm-{i}": f"#0{i}0b0b" for i in range(ARM_COLOURS)
-}
-INK, MUTED, RULE, PAPER = (_PLACEHOLDERS[name] for name in ("ink", "muted", "rule", "paper"))
-_WIDTH = 4.6  # inches; the page shows figures between 4.9 and 7.5 inches of its own
-_STYLE = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "text.color": INK,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.labelcolor": MUTED,
-}
+ARM_COLOURS, CLASS_COLOURS = 6, 10
+_NAMES = ["ink", "muted", "rule", "paper", "synthetic"]
+_NAMES += [f"arm-{i}" for i in range(ARM_COLOURS)] + [f"class-{i}" for i in range(CLASS_COLOURS)]
+PLACEHOLDERS = {name: f"#{i:02}0b0b" for i, name in enumerate(_NAMES, 1)}
+INK, MUTED, RULE, PAPER = (PLACEHOLDERS[name] for name in _NAMES[:4])
+WIDTH = 4.6  # inches; the page shows figures between 4.9 and 7.5 inches of its own
+
+
+def style(palette: Mapping[str, str]) -> dict[str, Any]:
+    """Matplotlib's settings with a palette's colours: `PLACEHOLDERS` for the page, `light()` for a picture."""
+    return {
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "font.size": 9,
+        "axes.edgecolor": palette["rule"],
+        "axes.labelcolor": palette["muted"],
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": palette["rule"],
+        "ytick.color": palette["rule"],
+        "xtick.labelcolor": palette["muted"],
+        "ytick.labelcolor": palette["ink"],
+        "text.color": palette["ink"],
+        "grid.color": palette["rule"],
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "legend.labelcolor": palette["muted"],
+        "figure.facecolor": palette["paper"],
+        "axes.facecolor": palette["paper"],
+    }
+
+
+def light() -> dict[str, str]:
+    """The page's colours on light paper, by the names of their CSS variables."""
+    css = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css[: css.index("@media")]))
+
+
+_STYLE = style(PLACEHOLDERS)
 _BASELINE_MARKS = {
     "Uniform": "x",
     "Training mean": "s",
@@ -60,10 +77,15 @@ def arm_colour(i: int) -> str:
     return f"arm-{i % ARM_COLOURS}"
 
 
+def class_colour(k: int) -> str:
+    """Name of the CSS variable of the k-th class."""
+    return f"class-{k % CLASS_COLOURS}"
+
+
 def divergence(rows: Sequence[Row]) -> Markup:
     """JS of arms and baselines with 95% intervals over speakers, one row each."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 0.6 + 0.27 * len(rows)), layout="constrained")
+        figure = Figure((WIDTH, 0.6 + 0.27 * len(rows)), layout="constrained")
         ax = figure.add_subplot()
         for y, row in enumerate(rows):
             colour = _colour(row)
@@ -83,13 +105,13 @@ def divergence(rows: Sequence[Row]) -> Markup:
         ax.set_xlabel("JS divergence (base 2), lower is better")
         ax.grid(axis="x")
         _bare(ax, "left")
-        return _svg(figure, "JS divergence of arms and baselines with 95% intervals over speakers")
+        return svg(figure, "JS divergence of arms and baselines with 95% intervals over speakers")
 
 
 def by_ambiguity(rows: Sequence[Row]) -> Markup:
     """JS in each bin of ambiguity: arms filled with intervals, baselines as open marks."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 0.6 + 0.27 * 8), layout="constrained")
+        figure = Figure((WIDTH, 0.6 + 0.27 * 8), layout="constrained")
         ax = figure.add_subplot()
         offsets = np.linspace(-0.3, 0.3, len(rows)) if len(rows) > 1 else [0.0]
         for offset, row in zip(offsets, rows, strict=True):
@@ -114,7 +136,7 @@ def by_ambiguity(rows: Sequence[Row]) -> Markup:
         ax.tick_params(axis="y", labelcolor=MUTED)
         figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.0)
         _bare(ax, "left")
-        return _svg(figure, "JS divergence by ambiguity of the human votes")
+        return svg(figure, "JS divergence by ambiguity of the human votes")
 
 
 def training_curves(runs: Sequence[Run]) -> list[Markup | None]:
@@ -130,7 +152,7 @@ def training_curves(runs: Sequence[Run]) -> list[Markup | None]:
                 continue
             figure = Figure((3.4, 2.1), layout="constrained")
             ax = figure.add_subplot()
-            colour = _PLACEHOLDERS[arm_colour(i)]
+            colour = PLACEHOLDERS[arm_colour(i)]
             ax.plot(*train, color=colour, lw=1, alpha=0.45, label="training")
             ax.plot(*validation, "o-", color=colour, lw=1.6, ms=3.2, label="validation")
             ax.set_ylim(0, 1.08 * values.max() or 1)
@@ -139,7 +161,7 @@ def training_curves(runs: Sequence[Run]) -> list[Markup | None]:
             ax.grid(axis="y")
             ax.tick_params(axis="y", labelcolor=MUTED)
             ax.legend(loc="best")
-            figures.append(_svg(figure, f"training and validation loss of {run.name}"))
+            figures.append(svg(figure, f"training and validation loss of {run.name}"))
     return figures
 
 
@@ -148,7 +170,7 @@ def mean_distributions(runs: Sequence[Run]) -> Markup:
     metrics = runs[0].metrics
     classes = metrics["classes"]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 0.95 + 0.36 * len(classes)), layout="constrained")
+        figure = Figure((WIDTH, 0.95 + 0.36 * len(classes)), layout="constrained")
         ax = figure.add_subplot()
         y_k = np.arange(len(classes))
         human_k = [metrics["by_class"][name]["mean_reference"] for name in classes]
@@ -158,20 +180,20 @@ def mean_distributions(runs: Sequence[Run]) -> Markup:
         offsets = np.linspace(-0.22, 0.22, len(runs)) if len(runs) > 1 else [0.0]
         for i, (run, offset) in enumerate(zip(runs, offsets, strict=True)):
             predicted_k = [run.metrics["by_class"][name]["mean_predicted"] for name in classes]
-            ax.plot(predicted_k, y_k + offset, "o", ms=5.5, color=_PLACEHOLDERS[arm_colour(i)], mec=PAPER, mew=0.7)
+            ax.plot(predicted_k, y_k + offset, "o", ms=5.5, color=PLACEHOLDERS[arm_colour(i)], mec=PAPER, mew=0.7)
         ax.set_yticks(y_k, classes)
         ax.set_ylim(len(classes) - 0.5, -0.5)
         ax.set_xlim(left=0)
         ax.set_xlabel("mean share over clips")
         figure.legend(loc="outside upper left", ncols=2, markerscale=0.5)
         _bare(ax, "left")
-        return _svg(figure, "mean predicted and mean human distribution by class")
+        return svg(figure, "mean predicted and mean human distribution by class")
 
 
 def calibration(runs: Sequence[Run]) -> Markup:
     """Mean probability of the predicted top class against the share that listeners gave to that class."""
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 3.0), layout="constrained")
+        figure = Figure((WIDTH, 3.0), layout="constrained")
         ax = figure.add_subplot()
         ax.plot([0, 1], [0, 1], color=RULE, lw=1, ls=(0, (3, 3)))
         for i, run in enumerate(runs):
@@ -180,7 +202,7 @@ def calibration(runs: Sequence[Run]) -> Markup:
             x = [bins["confidence"][b] for b in full]
             y = [bins["reference"][b] for b in full]
             sizes = [14 + 110 * bins["n"][b] / run.metrics["n"] for b in full]
-            colour = _PLACEHOLDERS[arm_colour(i)]
+            colour = PLACEHOLDERS[arm_colour(i)]
             ax.plot(x, y, color=colour, lw=1.2)
             ax.scatter(x, y, s=sizes, color=colour, edgecolors=PAPER, linewidths=0.6, zorder=3, clip_on=False)
         ax.set_xlim(0, 1)
@@ -190,11 +212,11 @@ def calibration(runs: Sequence[Run]) -> Markup:
         ax.tick_params(axis="y", labelcolor=MUTED)
         ax.grid()
         _bare(ax, "left", "bottom")
-        return _svg(figure, "calibration of the predicted top class against human votes")
+        return svg(figure, "calibration of the predicted top class against human votes")
 
 
 def _colour(row: Row) -> str:
-    return MUTED if row.arm is None else _PLACEHOLDERS[arm_colour(row.arm)]
+    return MUTED if row.arm is None else PLACEHOLDERS[arm_colour(row.arm)]
 
 
 def _curve(run: Run, key: str, most: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -213,20 +235,20 @@ def _bare(ax: Axes, *sides: str) -> None:
     ax.tick_params(length=0)
 
 
-def _svg(figure: Figure, label: str) -> Markup:
+def svg(figure: Figure, label: str) -> Markup:
     """The figure as one <svg> element that asks for nothing from outside."""
     buffer = io.StringIO()
     # The salt makes ids unique among the figures of a page, and the same in every run.
     with matplotlib.rc_context({"svg.hashsalt": label}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # only measured here; the browser has the glyph
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", svg).replace("xlink:href", "href")
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
     # Matplotlib's own ids (figure_1, axes_1) repeat in every figure; only the salted ones are referred to.
-    referred = set(re.findall(r"#([\w-]+)", svg))
-    svg = re.sub(r'\sid="([^"]*)"', lambda m: m[0] if m[1] in referred else "", svg)
-    for name, placeholder in _PLACEHOLDERS.items():
-        svg = svg.replace(placeholder, f"var(--{name})")
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))
+    referred = set(re.findall(r"#([\w-]+)", text))
+    text = re.sub(r'\sid="([^"]*)"', lambda m: m[0] if m[1] in referred else "", text)
+    for name, placeholder in PLACEHOLDERS.items():
+        text = text.replace(placeholder, f"var(--{name})")
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))

@@ -8,32 +8,48 @@ from typing import Any
 
 import numpy as np
 
-from aer_jax.data.dataset import open_dataset
+from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.baselines import NOTES
-from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.reports import figures, table
+from aer_jax.reports.data_section import data_section
+from aer_jax.reports.explorer import AUDIO_MB, explorer, in_script
 from aer_jax.reports.page import write_page
+from aer_jax.reports.proxy_section import proxy_section
 from aer_jax.reports.runs import Run, best, load_runs
 
-_CLIPS = 5  # shown of the worst and of the best each
 
-
-def write_report(runs: Sequence[Path], out: Path, split: str = "test") -> None:
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    split: str = "test",
+    proxies: Path | None = None,
+    audio_mb: float = AUDIO_MB,
+) -> None:
     """Write the page about evaluated runs, whole or not at all.
 
+    Args:
+        runs: run directories, evaluated on the same data.
+        out: the page.
+        split: which evaluation.
+        proxies: proxies.json, or the folder that holds it, for the section about synthetic votes.
+        audio_mb: how much audio it may carry, in megabytes; 0 for none. A licensed corpus' audio and words stay away.
+
     Raises:
-        UserError: as `load_runs`; or `out` cannot be written.
+        UserError: as `load_runs` and `proxy_section`; or `out` cannot be written.
     """
-    write_page("template.html", _content(load_runs(runs, split)), out)
+    if not 0 <= audio_mb <= 1000:
+        raise UserError(f"--audio is {audio_mb:g}; it is in megabytes, 0 for none, 1000 at most.")
+    write_page("template.html", _content(load_runs(runs, split), proxies, audio_mb), out)
 
 
-def _content(runs: list[Run]) -> dict[str, Any]:
+def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str, Any]:
     rows = table.rows(runs)
     arms = [row for row in rows if row.arm is not None]
     leader = best(runs)
-    transcripts, why_not = _transcripts(leader)
+    dataset = _dataset(leader)
+    clips, left_out = explorer(runs, leader, dataset, audio_mb)
     return {
         "runs": runs,
         "metrics": runs[0].metrics,
@@ -45,17 +61,45 @@ def _content(runs: list[Run]) -> dict[str, Any]:
         "bins": NAMES,
         "baseline_notes": [(name, NOTES[key]) for key, name in table.BASELINES.items()],
         "colours": [figures.arm_colour(i) for i in range(len(runs))],
+        "class_colours": [figures.class_colour(k) for k in range(len(leader.metrics["classes"]))],
+        "data": data_section(dataset) if dataset else None,
+        "proxies": proxy_section(proxies, leader.metrics["classes"]) if proxies else None,
         "divergence": figures.divergence(rows),
         "by_ambiguity": figures.by_ambiguity(rows),
         "curves": figures.training_curves(runs),
         "mean_distributions": figures.mean_distributions(runs),
         "calibration": figures.calibration(runs),
+        "confusion": _confusion(leader),
         "settings": _settings(runs),
         "leader": leader,
         "leader_colour": figures.arm_colour(runs.index(leader)),
-        "clips": _clips(leader),
-        "transcripts": transcripts,
-        "why_no_transcripts": why_not,
+        "clips": in_script(clips),
+        "synthetic_bars": any("synthetic" in clip for clip in clips["clips"]),
+        "left_out": left_out,
+    }
+
+
+def _dataset(run: Run) -> Dataset | None:
+    try:
+        return open_dataset(run.config.data.dataset)
+    except UserError:
+        return None
+
+
+def _confusion(run: Run) -> dict[str, list[list[float]]]:
+    """Shares of each class, on average, where listeners heard a class, weighted by their share for it.
+
+    Row i, column j: sum over clips of q_i p_j / sum of q_i. With p = q it is what listeners do to each other, which no
+    model that predicts distributions can and should bring to the identity.
+    """
+    classes = run.metrics["classes"]
+    human_nk, predicted_nk = (
+        np.array([[line[key][name] for name in classes] for line in run.predictions]) for key in ("reference", "probs")
+    )
+    total_k1 = np.maximum(human_nk.sum(axis=0), 1e-12)[:, None]
+    return {
+        "human": (human_nk.T @ human_nk / total_k1).tolist(),
+        "predicted": (human_nk.T @ predicted_nk / total_k1).tolist(),
     }
 
 
@@ -65,39 +109,6 @@ def _leading(arms: Sequence[table.Row], column: str) -> float | None:
     if len(arms) < 2 or not values:
         return None
     return min(values) if table.COLUMNS[column][1] else max(values)
-
-
-def _clips(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """The clips with the largest and the smallest JS of a run, each beside the training mean's JS."""
-    classes = run.metrics["classes"]
-    trained = run.metrics["baselines"]["train_mean"]["distribution"]
-    trained_k = np.array([trained[name] for name in classes])
-    clips = []
-    for line in run.predictions:
-        probs_k, reference_k = (np.array([line[key][name] for name in classes]) for key in ("probs", "reference"))
-        clips.append(
-            {
-                "id": line["id"],
-                "speaker": line["speaker"],
-                "js": float(js_divergence(reference_k, probs_k)),
-                "train_mean": float(js_divergence(reference_k, trained_k)),
-                "bars": list(zip(classes, reference_k.tolist(), probs_k.tolist(), strict=True)),
-            }
-        )
-    clips.sort(key=lambda clip: clip["js"])
-    shown = min(_CLIPS, len(clips) // 2)
-    return {"largest": clips[::-1][:shown], "smallest": clips[:shown]}
-
-
-def _transcripts(run: Run) -> tuple[dict[str, str], str | None]:
-    """Transcripts by id, or none and the reason why the page shows none."""
-    try:
-        dataset = open_dataset(run.config.data.dataset)
-    except UserError:
-        return {}, "Transcripts are not shown: the dataset that the run names cannot be opened here."
-    if dataset.licensed:
-        return {}, "Transcripts are not shown: the corpus's licence forbids passing its text on."
-    return {id: utterance.transcript for id, utterance in dataset.utterances.items()}, None
 
 
 def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

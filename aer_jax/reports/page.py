@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ def write_page(template: str, content: dict[str, Any], out: Path) -> None:
 
     Args:
         template: its file name.
-        content: what it names; the pages' common style is its `css`.
+        content: what it names; the pages' common style is its `css`, the report's script
+            is `script`, and the base64 of its SHA-256 `digest`.
         out: the file.
 
     Raises:
@@ -30,8 +33,10 @@ def write_page(template: str, content: dict[str, Any], out: Path) -> None:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": table.number, "percent": table.percent, "span": table.span}
-    css = Markup((_HERE / "style.css").read_text(encoding="utf-8"))
-    text = environment.get_template(template).render(content, css=css)
+    css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "explorer.js"))
+    # A page that runs this script alone, whatever else finds its way into it, and loads nothing.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = environment.get_template(template).render(content, css=Markup(css), script=Markup(script), digest=digest)
     out = Path(out)
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     try:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import librosa
 import matplotlib.image
 import numpy as np
+import soundfile
 from markupsafe import Markup, escape
 
 from aer_jax.corpora.base import Waveform
@@ -34,6 +35,16 @@ class Scale(NamedTuple):
 def playable(audio_t: np.ndarray) -> str:
     """A data URI of the clip at 16 kHz as FLAC, 16 bits, which every current browser plays."""
     return _uri("audio/flac", encode_flac(Waveform(audio_t, SAMPLE_RATE)))
+
+
+def compressed(audio_t: np.ndarray) -> str:
+    """The same as MP3, a fifth as long; FLAC where this libsndfile writes no MP3."""
+    buffer = io.BytesIO()
+    try:
+        soundfile.write(buffer, audio_t, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.7)
+    except (soundfile.SoundFileError, ValueError):
+        return playable(audio_t)
+    return _uri("audio/mpeg", buffer.getvalue())
 
 
 def picture(audio_t: np.ndarray, scale: Scale, label: str, mark: int | None = None) -> Markup:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,14 +10,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from aer_jax.data.audio import read_audio, to_16k
 from aer_jax.data.batches import evaluation_batches
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.dataset import Dataset
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.errors import UserError
-from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE
+from aer_jax.lengths import MAX_SAMPLES
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, load_model
 from aer_jax.models.sharding import make_mesh
@@ -50,6 +48,11 @@ class Predictor:
     Args:
         run: a run whose first epoch is over.
 
+    Attributes:
+        step: of the checkpoint.
+        classes: what its distributions are over, in order.
+        batch: rows of a batch.
+
     Raises:
         UserError: no best checkpoint has been kept yet, or it does not fit.
     """
@@ -64,7 +67,8 @@ class Predictor:
         model = load_model(config.model, len(self.classes), self.mesh, config.seed)
         learned = nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))
         with best:
-            nnx.update(model, best.load(best.latest, {"learned": learned})["learned"])
+            self.step = best.latest
+            nnx.update(model, best.load(self.step, {"learned": learned})["learned"])
         self._parts = take_apart(model)
         self._step = make_predict_step(self._parts.graphdef)
         self.prompt = PromptEncoder(
@@ -95,25 +99,37 @@ class Predictor:
         )
         return self._predict(tqdm(batches, desc="predict", unit="batch"), len(ids))
 
-    def waveforms(self, audio: Sequence[np.ndarray], transcripts: Sequence[str]) -> np.ndarray:
+    def waveforms(
+        self, audio: Sequence[np.ndarray], transcripts: Sequence[str], shapes_k2: np.ndarray | None = None
+    ) -> np.ndarray:
         """Predicted distributions of loose clips.
 
         Args:
             audio: float32 [samples] at 16 kHz, at most 30 s each.
             transcripts: their words, "" where unknown.
+            shapes_k2: batch shapes from `shapes`, where these clips are some of many; their own otherwise.
 
         Returns:
             float32 [len(audio), classes].
         """
-        return self._predict(self._loose(audio, transcripts), len(audio))
+        return self._predict(self._loose(audio, transcripts, shapes_k2), len(audio))
 
-    def _loose(self, audio: Sequence[np.ndarray], transcripts: Sequence[str]) -> Iterator[Batch]:
+    def shapes(self, samples: Sequence[int], transcripts: Sequence[str]) -> np.ndarray:
+        """Batch shapes for clips of these lengths at 16 kHz and with these words."""
+        tokens = [len(self.prompt.encode(words, "", n)) for n, words in zip(samples, transcripts, strict=True)]
+        needs_n2 = needs_of(np.asarray(samples), np.asarray(tokens))
+        return choose_shapes(needs_n2, needs_n2.max(axis=0), self.run.config.data.shapes or SHAPES, self.batch)
+
+    def _loose(
+        self, audio: Sequence[np.ndarray], transcripts: Sequence[str], shapes_k2: np.ndarray | None
+    ) -> Iterator[Batch]:
         for clip in audio:
             if not 0 < len(clip) <= MAX_SAMPLES:
                 raise ValueError(f"a clip has 1 to {MAX_SAMPLES} samples, not {len(clip)}")
         tokens = [self.prompt.encode(words, "", len(clip)) for clip, words in zip(audio, transcripts, strict=True)]
-        needs_n2 = needs_of([len(clip) for clip in audio], [len(t) for t in tokens])
-        shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), self.run.config.data.shapes or SHAPES, self.batch)
+        needs_n2 = needs_of(np.array([len(clip) for clip in audio]), np.array([len(t) for t in tokens]))
+        if shapes_k2 is None or (needs_n2 > shapes_k2[-1]).any():  # a header promised less than there is
+            shapes_k2 = self.shapes([len(clip) for clip in audio], transcripts)
         for shape, some in cut_into_batches(place(needs_n2, shapes_k2), self.batch):
             yield collate(
                 [audio[i] for i in some],
@@ -132,18 +148,6 @@ class Predictor:
 
         logits_nk = predict_rows(batches, rows, len(self.classes), predict, self.mesh)
         return np.asarray(jax.nn.softmax(logits_nk))
-
-
-def load_clip(path: str | Path) -> np.ndarray:
-    """An audio file as float32 [samples] at 16 kHz.
-
-    Raises:
-        UserError: it is missing, unusable, or longer than the audio tower hears.
-    """
-    audio_t = to_16k(read_audio(path))
-    if len(audio_t) > MAX_SAMPLES:
-        raise UserError(f"{path} lasts {len(audio_t) / SAMPLE_RATE:.1f} s; give at most 30 s at a time.")
-    return audio_t
 
 
 def predict_rows(

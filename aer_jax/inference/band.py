@@ -1,0 +1,96 @@
+"""How far the listeners' shares may lie from the predicted ones: a split-conformal band of each class's share.
+
+The score of a validation clip and a class is |q - p| / (sqrt(p (1 - p)) + FLOOR), q the share of its human votes, p
+the predicted one; the band of a new clip reaches as far as the score that LEVEL of the validation clips stay below
+(locally weighted split conformal: Lei et al., JASA 2018, section 5.2). Were new clips drawn like the validation clips,
+each class's band would hold the share of such votes in at least LEVEL of them. They are drawn from other speakers,
+and the epoch was chosen on these clips: so this is what validation speakers showed, not a guarantee about others.
+What it held on the test speakers is in metrics.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aer_jax.files import replace_text
+
+LEVEL = 0.9
+# A share that is predicted to be almost 0 or 1 is not known without error: about the step of one vote of ten.
+FLOOR = 0.1
+FILE = "band.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """The band of one checkpoint.
+
+    Attributes:
+        step: the checkpoint that it was fitted for.
+        level: the share of validation clips whose votes lie within, class by class.
+        reach: score by class; at most `1 / FLOOR`, where the band is everything.
+        n: validation clips.
+        n_speakers: their speakers.
+    """
+
+    step: int
+    level: float
+    reach: dict[str, float]
+    n: int
+    n_speakers: int
+
+    def around(self, probs_nk: np.ndarray) -> np.ndarray:
+        """Lowest and highest share of each class: [N, K] -> [N, K, 2] within [0, 1]."""
+        far_nk = np.array(list(self.reach.values())) * _scale(probs_nk)
+        return np.clip(np.stack([probs_nk - far_nk, probs_nk + far_nk], axis=-1), 0.0, 1.0)
+
+    def kept(self, references_nk: np.ndarray, probs_nk: np.ndarray) -> dict[str, Any]:
+        """What the band does on other clips: the share of references within it and its mean width, by class."""
+        band_nk2 = self.around(probs_nk)
+        inside_nk = (band_nk2[..., 0] - 1e-9 <= references_nk) & (references_nk <= band_nk2[..., 1] + 1e-9)
+        width_nk = band_nk2[..., 1] - band_nk2[..., 0]
+        return {
+            "level": self.level,
+            "coverage": float(inside_nk.mean()),
+            "width": float(width_nk.mean()),
+            "by_class": {
+                name: {"coverage": float(inside), "width": float(width)}
+                for name, inside, width in zip(self.reach, inside_nk.mean(axis=0), width_nk.mean(axis=0), strict=True)
+            },
+            "fitted_on": f"{self.n} validation clips of {self.n_speakers} speakers",
+        }
+
+
+def fit(
+    references_nk: np.ndarray, probs_nk: np.ndarray, speakers: Sequence[str], classes: Sequence[str], step: int
+) -> Band:
+    """The band that validation predictions and the human shares of the same clips ask for."""
+    scores_nk = np.abs(references_nk - probs_nk) / _scale(probs_nk)
+    n = len(scores_nk)
+    rank = math.ceil((n + 1) * LEVEL)  # of n + 1: the new clip is one more; beyond n nothing is known
+    reach_k = np.sort(scores_nk, axis=0)[rank - 1] if rank <= n else np.full(len(classes), 1 / FLOOR)
+    return Band(step, LEVEL, dict(zip(classes, map(float, reach_k), strict=True)), n, len(set(speakers)))
+
+
+def save(band: Band, run: Path) -> None:
+    """Keep it with the run."""
+    replace_text(run / FILE, json.dumps(dataclasses.asdict(band), indent=2) + "\n")
+
+
+def load(run: Path, step: int | None, classes: Sequence[str]) -> Band | None:
+    """The run's band; None where it has none, or one of another checkpoint."""
+    try:
+        band = Band(**json.loads((run / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return band if band.step == step and list(band.reach) == list(classes) else None
+
+
+def _scale(probs_nk: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.clip(probs_nk * (1 - probs_nk), 0, None)) + FLOOR

@@ -1,0 +1,65 @@
+"""The band holds what split conformal promises, and says no more."""
+
+import numpy as np
+import pytest
+
+from aer_jax.inference import band as bands
+
+CLASSES = ("a", "b", "c")
+
+
+def clips(rng, n, votes=8):
+    """Shares that votes sample around the predicted distribution, itself off by some noise."""
+    probs_nk = rng.dirichlet([0.6, 0.8, 1.0], n)
+    truth_nk = 0.8 * probs_nk + 0.2 * rng.dirichlet([1, 1, 1], n)
+    return np.array([rng.multinomial(votes, p) for p in truth_nk]) / votes, probs_nk
+
+
+def test_new_clips_like_the_validation_clips_fall_inside():
+    """Mean coverage over 200 fits is at least the level, and the level's next step of 1 / (n + 1) is its ceiling."""
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(200):
+        band = bands.fit(*clips(rng, 60), ["s"] * 60, CLASSES, 1)
+        kept.append(band.kept(*clips(rng, 200))["coverage"])
+    assert bands.LEVEL - 0.005 < np.mean(kept) < bands.LEVEL + 1 / 61 + 0.01
+
+
+def test_ends_are_shares_and_follow_the_prediction():
+    rng = np.random.default_rng(1)
+    band = bands.fit(*clips(rng, 100), ["s", "t"] * 50, CLASSES, 7)
+    _, probs_nk = clips(rng, 50)
+    ends_nk2 = band.around(probs_nk)
+    assert (ends_nk2[..., 0] <= probs_nk).all() and (probs_nk <= ends_nk2[..., 1]).all()
+    assert ends_nk2.min() >= 0 and ends_nk2.max() <= 1
+    assert (band.n, band.n_speakers, band.step) == (100, 2, 7)
+    sure, unsure = np.diff(band.around(np.array([[1.0, 0.0, 0.0], [0.34, 0.33, 0.33]])), axis=-1)[..., 0]
+    assert sure[1] < unsure[1]
+
+
+def test_too_few_clips_promise_nothing():
+    """With 8 clips not even the worst of them bounds nine of ten new ones."""
+    band = bands.fit(*clips(np.random.default_rng(2), 8), ["s"] * 8, CLASSES, 1)
+    assert (band.around(np.full((1, 3), 1 / 3)) == [0, 1]).all()
+
+
+def test_a_band_belongs_to_a_checkpoint(tmp_path):
+    band = bands.fit(*clips(np.random.default_rng(3), 30), ["s"] * 30, CLASSES, 12)
+    assert bands.load(tmp_path, 12, CLASSES) is None
+    bands.save(band, tmp_path)
+    assert bands.load(tmp_path, 12, CLASSES) == band
+    assert bands.load(tmp_path, 24, CLASSES) is None
+    assert bands.load(tmp_path, 12, ("a", "c", "b")) is None
+    (tmp_path / bands.FILE).write_text("{}")
+    assert bands.load(tmp_path, 12, CLASSES) is None
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_what_it_keeps_is_measured(shift):
+    """A model that is off on new clips is seen in the coverage."""
+    rng = np.random.default_rng(4)
+    band = bands.fit(*clips(rng, 200), ["s"] * 200, CLASSES, 1)
+    references_nk, probs_nk = clips(rng, 400)
+    kept = band.kept(references_nk, (1 - shift) * probs_nk + shift * np.array([1, 0, 0]))
+    assert (kept["coverage"] > 0.85) == (shift == 0)
+    assert set(kept["by_class"]) == set(CLASSES) and 0 < kept["width"] < 1
