@@ -56,7 +56,7 @@ def predict(args: argparse.Namespace) -> int:
             bar.update()
     _say(_throughput(len(sources) - bad, seconds, time.monotonic() - loaded, loaded - began))
     if args.figure and answers:
-        write_figure(answers, args.figure)
+        write_figure([answer for answer in answers if answer.timeline] or answers, args.figure)
     return 2 if bad else 0
 
 

@@ -25,7 +25,7 @@ WINDOW_SECONDS = 10.0
 SHORTEST_WINDOW = 0.5
 # Held decoded at a time: an hour is 230 MB.
 _CHUNK_SECONDS = 1800
-_CHUNK_BATCHES = 64
+_CHUNK_BATCHES = 16
 _READERS = 4
 
 

@@ -89,9 +89,9 @@
     });
     const foot = make("div", "card-foot");
     const said = [`JS ${clip.js[arm].toFixed(3)}`, `ambiguity ${two(clip.ambiguity)}`];
-    if (clip.votes) said.push(`${clip.votes} human votes`);
-    if (clip.synthetic) said.push(`${clip.synthetic_votes} synthetic`);
+    if (clip.votes) said.push(`${clip.votes}${clip.synthetic ? ` + ${clip.synthetic_votes}` : ""} votes`);
     said.forEach((text) => foot.append(make("span", "", text)));
+    if (clip.votes && clip.synthetic) foot.lastChild.title = "human + synthetic";
     item.append(head, bars, foot);
     return item;
   };

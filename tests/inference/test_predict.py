@@ -130,7 +130,7 @@ def test_figures(predict, speech, tmp_path, kind):
     drawn = (tmp_path / f"line.{kind}").read_bytes()
     if kind == "html":
         assert b"a&amp;&lt;b&gt;.wav" in drawn and b"<b>" not in drawn and b"http" not in drawn
-        assert drawn.count(b"<svg") == 2
+        assert drawn.count(b"<svg") == 1  # the one in windows
     else:
         assert len(drawn) > 10_000 and (kind == "svg" or drawn.startswith(b"\x89PNG"))
 
