@@ -125,8 +125,8 @@ def test_a_long_recording_in_windows(predict, speech, tmp_path):
 @pytest.mark.parametrize("kind", ["png", "svg", "html"])
 def test_figures(predict, speech, tmp_path, kind):
     files = [speech("a&<b>.wav", 0, 1, 2), speech("short.wav", 0)]
-    code, out, _ = predict(*files, "--window", 1, "--hop", 0.5, "--figure", tmp_path / f"line.{kind}")
-    assert code == 0 and "0.0 to 1.0 s" in out
+    code, out, _ = predict(*files, "--window", 2, "--hop", 1, "--figure", tmp_path / f"line.{kind}")
+    assert code == 0 and "0.0 to 2.0 s" in out
     drawn = (tmp_path / f"line.{kind}").read_bytes()
     if kind == "html":
         assert b"a&amp;&lt;b&gt;.wav" in drawn and b"<b>" not in drawn and b"http" not in drawn
