@@ -14,6 +14,7 @@ from aer_jax.pipeline import evaluate_run
 from aer_jax.proxies.annotate import annotate
 from aer_jax.proxies.quality import quality
 from aer_jax.reports.html import write_report
+from aer_jax.reports.proxies import write_quality
 from aer_jax.training.loop import train
 
 HERE = Path(__file__).parent
@@ -44,6 +45,7 @@ def demo(out: Path, *, listeners: int = LISTENERS, epochs: int = EPOCHS) -> tupl
     say(f"2/5 annotate: {listeners} synthetic listeners in a PyTorch process")
     annotate(dataset, CHECKPOINT, journal, listeners=listeners, batch=8 * listeners)
     agreement = quality(dataset, journal)
+    write_quality(out / "proxies", agreement)
     say(
         f"synthetic against human votes: JS {agreement['js']:.3f}, shuffled over clips "
         f"{agreement['js_shuffled']:.3f} (permutation p = {agreement['p_shuffled']:.3f}), "
@@ -70,7 +72,7 @@ def demo(out: Path, *, listeners: int = LISTENERS, epochs: int = EPOCHS) -> tupl
         evaluate_run(path)
 
     say("5/5 report")
-    write_report(runs, page)
+    write_report(runs, page, proxies=out / "proxies")
     return runs, page
 
 
