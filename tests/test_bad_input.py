@@ -242,32 +242,6 @@ def _speech(folder, name="speech.wav", seconds=1.0):
     return file
 
 
-def _silent(folder):
-    soundfile.write(folder / "silent.wav", np.zeros(16_000), 16_000)
-    return folder / "silent.wav"
-
-
-def _empty(folder):
-    (folder / "empty.wav").write_bytes(b"")
-    return folder / "empty.wav"
-
-
-def _no_samples(folder):
-    soundfile.write(folder / "none.wav", np.zeros(0), 16_000)
-    return folder / "none.wav"
-
-
-def _text(folder):
-    (folder / "text.wav").write_text("this is not audio" * 100)
-    return folder / "text.wav"
-
-
-def _cut(folder):
-    file = _speech(folder, "cut.wav")
-    file.write_bytes(file.read_bytes()[:20_000])
-    return file
-
-
 def _folder(folder):
     (folder / "empty").mkdir()
     return folder / "empty"

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from tqdm import tqdm
 
 from aer_jax.data.audio import BadAudio
-from aer_jax.inference.predict import Model, Prediction, Window
+from aer_jax.inference.predict import Model, Prediction, Window, cutting
 from aer_jax.inference.sources import Source, find, read_transcripts, with_transcripts
 from aer_jax.reports.timeline import check_figure, write_figure
 from aer_jax.training.run import open_run
@@ -25,6 +25,7 @@ _NAME = 40  # a longer name is cut in the table, from the left
 
 def predict(args: argparse.Namespace) -> int:
     """Predict what `args` names; 2 where a recording could not be used, 0 otherwise."""
+    cutting(args.window, args.hop)
     sources = _sources(args)
     if args.figure:
         check_figure(args.figure, len(sources))

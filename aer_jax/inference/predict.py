@@ -126,7 +126,7 @@ class Model:
         Raises:
             UserError: a window or hop that cannot be.
         """
-        window, hop, longest = _cutting(window, hop)
+        window, hop, longest = cutting(window, hop)
         shapes_k2 = self._shapes(sources, window, longest)
         with ThreadPoolExecutor(_READERS) as pool:
             for chunk in _read_ahead(pool, sources, _CHUNK_BATCHES * self._predictor.batch):
@@ -217,8 +217,12 @@ def cut(length: int, window: int, hop: int) -> list[tuple[int, int]]:
     return [(int(start), int(start) + window) for start in starts]
 
 
-def _cutting(window: float | None, hop: float | None) -> tuple[int, int, int]:
-    """Samples of a window, of a hop, and of the longest recording that is heard at once."""
+def cutting(window: float | None, hop: float | None) -> tuple[int, int, int]:
+    """Samples of a window, of a hop, and of the longest recording that is heard at once.
+
+    Raises:
+        UserError: lengths that cannot be.
+    """
     if window is not None and not SHORTEST_WINDOW <= window <= LONG_SECONDS:
         raise UserError(
             f"the window is {window:g} s; it must last {SHORTEST_WINDOW:g} to {LONG_SECONDS:g} s, what the audio tower "
