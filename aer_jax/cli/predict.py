@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -20,6 +21,7 @@ from aer_jax.inference.sources import Source, find, read_transcripts, with_trans
 from aer_jax.reports.timeline import check_figure, write_figure
 from aer_jax.training.run import open_run
 
+_STDIN = Path("-")
 _NAME = 40  # a longer name is cut in the table, from the left
 
 
@@ -63,11 +65,11 @@ def predict(args: argparse.Namespace) -> int:
 
 def _sources(args: argparse.Namespace) -> list[Source]:
     words = read_transcripts(args.transcripts) if args.transcripts else {}
-    sources = with_transcripts(find(file for file in args.files if file != "-"), words)
+    sources = with_transcripts(find(file for file in args.files if file != _STDIN), words)
     if args.transcripts:
         known = sum(bool(source.transcript) for source in sources)
         _say(f"{args.transcripts} has words for {known} of {len(sources)} files")
-    if "-" in args.files:
+    if _STDIN in args.files:
         sources.append(Source("-", sys.stdin.buffer.read()))
     if args.transcript:
         sources = [dataclasses.replace(source, transcript=args.transcript) for source in sources]

@@ -70,7 +70,7 @@ def add(command: Command) -> None:
     )
     sub.add_argument("--run", type=Path, required=True)
     sub.add_argument(
-        "files", nargs="+", metavar="FILE", help="an audio file, a folder with its subfolders, or - (stdin)"
+        "files", nargs="+", type=Path, metavar="FILE", help="an audio file, a folder with its subfolders, or - (stdin)"
     )
     sub.add_argument(
         "--format", choices=("table", "jsonl", "csv"), help="table without it; --json is the same as jsonl"
