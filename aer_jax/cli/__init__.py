@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aer_jax.cli import data, experiments, proxies, reports, scale, training
+from aer_jax.cli import bench, data, experiments, proxies, reports, scale, training
 from aer_jax.errors import UserError
 from aer_jax.files import refuse_remote
 
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 
-    for module in (reports, data, proxies, training, experiments, scale):
+    for module in (reports, data, proxies, training, experiments, scale, bench):
         module.add(command)
     return top
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aer_jax.without_torch import without_torch
+
 # (what it does, one line about it, an example) -> its parser
 Command = Callable[[Callable[[argparse.Namespace], int | None], str, str], argparse.ArgumentParser]
 
@@ -24,6 +26,11 @@ def start_jax() -> None:
     devices = [device for kind in ("accel*", "vfio/*", "nvidia*") for device in Path("/dev").glob(kind)]
     if importlib.util.find_spec("libtpu") and not devices:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu serves `plan` alone here, and complains when it is asked
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch
+    with without_torch():
+        from transformers.utils import is_torch_available
+
+        is_torch_available()  # it remembers the answer
 
 
 def show(args: argparse.Namespace, result: Any, text: str) -> None:

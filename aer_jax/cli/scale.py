@@ -1,4 +1,4 @@
-"""Commands for large runs: plan one on chips that are not here, time its parts."""
+"""The command for large runs: plan one on chips that are not here."""
 
 from __future__ import annotations
 
@@ -43,28 +43,8 @@ def _plan_annotation(args: argparse.Namespace, checkpoint: str) -> None:
     show(args, result, text(result))
 
 
-def bench(args: argparse.Namespace) -> None:
-    from aer_jax.config import load_config
-
-    needed = {"load": "model", "data": "data"}[args.what]
-    if not getattr(args, needed):
-        raise UserError(f"bench {args.what} needs --{needed}.")
-    named = {"model.checkpoint": args.model, "data.dataset": args.data}
-    config = load_config(None, [*args.settings, *(f"{key}={value}" for key, value in named.items() if value)])
-    if args.what == "data":
-        from aer_jax.scale.bench_data import bench_data, table
-
-        result = bench_data(config)
-    else:
-        start_jax()
-        from aer_jax.scale.bench_load import bench_load, table
-
-        result = bench_load(config.model, config.mesh)
-    show(args, result, table(result))
-
-
 def add(command: Command) -> None:
-    """Define plan, bench."""
+    """Define plan."""
     sub = command(
         plan,
         "will a run fit chips that are not here, and how long would it take; compiles the real step for a TPU slice",
@@ -80,15 +60,4 @@ def add(command: Command) -> None:
         "--annotate", metavar="UTTERANCESxLISTENERS", help="how long synthetic votes would take instead, clips of 5 s"
     )
     sub.add_argument("--prompt", type=int, default=160, help="tokens beside the audio's, where no dataset says (160)")
-    sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")
-
-    sub = command(
-        bench,
-        "time a part of the work; load: a checkpoint from files to sharded arrays; data: clips to batches on one core, "
-        "beside a PyTorch DataLoader doing the paper's work",
-        "bench load model.dtype=bfloat16 mesh.data=1 mesh.fsdp=8 --model Qwen2-Audio-7B-Instruct",
-    )
-    sub.add_argument("what", choices=("load", "data"))
-    sub.add_argument("--model", help="checkpoint directory or hub id; data: of the tokenizer, a small one without it")
-    sub.add_argument("--data", help="data: the dataset directory")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")

@@ -23,8 +23,6 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
 
 from aer_jax.data.examples import Example
 from aer_jax.errors import UserError
@@ -138,6 +136,9 @@ def nearest(features_mf: np.ndarray, neighbours: int) -> np.ndarray:
     Returns:
         int [m, min(neighbours, m - 1)], nearest first.
     """
+    from sklearn.neighbors import NearestNeighbors  # seconds, at the start of every run
+    from sklearn.preprocessing import StandardScaler
+
     standard_mf = StandardScaler().fit_transform(features_mf)
     search = NearestNeighbors(n_neighbors=min(neighbours, len(features_mf) - 1)).fit(standard_mf)
     # Without an argument sklearn leaves each point out of its own neighbours, also where clips coincide.

@@ -7,11 +7,8 @@ down both alike.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +25,7 @@ from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.records import RecordReader
 from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
+from aer_jax.scale.side import Side
 
 CLIPS, EPOCHS = 256, 5
 TOY = Path(__file__).parents[1] / "demo" / "checkpoint"
@@ -41,7 +39,7 @@ PARTS = {
     "host": "all but our log-mel",
 }
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
-_ALONE = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"} | _ONE_THREAD
+_ALONE = {"JAX_PLATFORMS": "cpu"} | _ONE_THREAD
 
 
 def bench_data(config: Config, clips: int = CLIPS, epochs: int = EPOCHS) -> dict[str, Any]:
@@ -85,12 +83,14 @@ def bench_data(config: Config, clips: int = CLIPS, epochs: int = EPOCHS) -> dict
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
         files = write_wavs(dataset, job["ids"], folder)
         stack.enter_context(one_core())
-        ours = stack.enter_context(Side("grain_data", job))
-        pytorch = stack.enter_context(Side("pytorch_data", job | {"visits": ours.about["visits"], "files": files}))
+        ours = stack.enter_context(Side("grain_data", job, _ALONE))
+        pytorch = stack.enter_context(
+            Side("pytorch_data", job | {"visits": ours.about["visits"], "files": files}, _ALONE)
+        )
         seconds: dict[str, list[dict[str, float]]] = {"ours": [], "pytorch": []}
         for _ in tqdm(range(epochs), "bench data", unit="epoch", delay=2):
-            seconds["ours"].append(ours.epoch())
-            seconds["pytorch"].append(pytorch.epoch())
+            seconds["ours"].append(ours.ask("again"))
+            seconds["pytorch"].append(pytorch.ask("again"))
     refuse_different(ours.about["heard"], pytorch.about["heard"])
     for epoch in seconds["pytorch"]:
         epoch["host"] = epoch["all"]
@@ -177,54 +177,3 @@ def one_core() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, cores)
-
-
-class Side:
-    """A pipeline in its process: started with a job, then asked for epochs.
-
-    Attributes:
-        about: what it said before its first epoch.
-    """
-
-    def __init__(self, module: str, job: dict[str, Any]):
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"aer_jax.scale.{module}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=os.environ | _ALONE,
-            encoding="utf-8",
-        )
-        self.about = self._ask(job)
-
-    def __enter__(self) -> Side:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
-
-    def epoch(self) -> dict[str, float]:
-        """Seconds by part."""
-        return self._ask("again")
-
-    def _ask(self, message: Any) -> Any:
-        try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if answer:
-            reply = json.loads(answer)
-            if "error" in reply:
-                raise UserError(reply["error"])
-            return reply
-        self._process.wait()
-        self._log.seek(0)
-        words = self._log.read().decode(errors="replace").strip().splitlines()
-        if any("No module named 'torch'" in line for line in words):
-            raise UserError("bench data compares with PyTorch, which is missing: pip install 'aer-jax[proxies]'.")
-        raise RuntimeError(f"a pipeline of the bench died: {' | '.join(words[-3:])}")

@@ -6,8 +6,6 @@ each further line.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from typing import Any
 
@@ -20,8 +18,8 @@ from aer_jax.data.collate import collate
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.examples import real_examples
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.errors import UserError
 from aer_jax.models.log_mel import log_mel
+from aer_jax.scale.side import serve
 
 
 class Epoch:
@@ -128,18 +126,12 @@ class Epoch:
         return iter(self.buckets.iter_dataset(lambda i: self.buckets.batch(self.plans[i]), len(self.plans)))
 
 
-def main() -> None:
-    try:
-        epoch = Epoch(json.loads(sys.stdin.readline()))
-    except UserError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return
+def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    epoch = Epoch(job)
     epoch.time()
     about = {"visits": epoch.visits, "heard": epoch.heard, "prompt_seconds": epoch.prompt_seconds}
-    print(json.dumps(about), flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(epoch.time()), flush=True)
+    return about, lambda _: epoch.time()
 
 
 if __name__ == "__main__":
-    main()
+    serve(start)

@@ -10,8 +10,6 @@ times one epoch for each further line.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections import Counter
 from typing import Any
@@ -20,6 +18,8 @@ import librosa
 import numpy as np
 import torch
 from transformers import Qwen2AudioProcessor, WhisperFeatureExtractor
+
+from aer_jax.scale.side import serve
 
 RATE = 16_000
 
@@ -101,13 +101,11 @@ class Epoch:
         return batch
 
 
-def main() -> None:
-    epoch = Epoch(json.loads(sys.stdin.readline()))
+def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    epoch = Epoch(job)
     epoch.time()
-    print(json.dumps({"heard": epoch.heard, "frames": epoch.frames}), flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(epoch.time()), flush=True)
+    return {"heard": epoch.heard, "frames": epoch.frames}, lambda _: epoch.time()
 
 
 if __name__ == "__main__":
-    main()
+    serve(start)

@@ -24,6 +24,7 @@ from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.weights import base_parameters
 
 PUBLISHED = Path(__file__).with_name("qwen2_audio_7b.json")
+TOY = Path(__file__).parents[1] / "demo" / "checkpoint"
 SHARD = 2 << 30  # bytes of a file, before the next one is begun
 
 
@@ -38,7 +39,12 @@ def published_config(audio_layers: int | None = None, text_layers: int | None = 
 
 
 def write_random_checkpoint(
-    out: Path, *, audio_layers: int | None = None, text_layers: int | None = None, seed: int = 0
+    out: Path,
+    *,
+    audio_layers: int | None = None,
+    text_layers: int | None = None,
+    seed: int = 0,
+    tokenizer: bool = False,
 ) -> None:
     """Write config.json, shards of bfloat16 tensors and their index.
 
@@ -49,6 +55,8 @@ def write_random_checkpoint(
         out: the directory to make.
         audio_layers, text_layers: how many of each kind; None for the published 32.
         seed: of the values.
+        tokenizer: put the toy checkpoint's processor beside them, so that prompts can be read. They are then about as
+            long as with the published one, and the audio token is the toy's.
 
     Raises:
         UserError: `out` is taken.
@@ -59,6 +67,9 @@ def write_random_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     config = published_config(audio_layers, text_layers)
+    if tokenizer:
+        config["audio_token_index"] = json.loads((TOY / "config.json").read_text())["audio_token_index"]
+        _copy_processor(partial, config["audio_config"]["num_mel_bins"])
     (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     shapes = dict(_shapes(Qwen2AudioConfig.from_dict(config)))
     shards: list[list[str]] = [[]]
@@ -76,6 +87,16 @@ def write_random_checkpoint(
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}
     (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     partial.rename(out)
+
+
+def _copy_processor(out: Path, mels: int) -> None:
+    """The toy checkpoint's tokenizer, chat template and feature extractor, the last with other mel bands."""
+    for file in TOY.iterdir():
+        if file.name.startswith("tokenizer") or file.suffix == ".jinja":
+            shutil.copyfile(file, out / file.name)
+    processor = json.loads((TOY / "processor_config.json").read_text())
+    processor["feature_extractor"]["feature_size"] = mels
+    (out / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
 def _shapes(config: Qwen2AudioConfig) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from aer_jax.without_torch import without_torch
+
+with without_torch():
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
 FLUSH_SECONDS = 10
 SPEED = ("second", "mfu", "hbm")

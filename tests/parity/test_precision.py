@@ -16,7 +16,6 @@ import pytest
 import torch
 from flax import nnx
 from our_model import load_ours, named_tensors, one_device, our_batch
-from paper_model import PaperModel, paper_inputs
 
 from aer_jax.config import TrainConfig
 from aer_jax.data.prompt import PromptEncoder
@@ -25,6 +24,7 @@ from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE
 from aer_jax.models.language_model import rotary, rotate
 from aer_jax.models.layers import LayerNorm, RMSNorm
+from aer_jax.scale.pytorch_model import PaperModel, paper_inputs
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import make_optimizer
 from aer_jax.training.standardise import standardise

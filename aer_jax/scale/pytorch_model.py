@@ -38,19 +38,29 @@ class TorchHead(nn.Module):
 
 
 class PaperModel(nn.Module):
-    """Qwen2-Audio without its output layer, peft's LoRA on the paper's modules, and the paper's head; no dropout.
+    """Qwen2-Audio without its output layer, peft's LoRA, and the paper's head; no dropout.
 
     Args:
-        checkpoint: directory; transformers reads the weights in float32.
-        trainables: every adapter and head tensor by its name here, see `named_tensors`.
+        checkpoint: directory; transformers reads the weights.
+        trainables: every adapter and head tensor by its name here, see `named_tensors`; they stay float32.
+        targets: what peft adapts, the paper's modules or a pattern on the whole name.
+        dtype: of the base.
     """
 
-    def __init__(self, checkpoint: Path, classes: int, rank: int, alpha: float, trainables: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        checkpoint: Path,
+        classes: int,
+        rank: int,
+        alpha: float,
+        trainables: Mapping[str, np.ndarray],
+        targets: str | Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
-        base = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-        settings = peft.LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]
-        )
+        base = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, local_files_only=True)
+        targets = targets if isinstance(targets, str) else list(targets)
+        settings = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
         self.adapted = peft.get_peft_model(base, settings)
         self.emotion_head = TorchHead(base.config.text_config.hidden_size, classes)
         ours, theirs = set(trainables), set(self.named_tensors())
@@ -62,11 +72,29 @@ class PaperModel(nn.Module):
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits [batch, classes] for what the processor returned."""
-        return self.emotion_head(self.hidden(inputs), inputs["attention_mask"])
+        return self.emotion_head(self.hidden(inputs).float(), inputs["attention_mask"])
+
+    def as_published(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The same logits by way of the whole model, as the released code asks for them: every layer's states are kept
+        and the output layer computes the whole vocabulary's logits at every position.
+        """
+        hidden_bth = self.adapted(**inputs, output_hidden_states=True).hidden_states[-1]
+        return self.emotion_head(hidden_bth.float(), inputs["attention_mask"])
 
     def hidden(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The language model's states after its last norm."""
-        return self.adapted.base_model.model.model(**inputs).last_hidden_state
+        return self.adapted.base_model.model.model(**inputs, use_cache=False).last_hidden_state
+
+    def cut_window(self, frames: int) -> None:
+        """Let the audio tower hear windows of so many mel frames instead of 30 s.
+
+        transformers insists on as many frames as its table of positions has room for, so the table is cut.
+        """
+        tower = self.adapted.base_model.model.model.audio_tower
+        if not hasattr(self, "_positions"):
+            self._positions = tower.embed_positions.weight.detach()
+        tower.config.max_source_positions = frames // 2
+        tower.embed_positions.weight = nn.Parameter(self._positions[: frames // 2], requires_grad=False)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by torch's names."""

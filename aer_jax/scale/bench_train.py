@@ -1,0 +1,212 @@
+"""Training utterances a second: the paper's way in PyTorch, a careful PyTorch, and ours, side by side.
+
+All three start from the same checkpoint, adapters and head, hear the same clips in the same global batches, in the same
+precision and without dropout, and take turns, step by step. Their losses must agree, or nothing is reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from aer_jax.config import Config, to_yaml
+from aer_jax.data.dataset import open_dataset
+from aer_jax.errors import UserError
+from aer_jax.hub import find_checkpoint
+from aer_jax.scale.side import Side
+from aer_jax.scale.tables import markdown
+from aer_jax.scale.variants import OURS, VARIANTS
+
+STEPS = 4  # timed ones; one before them is not
+PYTORCH = {
+    "paper": "PyTorch, the paper's way",
+    "careful": "PyTorch, careful",
+    "cut": "PyTorch, careful, transformers' 30 s cut open",
+}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a step's loss, relative
+ALONE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # sides share one accelerator
+
+
+class Disagreement(UserError):
+    """Two sides computed different things from the same clips: none of the times counts."""
+
+    exit_code = 1
+
+
+def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> dict[str, Any]:
+    """Time training steps on `config.data.dataset`.
+
+    Args:
+        config: of a run; the head becomes the paper's, which all sides have; no augmentation, DiME-Aug, dropout.
+        steps: how many are timed, after one that is not.
+        ablations: time ours against itself with one of its means undone at a time, instead of against PyTorch.
+
+    Returns:
+        sides: name -> {seconds: [one a step], cpu_seconds (of all cores; others on a busy machine lengthen it less),
+            input_seconds, loss: [one a step], utterances_per_second, tokens_per_second (of real tokens),
+            computed_frames, computed_positions, padded_frames, padded_positions (shares of these), mfu (4N of real
+            frames and tokens, of the fastest matrix product that any side ran), peak_bytes, loss_error (worst relative
+            difference from ours; None where dropout is drawn), compile_seconds}.
+        ratio_to_paper_pytorch, ratio_to_careful_pytorch, ratio_to_cut_pytorch: of utterances a second; and
+            cpu_ratio_...; absent with `ablations`.
+        and what the bench was run on.
+
+    Raises:
+        UserError: there is too little data, or a package is missing.
+        Disagreement: losses differ by more than `tolerance`.
+    """
+    config = comparable(config)
+    variants = list(VARIANTS) if ablations else [OURS]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
+        (folder / "config.yaml").write_text(to_yaml(config))
+        job = {
+            "config": str(folder / "config.yaml"),
+            "trainables": str(folder / "trainables.safetensors"),
+            "steps": 1 + steps,
+        }
+        bar = stack.enter_context(tqdm(desc="bench train: compile", total=0, unit="step"))
+        ours = Side("jax_train", job | {"variants": variants}, ALONE)
+        stack.enter_context(ours)
+        sides: dict[str, tuple[Side, Any]] = {name: (ours, {"variant": name}) for name in variants}
+        if not ablations:
+            bar.set_description("bench train: load PyTorch")
+            about = ours.about
+            pytorch = job | {
+                "checkpoint": str(find_checkpoint(config.model.checkpoint)),
+                "dataset": config.data.dataset,
+                "max_seconds": config.data.max_seconds,
+                "dtype": config.model.dtype,
+                "microbatch": config.train.microbatch,
+                **{name: getattr(config.train, name) for name in ("weight_decay", "clip_norm", "entropy_weight")},
+                **{name: about[name] for name in ("rates", "lora", "classes")},
+                "steps": about["clips"],
+            }
+            for how in PYTORCH:
+                sides[how] = (stack.enter_context(Side("pytorch_train", pytorch | {"how": how})), None)
+        bar.reset((1 + steps) * len(sides))
+        bar.set_description("bench train")
+        answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+        for number in range(1 + steps):
+            for name, (side, variant) in sides.items():
+                answers[name].append(side.ask(variant | {"step": number} if variant else number))
+                bar.update()
+        peak = max(side.about["matmul_flops"] for side, _ in sides.values())
+        rows = {
+            name: row(answers[name], answers[OURS], ours.about["needs"], peak, config.train.batch) for name in sides
+        }
+        for name, (side, _) in sides.items():
+            rows[name]["peak_bytes"] = None if ablations else side.ask("memory")["peak_bytes"]
+        for name in variants:
+            rows[name]["compile_seconds"] = ours.about["compile_seconds"][name]
+            if VARIANTS[name].dropout:
+                rows[name]["loss_error"] = None
+        tolerance = TOLERANCE[config.model.dtype]
+        refuse_disagreement(rows, tolerance)
+        result = {
+            "bench": "ablations" if ablations else "train",
+            "checkpoint": config.model.checkpoint,
+            "dataset": str(open_dataset(config.data.dataset).path),
+            "dtype": config.model.dtype,
+            "batch": config.train.batch,
+            "microbatch": config.train.microbatch,
+            "steps": steps,
+            "clips": steps * config.train.batch,
+            "frames": sum(need["frames"] for need in ours.about["needs"][1:]),
+            "tokens": sum(need["tokens"] for need in ours.about["needs"][1:]),
+            "device": ours.about["device"],
+            "compiled_from_cache": ours.about["from_cache"],
+            "matmul_flops": peak,
+            "versions": {k: v for side, _ in sides.values() for k, v in side.about["versions"].items()},
+            "tolerance": tolerance,
+            "sides": rows,
+        }
+    if not ablations:
+        for how in PYTORCH:
+            result[f"ratio_to_{how}_pytorch"] = ratio(rows[how], rows[OURS], "seconds")
+            result[f"cpu_ratio_to_{how}_pytorch"] = ratio(rows[how], rows[OURS], "cpu_seconds")
+    return result
+
+
+def ratio(theirs: dict[str, Any], ours: dict[str, Any], of: str) -> float:
+    """How many times as long they take."""
+    return sum(theirs[of]) / sum(ours[of])
+
+
+def comparable(config: Config) -> Config:
+    """The settings with what all sides can do alike."""
+    lora = dataclasses.replace(config.model.lora, dropout=0.0)
+    mixes = dataclasses.replace(config.data.dime_aug, ratio=0.0)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, head="paper", lora=lora),
+        data=dataclasses.replace(config.data, augment=0.0, dime_aug=mixes),
+    )
+
+
+def row(answers: list, ours: list, needs: list[dict[str, int]], peak: float, batch: int) -> dict[str, Any]:
+    """One side's figures; its first step is left out of all but the losses."""
+    timed, seconds = answers[1:], sum(answer["seconds"] for answer in answers[1:])
+    computed = {name: sum(answer[name] for answer in timed) for name in ("frames", "positions")}
+    padded = {name: sum(answer[f"padded_{name}"] for answer in timed) for name in computed}
+    need = {name: sum(each[name] for each in needs[1:]) for name in needs[0]}
+    errors = [abs(a["loss"] / b["loss"] - 1) for a, b in zip(answers, ours, strict=True)]
+    return {
+        "seconds": [answer["seconds"] for answer in timed],
+        "cpu_seconds": [answer["cpu_seconds"] for answer in timed],
+        "input_seconds": [answer["input_seconds"] for answer in timed],
+        "loss": [answer["loss"] for answer in answers],
+        "loss_error": max(errors),
+        "utterances_per_second": len(timed) * batch / seconds,
+        "tokens_per_second": need["tokens"] / seconds,
+        **{f"padded_{name}": padded[name] / computed[name] for name in computed},
+        **{f"computed_{name}": computed[name] for name in computed},
+        "mfu": need["flops"] / seconds / peak,
+    }
+
+
+def refuse_disagreement(rows: dict[str, dict[str, Any]], tolerance: float) -> None:
+    """Times of sides that do not compute the same are not shown."""
+    for name, each in rows.items():
+        if each["loss_error"] is not None and not each["loss_error"] <= tolerance:
+            raise Disagreement(
+                f"the losses of {PYTORCH.get(name, name)} differ from ours by {each['loss_error']:.1e} (relative; "
+                f"{tolerance:.0e} is allowed), so no time is reported: {each['loss']}"
+            )
+
+
+def table(result: dict[str, Any]) -> str:
+    """What `bench_train` returned, as a table in Markdown."""
+    ours = result["sides"][OURS]
+    rows = []
+    for name, side in result["sides"].items():
+        agreement = "" if name == OURS else "-" if side["loss_error"] is None else f"{side['loss_error']:.0e}"
+        compile_seconds = sum(side.get("compile_seconds", {}).values())
+        rows.append(
+            {
+                "": PYTORCH.get(name, name),
+                "utterances/s": f"{side['utterances_per_second']:.2f}",
+                "ours is faster by": f"{ratio(side, ours, 'seconds'):.2f}",
+                "by processor time": f"{ratio(side, ours, 'cpu_seconds'):.2f}",
+                "real tokens/s": f"{side['tokens_per_second']:.0f}",
+                "padded frames": f"{side['padded_frames']:.0%}",
+                "padded positions": f"{side['padded_positions']:.0%}",
+                "MFU": f"{side['mfu']:.0%}",
+                "peak memory, GB": f"{side['peak_bytes'] / 1e9:.1f}" if side["peak_bytes"] else "",
+                "compile, s": f"{compile_seconds:.0f}" if compile_seconds else "",
+                "loss differs by": agreement,
+            }
+        )
+    hidden = {"peak memory, GB"} if result["bench"] == "ablations" else set()
+    rows = [{name: value for name, value in each.items() if name not in hidden} for each in rows]
+    shapes = f"{len(ours['compile_seconds'])} shape(s){', compiled before' if result['compiled_from_cache'] else ''}"
+    return (
+        f"{markdown(rows)}\n\n{result['steps']} steps of {result['batch']} clips, {result['microbatch']} at a time, "
+        f"{result['dtype']}, on {result['device']}; ours in {shapes}; the fastest matrix product reached "
+        f"{result['matmul_flops'] / 1e9:,.0f} GFLOP/s"
+    )

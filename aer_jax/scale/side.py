@@ -1,0 +1,128 @@
+"""One side of a bench: a process of its own that is given a job and then asked, line by line, so that sides take turns.
+
+PyTorch and jax never meet in one process, and a machine that is busy with something else slows all sides down alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aer_jax.errors import UserError
+
+OFFLINE = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+class Side:
+    """A program of this package in its process. Use it as a context manager; leaving it ends the process.
+
+    Args:
+        module: of `aer_jax.scale`, which calls `serve`.
+        job: what it is told first.
+        environment: on top of this process's.
+
+    Attributes:
+        about: what it answered to the job.
+
+    Raises:
+        UserError: it refused the job, or PyTorch or peft is missing.
+        RuntimeError: it died.
+    """
+
+    def __init__(self, module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None):
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"aer_jax.scale.{module}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=os.environ | OFFLINE | dict(environment or {}),
+            encoding="utf-8",
+        )
+        try:
+            self.about = self.ask(job)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def ask(self, message: Any) -> Any:
+        """Its answer to one message, both JSON."""
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            reply = json.loads(answer)
+            if "error" in reply:
+                raise UserError(reply["error"])
+            return reply
+        self._process.wait()
+        self._log.seek(0)
+        words = self._log.read().decode(errors="replace").strip().splitlines()
+        for package in ("torch", "peft"):
+            if any(f"No module named '{package}'" in line for line in words):
+                raise UserError(
+                    f"the bench compares with PyTorch, and {package} is missing: pip install 'aer-jax[bench]'."
+                )
+        raise RuntimeError(f"a side of the bench died: {' | '.join(words[-3:])}")
+
+
+def serve(start: Callable[[dict[str, Any]], tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]]) -> None:
+    """The other end: answer the job with what `start` says of it, each further line with what its function returns."""
+    # Whatever a library prints belongs to the log; only answers may go through the pipe.
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def reply(message: dict[str, Any]) -> None:
+        pipe.write(json.dumps(message) + "\n")
+        pipe.flush()
+
+    try:
+        about, answer = start(json.loads(sys.stdin.readline()))
+        reply(about)
+        for line in sys.stdin:
+            reply(answer(json.loads(line)))
+    except UserError as error:
+        reply({"error": str(error)})
+
+
+class Clock:
+    """Seconds by the wall since it was made, and of all cores' work for this process, which others lengthen less."""
+
+    def __init__(self) -> None:
+        self._start, self._worked = time.perf_counter(), time.process_time()
+
+    def taken(self) -> dict[str, float]:
+        seconds, worked = time.perf_counter() - self._start, time.process_time() - self._worked
+        return {"seconds": seconds, "cpu_seconds": worked}
+
+
+def reset_peak() -> None:
+    """Let `peak_bytes` begin anew, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_bytes() -> int:
+    """The most that this process had in memory since `reset_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

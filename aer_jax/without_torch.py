@@ -1,0 +1,20 @@
+"""Libraries that import PyTorch wherever it is installed, for seconds and for nothing we use, do without it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_torch() -> Iterator[None]:
+    """What is imported inside finds no PyTorch, unless this process has it already; outside it is there as ever."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
