@@ -10,6 +10,7 @@ from aer_jax import cli
 from aer_jax.corpora import toy
 from aer_jax.data.prepare import prepare
 from aer_jax.errors import UserError
+from aer_jax.proxies.journal import Attempt
 from aer_jax.proxies.quality import quality
 from aer_jax.proxies.quality_text import text
 
@@ -98,6 +99,25 @@ def test_words_json_and_figure(corpus, journal, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == stored
     assert cli.main([*args, "--group", "height"]) == 2
     assert "Known: voice, speaker" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(Attempt, "probs"), reason="journals know no distributions here")
+def test_the_exact_proxy_stands_beside_its_votes(corpus, journal, laws, tmp_path):
+    probs = [[dict(zip(CLASSES, p_k.tolist(), strict=True))] * 4 for p_k in laws]
+    exact = write(tmp_path / "exact", corpus, probs, exact=True)
+    found = quality(corpus, journal, exact)
+    human = {id: [v.label for v in corpus.votes if v.utterance == id] for id in corpus.utterances}
+    human_nk = np.array([[human[id].count(c) / 5 for c in CLASSES] for id in corpus.utterances])
+    limit = np.mean(jensenshannon(human_nk, laws, base=2, axis=1) ** 2)
+    assert found["exact"]["js"] == pytest.approx(limit, abs=1e-6)
+    assert found["exact"]["js"] < found["js"]
+    assert found["exact"]["differs"] == ["free answers (the exact ones are bound to the labels)"]
+    assert "exact proxy" in text(found)
+    alone = quality(corpus, exact)
+    assert alone["answers"] == "exact" and alone["unparsed_share"] == 0
+    assert alone["js"] == pytest.approx(limit, abs=1e-6)
+    with pytest.raises(UserError, match="holds sampled votes"):
+        quality(corpus, exact, journal)
 
 
 def test_little_is_said_of_little(corpus, tmp_path):
