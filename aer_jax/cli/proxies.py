@@ -4,22 +4,105 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aer_jax.cli.command import Command, show
+from aer_jax.cli.command import Command, show, start_jax
+from aer_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from aer_jax.proxies.engine import Engine
+    from aer_jax.proxies.questions import Questions
 
 
 def annotate(args: argparse.Namespace) -> None:
     from aer_jax.data.dataset import open_dataset
     from aer_jax.proxies.annotate import annotate
+    from aer_jax.proxies.listeners import TEMPERATURES, coupled, crossed
+    from aer_jax.proxies.prompts import FOLDER, load_prompt
+    from aer_jax.proxies.questions import Questions
 
-    result = annotate(open_dataset(args.data), args.model, args.out, args.listeners, args.limit, args.batch)
-    asked = result["labelled"] + result["unparsed"] + result["failed"]
-    show(
-        args,
-        result,
-        f"{args.out}: {result['labelled']} votes of {asked} answers, {result['unparsed']} unparsed, "
-        f"{result['failed']} failed",
+    dataset = open_dataset(args.data)
+    prompt = load_prompt(dataset.classes, args.prompts or FOLDER)
+    questions = Questions(dataset, prompt, args.transcript, args.speaker, args.context)
+    if args.listeners_plan == "paper":
+        people = coupled(args.listeners, prompt.personas)
+    else:
+        people = crossed(args.listeners, prompt.personas, args.temperatures or TEMPERATURES)
+    result = annotate(
+        questions,
+        _engine(args, questions),
+        people,
+        args.out,
+        limit=args.limit,
+        part=args.part,
+        attempts=args.attempts,
     )
+    asked = result["labelled"] + result["unparsed"] + result["failed"]
+    text = (
+        f"{args.out}: {result['labelled']} votes of {asked} answers, {result['unparsed']} unparsed "
+        f"({result['unparsed_share']:.1%}), {result['failed']} failed"
+    )
+    if result["given_up"]:
+        text += f", of which {result['given_up']} are not asked again (--attempts {args.attempts})"
+    if result["tokens_in"]:
+        text += f"; this run: {result['tokens_in']:,} tokens in, {result['tokens_out']:,} out"
+        text += f", ${result['cost']:.2f}" if result["cost"] else ""
+    show(args, result, text)
+
+
+def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
+    if args.settings and args.engine != "exact":
+        raise UserError(f"{args.settings[0]} is a setting of --engine exact; leave it out.")
+    if args.engine == "transformers":
+        from aer_jax.proxies.transformers_engine import TransformersEngine
+
+        return TransformersEngine(
+            args.model,
+            questions,
+            constrained=args.answers == "constrained",
+            workers=args.workers,
+            batch=args.batch,
+            timeout=args.timeout,
+        )
+    if args.engine == "openai":
+        from aer_jax.proxies.openai_engine import OpenAIEngine
+
+        if args.answers == "constrained":
+            raise UserError("servers have no common way to constrain an answer; leave --answers constrained out.")
+        return OpenAIEngine(
+            args.model,
+            questions,
+            base_url=args.base_url,
+            concurrency=args.concurrency,
+            timeout=args.timeout,
+            price=args.price,
+            send_licensed=args.send_licensed_audio,
+        )
+    if args.answers == "free":
+        raise UserError("--engine exact has the labels' own probabilities; leave --answers free out.")
+    start_jax()
+    from aer_jax.config import load_config
+    from aer_jax.proxies.exact import ExactEngine
+
+    for setting in args.settings:
+        if not setting.startswith(("mesh.", "model.dtype=")):
+            raise UserError(f"{setting} is no setting of --engine exact; it has mesh.* and model.dtype.")
+    config = load_config(None, args.settings)
+    return ExactEngine(args.model, questions, batch=args.batch, mesh=config.mesh, dtype=config.model.dtype)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, parts = text.partition("/")
+    return int(number), int(parts)
+
+
+def _prices(text: str) -> tuple[float, float]:
+    way_in, _, way_out = text.partition(",")
+    return float(way_in), float(way_out)
+
+
+def _temperatures(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
 def proxies(args: argparse.Namespace) -> None:
@@ -40,17 +123,62 @@ def add(command: Command) -> None:
     """Define annotate, proxies."""
     sub = command(
         annotate,
-        "synthetic votes by an audio-language model in a PyTorch process of its own",
+        "synthetic votes by an audio-language model: sampled from a checkpoint in PyTorch or from a server, or exact",
         "annotate --data data/crema_d --model Qwen2-Audio-7B-Instruct --out data/crema_d.jsonl",
     )
     sub.add_argument("--data", type=Path, required=True)
     sub.add_argument(
-        "--model", required=True, help="checkpoint directory, or a hub id: owner/name or owner/name@revision"
+        "--model",
+        required=True,
+        help="checkpoint directory, or a hub id: owner/name or owner/name@revision; openai: the server's name for it",
     )
     sub.add_argument("--out", type=Path, required=True, help="the journal; one that exists is continued")
-    sub.add_argument("--listeners", type=int, default=8, help="synthetic listeners an utterance (8)")
-    sub.add_argument("--limit", type=int, help="only the first so many utterances")
-    sub.add_argument("--batch", type=int, default=16, help="questions asked at a time (16)")
+    sub.add_argument(
+        "--engine",
+        choices=("transformers", "openai", "exact"),
+        default="transformers",
+        help="PyTorch processes (default), a server of the OpenAI kind that takes audio, or label likelihoods in JAX",
+    )
+    sub.add_argument(
+        "--answers",
+        choices=("free", "constrained"),
+        help="whatever the model says, parsed (default), or labels alone; exact is constrained by nature",
+    )
+    who = sub.add_argument_group("listeners")
+    who.add_argument("--listeners", type=int, default=8, help="synthetic listeners an utterance (8)")
+    who.add_argument(
+        "--listeners-plan",
+        choices=("crossed", "paper"),
+        default="crossed",
+        help="personas and temperatures crossed (default), or the paper's five pairs of them",
+    )
+    who.add_argument(
+        "--temperatures",
+        type=_temperatures,
+        metavar="T,T",
+        help="of the crossed plan (0.2,0.4,0.6,0.8,1.0)",
+    )
+    who.add_argument("--prompts", type=Path, help="folder with system.txt, question.txt, personas.txt of your own")
+    who.add_argument("--no-transcript", dest="transcript", action="store_false", help="do not quote the words")
+    who.add_argument("--speaker", action="store_true", help="name the speaker")
+    who.add_argument("--context", type=int, default=0, metavar="TURNS", help="quote the turns before (0)")
+    how = sub.add_argument_group("work")
+    how.add_argument("--limit", type=int, help="only the first so many utterances")
+    how.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="every N-th utterance from the I-th on")
+    how.add_argument("--attempts", type=int, default=3, help="how often a question may fail (3)")
+    how.add_argument("--workers", type=int, default=1, help="transformers: processes, one GPU each (1)")
+    how.add_argument("--batch", type=int, default=16, help="questions, or utterances with exact, at a time (16)")
+    how.add_argument("--timeout", type=float, default=600, help="seconds a batch or a request may take (600)")
+    how.add_argument("settings", nargs="*", metavar="key=value", help="exact: mesh.fsdp=8, model.dtype=bfloat16")
+    server = sub.add_argument_group("openai")
+    server.add_argument(
+        "--base-url", default="", help="of the server, for instance http://localhost:8000/v1; or OPENAI_BASE_URL"
+    )
+    server.add_argument("--concurrency", type=int, default=8, help="requests under way at a time (8)")
+    server.add_argument("--price", type=_prices, default=(0.0, 0.0), metavar="IN,OUT", help="$ a million tokens")
+    server.add_argument(
+        "--send-licensed-audio", action="store_true", help="you may send this corpus' licensed audio to that server"
+    )
 
     sub = command(
         proxies,

@@ -11,7 +11,7 @@ from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prepare import prepare
 from aer_jax.pipeline import evaluate_run
-from aer_jax.proxies.annotate import annotate
+from aer_jax.proxies.annotate import sample_votes
 from aer_jax.proxies.quality import quality
 from aer_jax.reports.html import write_report
 from aer_jax.reports.proxies import write_quality
@@ -43,7 +43,7 @@ def demo(out: Path, *, listeners: int = LISTENERS, epochs: int = EPOCHS) -> tupl
     dataset = open_dataset(data) if data.exists() else prepare(read_corpus("toy", None), data)
 
     say(f"2/5 annotate: {listeners} synthetic listeners in a PyTorch process")
-    annotate(dataset, CHECKPOINT, journal, listeners=listeners, batch=8 * listeners)
+    sample_votes(dataset, CHECKPOINT, journal, listeners=listeners, batch=8 * listeners)
     agreement = quality(dataset, journal)
     write_quality(out / "proxies", agreement)
     say(

@@ -1,7 +1,8 @@
-"""How likely each label is as the answer to a prompt: all labels of all prompts in one forward pass.
+"""How likely each label is as the answer to a prompt: all labels of all prompts about a clip in one pass.
 
 A prompt's labels are packed behind it. Each of their tokens attends to the prompt and to its own label's tokens before
-it, and its position goes on from the end of the prompt, so every label is scored as if it stood there alone.
+it, and its position goes on from the end of the prompt, so every label is scored as if it stood there alone. The audio
+tower hears a clip once, however many prompts are about it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ def label_log_probs(
     model: Qwen2Audio,
     audio_bs: jax.Array,
     samples_b: jax.Array,
-    tokens_bt: jax.Array,
-    mask_bt: jax.Array,
+    tokens_bpt: jax.Array,
+    mask_bpt: jax.Array,
     labels_ln: jax.Array,
     label_mask_ln: jax.Array,
 ) -> jax.Array:
@@ -33,19 +34,32 @@ def label_log_probs(
 
     Args:
         model: made with `output_layer`.
-        audio_bs, samples_b, tokens_bt, mask_bt: prompts, see `Qwen2Audio.__call__`; padding on either side.
+        audio_bs, samples_b: clips, see `Qwen2Audio.__call__`.
+        tokens_bpt, mask_bpt: for each clip its prompts, [batch, prompts, time]; padding on either side.
         labels_ln: tokens of each label, [labels, longest label], padded on the right.
         label_mask_ln: True at the labels' tokens.
 
     Returns:
-        float32 [batch, labels, longest label], 0 behind a label's end.
+        float32 [batch, prompts, labels, longest label], 0 behind a label's end.
     """
+    audio_bth, _ = model.hear(log_mel(audio_bs, model.mel_bins), frame_count(samples_b))
+
+    def score(prompt: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return _score(model, audio_bth, *prompt, labels_ln)
+
+    # One prompt of each clip at a time: no more memory than one prompt needs, rows divided over the mesh as ever.
+    log_probs_pbln = jax.lax.map(score, (tokens_bpt.swapaxes(0, 1), mask_bpt.swapaxes(0, 1)))
+    return jnp.where(label_mask_ln, log_probs_pbln.swapaxes(0, 1), 0.0)
+
+
+def _score(model: Qwen2Audio, audio_bth, tokens_bt, mask_bt, labels_ln) -> jax.Array:
+    """One prompt of each clip, float32 [batch, labels, longest label]."""
     batch, time = tokens_bt.shape
     labels, longest = labels_ln.shape
     # A label's last token predicts nothing.
     packed_p = labels_ln[:, :-1].reshape(-1)
     all_bt = jnp.concatenate([tokens_bt, jnp.broadcast_to(packed_p, (batch, packed_p.size))], axis=1)
-    embeddings_bth, _ = model.embed(log_mel(audio_bs, model.mel_bins), frame_count(samples_b), all_bt)
+    embeddings_bth = model.place(audio_bth, all_bt)
     hidden_bth = model.language_model.attend(embeddings_bth, *_packed(mask_bt, labels, longest - 1))
 
     last_b11 = (time - 1 - jnp.argmax(mask_bt[:, ::-1], axis=1))[:, None, None]
@@ -54,8 +68,7 @@ def label_log_probs(
     logits_bpv = model.logits(predicts_bph)
     first_l1, later_ln = jnp.zeros((labels, 1), int), 1 + jnp.arange(packed_p.size).reshape(labels, longest - 1)
     by_ln = jnp.concatenate([first_l1, later_ln], axis=1)
-    log_probs_bln = logits_bpv[:, by_ln, labels_ln] - jax.nn.logsumexp(logits_bpv, axis=-1)[:, by_ln]
-    return jnp.where(label_mask_ln, log_probs_bln, 0.0)
+    return logits_bpv[:, by_ln, labels_ln] - jax.nn.logsumexp(logits_bpv, axis=-1)[:, by_ln]
 
 
 def _packed(mask_bt: jax.Array, labels: int, length: int) -> tuple[jax.Array, jax.Array]:

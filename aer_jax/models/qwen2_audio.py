@@ -93,15 +93,22 @@ class Qwen2Audio(nnx.Module):
             mel_bfm, frames_b, tokens_bt: as in `from_mel`.
             keys: for the dropout of audio tower and projector.
         """
+        audio_bth, audio_lbe = self.hear(mel_bfm, frames_b, keys)
+        return self.place(audio_bth, tokens_bt), audio_lbe
+
+    def hear(self, mel_bfm, frames_b, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
+        """What takes the place of the audio tokens, [batch, audio states, hidden_size], and `Features.audio_lbe`."""
         audio_key, projector_key = keys
         audio = self.audio_tower(mel_bfm, frames_b, audio_key)
-        audio_bth = self.multi_modal_projector(audio.states_btd, projector_key)
+        return self.multi_modal_projector(audio.states_btd, projector_key), audio.statistics_lbe
+
+    def place(self, audio_bth: jax.Array, tokens_bt: jax.Array) -> jax.Array:
+        """Embeddings [batch, time, hidden_size]; the n-th audio token of a row is replaced by its n-th audio state."""
         embeddings_bth = self.language_model.embed_tokens.embedding[tokens_bt]
         is_audio_bt = tokens_bt == self.audio_token
-        # The n-th audio token of a row is the n-th audio state.
         nth_bt = jnp.clip(jnp.cumsum(is_audio_bt, axis=1) - 1, 0, audio_bth.shape[1] - 1)
         heard_bth = jnp.take_along_axis(audio_bth, nth_bt[..., None], axis=1)
-        return jnp.where(is_audio_bt[..., None], heard_bth, embeddings_bth), audio.statistics_lbe
+        return jnp.where(is_audio_bt[..., None], heard_bth, embeddings_bth)
 
     def logits(self, hidden_bth: jax.Array) -> jax.Array:
         """Next-token logits, float32 and not rounded to the base's type before; only with `output_layer`."""

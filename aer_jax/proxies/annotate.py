@@ -4,150 +4,167 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
-from aer_jax.hub import find_checkpoint
-from aer_jax.proxies.journal import Attempt, Journal
-from aer_jax.proxies.listeners import Listener, listener
-from aer_jax.proxies.model_name import model_name
-from aer_jax.proxies.parsing import parse
-from aer_jax.proxies.process import Worker, WorkerDied
-from aer_jax.proxies.prompts import FOLDER, Prompt, load_prompt
+from aer_jax.proxies.attempts import Attempt
+from aer_jax.proxies.engine import Answer, Asked, Engine
+from aer_jax.proxies.journal import Journal, read_journal
+from aer_jax.proxies.listeners import Listener
+from aer_jax.proxies.parsing import parse, synonyms_of
+from aer_jax.proxies.progress import Progress, cost
+from aer_jax.proxies.questions import Questions
+
+ATTEMPTS = 3
 
 
 def annotate(
-    dataset: Dataset,
-    model: str | Path,
+    questions: Questions,
+    engine: Engine,
+    people: Sequence[Listener],
     out: Path,
-    listeners: int = 8,
+    *,
     limit: int | None = None,
-    batch: int = 16,
-    prompts: Path = FOLDER,
+    part: tuple[int, int] = (1, 1),
+    attempts: int = ATTEMPTS,
 ) -> dict[str, Any]:
-    """Let a Qwen2-Audio checkpoint, in a PyTorch process of its own, vote as `listeners` listeners.
+    """Let `people` hear the dataset's utterances, and append what they say to a journal.
 
-    A journal that exists is continued: answered pairs of utterance and listener are not asked again, failed
-    ones are.
+    A journal that exists is continued: a pair of utterance and listener that is answered is not asked again, one that
+    failed is, until it has failed `attempts` times.
 
     Args:
-        dataset: where audio, transcripts and classes come from.
-        model: checkpoint directory in Hugging Face layout, or a hub id, see `hub.find_checkpoint`.
+        questions: what is asked about which dataset.
+        engine: who answers.
+        people: who hears each utterance.
         out: the journal.
-        listeners: how many listeners hear each utterance.
         limit: only the first so many utterances.
-        batch: questions asked at a time.
-        prompts: folder with system.txt, question.txt and personas.txt.
+        part: (i, n): only each n-th of these utterances, beginning with the i-th, counted from 1. So n processes or
+            machines share the work on one journal.
+        attempts: how often a question may fail, earlier runs included.
 
     Returns:
-        JSON-able: journal, model, prompt (fingerprint), utterances, listeners, asked (in this run), and how the
-        latest attempts of all asked pairs came out: labelled, unparsed, failed.
+        JSON-able: journal, model, prompt (fingerprint), answers, utterances, listeners, asked (in this run), how the
+        latest attempts of this part's pairs came out: labelled (a label or a distribution), unparsed, failed; given_up
+        (of the failed), unparsed_share of the answers; tokens_in, tokens_out and cost (dollars) of this run.
 
     Raises:
-        UserError: a number is below 1, the checkpoint or the prompt is unusable, the journal was begun with
-            another model or prompt, the worker died, or all questions of this run failed.
+        UserError: a number is out of range, the journal was begun with another model, prompt, kind of answers or plan
+            of listeners, the engine cannot go on, or all questions of this run failed.
     """
-    for name, value in (("listeners", listeners), ("limit", limit), ("batch", batch)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}.")
-    checkpoint, name = find_checkpoint(model), model_name(model)
-    prompt = load_prompt(dataset.classes, prompts)
-    ids = list(dataset.utterances)[:limit]
-    people = [listener(index) for index in range(listeners)]
-    blanks = [_blank(id, person, prompt, name) for id in ids for person in people]
-
-    with Journal(out, name, prompt.fingerprint) as journal:
-        if journal.repaired:
-            note = f"{out}: its last line was cut short and has been repaired: {journal.repaired[:60]}"
-            tqdm.write(note, file=sys.stderr)
-        answered = {key for key, attempt in journal.latest().items() if attempt.answered}
-        open_blanks = [blank for blank in blanks if blank.key not in answered]
-        asked: list[Attempt] = []
-        if open_blanks:
-            with tqdm(total=len(blanks), initial=len(blanks) - len(open_blanks), unit="answer") as bar:
-                for attempts in _ask(dataset, checkpoint, prompt, open_blanks, batch, journal, bar):
-                    asked += attempts
-                    bar.update(len(attempts))
-        latest = journal.latest()
-    if asked and all(attempt.outcome == "failed" for attempt in asked):
-        raise UserError(f"all {len(asked)} questions failed, the first with: {asked[0].error}")
-    outcomes = Counter(latest[blank.key].outcome for blank in blanks)
+    ids = _ids(questions, limit, part)
+    if not people or attempts < 1:
+        raise UserError("--listeners and --attempts must be at least 1.")
+    synonyms = synonyms_of(questions.dataset.name, questions.prompt.labels)
+    made: list[Attempt] = []
+    with Journal(out, engine.model, questions.fingerprint, engine.answers) as journal:
+        _tell_repairs(journal)
+        _refuse_other_people(journal, people)
+        pairs = [Asked(id, person) for id in ids for person in people]
+        unanswered = [pair for pair in pairs if _key(pair) not in journal.answered]
+        open_pairs = [pair for pair in unanswered if journal.failures.get(_key(pair), 0) < attempts]
+        told = len(journal.repaired)
+        if open_pairs:
+            with (
+                Progress(len(pairs), len(pairs) - len(open_pairs), len(people), engine.price) as progress,
+                closing(engine.ask(open_pairs)) as answers,
+            ):
+                for some in answers:
+                    new = journal.append([_attempt(*pair, questions, engine, synonyms) for pair in some])
+                    made += new
+                    progress.update(new)
+    _tell_repairs(journal, told)
+    if made and all(attempt.outcome == "failed" for attempt in made):
+        raise UserError(f"all {len(made)} questions failed, the first with: {made[0].error}")
     return {
         "journal": str(out),
-        "model": name,
-        "prompt": prompt.fingerprint,
+        "model": engine.model,
+        "prompt": questions.fingerprint,
+        "answers": engine.answers,
         "utterances": len(ids),
-        "listeners": listeners,
-        "asked": len(asked),
-        "labelled": outcomes[None],
-        "unparsed": outcomes["unparsed"],
-        "failed": outcomes["failed"],
+        "listeners": len(people),
+        "asked": len(made),
+        **_outcomes(out, {_key(pair) for pair in pairs}),
+        "given_up": len(unanswered) - len(open_pairs),
+        "tokens_in": sum(attempt.tokens_in or 0 for attempt in made),
+        "tokens_out": sum(attempt.tokens_out or 0 for attempt in made),
+        "cost": cost(made, engine.price),
     }
 
 
-def _blank(id: str, person: Listener, prompt: Prompt, name: str) -> Attempt:
-    """What will be asked; the answer is filled in later."""
+def _ids(questions: Questions, limit: int | None, part: tuple[int, int]) -> list[str]:
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1, not {limit}.")
+    number, parts = part
+    if not 1 <= number <= parts:
+        raise UserError(f"--part {number}/{parts} is none; the first of three is 1/3.")
+    ids = list(questions.dataset.utterances)[:limit][number - 1 :: parts]
+    if not ids:
+        raise UserError(f"--part {number}/{parts} holds no utterance; the dataset has fewer than that.")
+    return ids
+
+
+def _key(pair: Asked) -> tuple[str, int]:
+    return pair.utterance, pair.listener.index
+
+
+def _tell_repairs(journal: Journal, told: int = 0) -> None:
+    for torn in journal.repaired[told:]:
+        note = f"{journal.path}: its last line was cut short and has been repaired: {torn[:60]}"
+        tqdm.write(note, file=sys.stderr)
+
+
+def _refuse_other_people(journal: Journal, people: Sequence[Listener]) -> None:
+    for person in people:
+        begun = journal.people.get(person.index)
+        if begun is not None and begun != (person.persona, person.temperature):
+            raise UserError(
+                f'{journal.path} was begun with another plan: its listener {person.index} has the persona "{begun[0]}" '
+                f'and the temperature {begun[1]}, not "{person.persona}" and {person.temperature}; name another --out.'
+            )
+
+
+def _attempt(
+    asked: Asked, answer: Answer, questions: Questions, engine: Engine, synonyms: Mapping[str, str]
+) -> Attempt:
+    label = outcome = None
+    if answer.error is not None:
+        outcome = "failed"
+    elif answer.probs is None:
+        label = parse(answer.response, questions.prompt.labels, synonyms)
+        outcome = "unparsed" if label is None else None
     return Attempt(
-        utterance=id,
-        listener=person.index,
-        persona=person.persona(prompt.personas),
-        temperature=person.temperature,
-        seed=person.seed(id),
-        prompt=prompt.fingerprint,
-        model=name,
-        response="",
+        utterance=asked.utterance,
+        listener=asked.listener.index,
+        persona=asked.listener.persona,
+        temperature=asked.listener.temperature,
+        seed=asked.listener.seed(asked.utterance),
+        prompt=questions.fingerprint,
+        model=engine.model,
+        response=answer.response,
+        label=label,
+        outcome=outcome,
+        error=answer.error,
+        answers=engine.answers,
+        probs=answer.probs,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
     )
 
 
-def _filled(blank: Attempt, answer: dict[str, str], labels: tuple[str, ...]) -> Attempt:
-    if "error" in answer:
-        return replace(blank, outcome="failed", error=answer["error"])
-    label = parse(answer["response"], labels)
-    outcome = "unparsed" if label is None else None
-    return replace(blank, response=answer["response"], label=label, outcome=outcome)
-
-
-def _ask(
-    dataset: Dataset,
-    checkpoint: Path,
-    prompt: Prompt,
-    blanks: list[Attempt],
-    batch: int,
-    journal: Journal,
-    bar: tqdm,
-) -> Iterator[list[Attempt]]:
-    """Ask batch by batch; each batch is in the journal before it is handed on."""
-    outcomes: Counter[str | None] = Counter()
-    bar.set_description("loading the annotator")
-    try:
-        with Worker(checkpoint, dataset.path) as worker:
-            bar.set_description("annotating")
-            for start in range(0, len(blanks), batch):
-                some = blanks[start : start + batch]
-                answers = worker.ask([_question(dataset, prompt, blank) for blank in some])
-                attempts = [_filled(*pair, prompt.labels) for pair in zip(some, answers, strict=True)]
-                journal.append(attempts)
-                outcomes.update(attempt.outcome for attempt in attempts)
-                bar.set_postfix(unparsed=outcomes["unparsed"], failed=outcomes["failed"], refresh=False)
-                yield attempts
-    except WorkerDied as death:
-        raise UserError(
-            f"the annotation worker is gone: {death}. What was answered is in {journal.path}; the same command "
-            "goes on from there."
-        ) from None
-
-
-def _question(dataset: Dataset, prompt: Prompt, blank: Attempt) -> dict[str, Any]:
-    transcript = dataset.utterances[blank.utterance].transcript
+def _outcomes(out: Path, pairs: set[tuple[str, int]]) -> dict[str, int | float]:
+    """How the latest attempts of these pairs came out."""
+    latest = {attempt.key: attempt.outcome for attempt in read_journal(out) if attempt.key in pairs}
+    counts = Counter(latest.values())
+    answers = counts[None] + counts["unparsed"]
     return {
-        "utterance": blank.utterance,
-        "messages": prompt.messages(transcript, blank.persona),
-        "temperature": blank.temperature,
-        "seed": blank.seed,
+        "labelled": counts[None],
+        "unparsed": counts["unparsed"],
+        "failed": counts["failed"],
+        "unparsed_share": counts["unparsed"] / max(answers, 1),
     }

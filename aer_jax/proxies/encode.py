@@ -2,49 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
 from aer_jax.data.chat import Chat
-from aer_jax.proxies.prompts import Prompt
+from aer_jax.proxies.questions import Questions
 
 
 class AnnotationEncoder(Chat):
-    """What one kind of listener is asked, and what it may answer.
+    """What listeners are asked, and what they may answer.
 
     Args:
         checkpoint: directory with the tokenizer and processor files.
-        prompt: the annotation prompt.
-        persona: one of its personas.
+        questions: the questions.
 
     Attributes:
-        labels_ln: int32 [labels, longest label], the tokens of each label as an assistant's whole turn: the token that
-            ends the turn is the last of them, since it alone tells a label from a longer one that begins with it.
+        labels: tokens of each label as an assistant's whole turn: the token that ends the turn is the last of them,
+            since it alone tells a label from a longer one that begins with it.
+        labels_ln: int32 [labels, longest label], the same as one array.
         label_mask_ln: bool, True at these tokens; the rest is padding.
 
     Raises:
         UserError: see `Chat`; or the tokenizer does not keep a label apart from the prompt.
     """
 
-    def __init__(self, checkpoint: str | Path, prompt: Prompt, persona: str):
+    def __init__(self, checkpoint: str | Path, questions: Questions):
         super().__init__(checkpoint)
-        self.prompt, self.persona = prompt, persona
-        asked = prompt.messages("", persona)  # what a label merges with is the template's, whatever was asked
-        replies = [self.reply(asked, label) for label in prompt.labels]
-        self.label_mask_ln = np.arange(max(map(len, replies))) < np.array([[len(reply)] for reply in replies])
+        prompt = questions.prompt
+        asked = prompt.messages("", prompt.personas[0])  # what a label merges with is the template's, whoever is asked
+        self.labels = [self.reply(asked, label) for label in prompt.labels]
+        self.label_mask_ln = np.arange(max(map(len, self.labels))) < np.array([[len(label)] for label in self.labels])
         self.labels_ln = np.full(self.label_mask_ln.shape, self.pad_id, np.int32)
-        self.labels_ln[self.label_mask_ln] = np.concatenate(replies)
+        self.labels_ln[self.label_mask_ln] = np.concatenate(self.labels)
+        # The longest prompts are looked at once for their lengths and once to be asked.
+        self._around = functools.lru_cache(maxsize=65536)(
+            lambda utterance, persona: self.around_audio(questions.messages(utterance, persona))
+        )
 
-    def encode(self, transcript: str, speaker: str, samples: int) -> np.ndarray:
-        """The prompt of one clip; called as `PromptEncoder.encode` is.
+    def encode(self, utterance: str, persona: str, samples: int) -> np.ndarray:
+        """The prompt of one clip.
 
         Args:
-            transcript: the words, "" where unknown.
-            speaker: not told to the listener.
+            utterance: its id.
+            persona: of the listener.
             samples: the clip's length at 16 kHz.
 
         Returns:
             int32 [tokens].
         """
-        return self.with_audio(*self.around_audio(self.prompt.messages(transcript, self.persona)), samples)
+        return self.with_audio(*self._around(utterance, persona), samples)

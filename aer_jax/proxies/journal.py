@@ -1,140 +1,156 @@
-"""The journal of synthetic votes: append-only JSONL, one line an attempt, safe against a kill at any moment."""
+"""The journal of synthetic votes: append-only JSONL, one line an attempt, safe against a kill at any moment.
+
+Any number of processes may write to one journal. Each append holds the file's lock for as long as it takes to read what
+others have written meanwhile, to mend a line that a killed writer left unfinished, and to write; an answer that another
+process was quicker to give is not written a second time.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from aer_jax.errors import UserError, nearest
 from aer_jax.labels.votes import Vote
+from aer_jax.proxies.attempts import Attempt, parse_attempt
 
+__all__ = ["Attempt", "Journal", "read_journal", "read_votes"]
 
-@dataclass(frozen=True)
-class Attempt:
-    """One line: a listener was asked about an utterance.
-
-    Attributes:
-        utterance: id of the utterance.
-        listener: index of the listener.
-        persona: the line it was given.
-        temperature: of its sampling.
-        seed: of this answer's sampling.
-        prompt: fingerprint of prompt, personas and labels.
-        model: name and fingerprint of the annotating model.
-        response: what it said, as it came; "" where the attempt failed.
-        label: the parsed answer, or None.
-        outcome: why there is no label, or None where there is one.
-        error: what went wrong where the outcome is "failed".
-    """
-
-    utterance: str
-    listener: int
-    persona: str
-    temperature: float
-    seed: int
-    prompt: str
-    model: str
-    response: str
-    label: str | None = None
-    outcome: Literal["unparsed", "failed"] | None = None
-    error: str | None = None
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Who was asked about what."""
-        return self.utterance, self.listener
-
-    @property
-    def answered(self) -> bool:
-        """A label or an unparsed response; failures are asked again."""
-        return self.outcome != "failed"
+# What a power cut may cost at most, in lines or in seconds of writing; a kill costs none of it.
+SYNC_LINES, SYNC_SECONDS = 256, 2.0
 
 
 class Journal:
-    """A journal opened to be continued by one model with one prompt; nobody else can write to it meanwhile.
+    """A journal opened to be continued by one model, asked with one prompt.
 
     Args:
         path: the file; made where it does not exist.
         model: name of the annotating model.
         prompt: fingerprint of the prompt.
+        answers: see `Attempt`.
 
     Attributes:
-        attempts: the lines so far.
-        repaired: what was cut off its end after a kill, or "".
+        answered: pairs of utterance and listener that need not be asked again.
+        failures: pair -> how often it failed.
+        people: listener -> its persona and temperature, as the lines say.
+        repaired: the unfinished lines that were found so far, as they were.
 
     Raises:
-        UserError: it was begun with another model or prompt, another process writes to it, a line other than
-            the last is damaged, or it cannot be written.
+        UserError: it was begun with another model, prompt or kind of answers, a line other than the last is damaged,
+            or it cannot be written.
     """
 
-    def __init__(self, path: Path, model: str, prompt: str):
-        self.path = path
+    def __init__(self, path: Path, model: str, prompt: str, answers: str = "free"):
+        self.path, self._expected = path, {"model": model, "prompt": prompt, "answers": answers}
+        self.answered: set[tuple[str, int]] = set()
+        self.failures: dict[tuple[str, int], int] = {}
+        self.people: dict[int, tuple[str, float]] = {}
+        self.repaired: list[str] = []
+        self._read_bytes = self._read_lines = self._unsynced = 0
+        self._synced_at = time.monotonic()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise UserError(f"the journal {path} cannot be written ({error.strerror}).") from None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(f"another annotation is writing to {path}; wait for it or name another.") from None
-        try:
-            self.repaired = self._repair()
-            self.attempts = read_journal(path)
-            self._refuse_mixture(model, prompt)
-        except UserError:
-            self._file.close()
+            with self._locked():
+                self._catch_up()
+        except BaseException:
+            os.close(self._file)
             raise
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        os.fsync(self._file)
+        os.close(self._file)
 
-    def append(self, attempts: Iterable[Attempt]) -> None:
-        """Write attempts; when this returns they are on the disk."""
-        attempts = list(attempts)
-        lines = [{k: v for k, v in asdict(attempt).items() if v is not None} for attempt in attempts]
-        self._file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.attempts += attempts
+    def append(self, attempts: Iterable[Attempt]) -> list[Attempt]:
+        """Write attempts, but for those that another process has answered meanwhile.
 
-    def latest(self) -> dict[tuple[str, int], Attempt]:
-        """The last attempt of each pair of utterance and listener."""
-        return {attempt.key: attempt for attempt in self.attempts}
+        When this returns, a kill of this process loses none of them; see SYNC_LINES for what a power cut may cost.
 
-    def _repair(self) -> str:
-        """A kill can only have hurt what follows the last newline: keep it if it is whole, else cut it off."""
-        self._file.seek(0)
-        content = self._file.read()
+        Returns:
+            the attempts that were written.
+        """
+        with self._locked():
+            self._catch_up()
+            new = [attempt for attempt in attempts if attempt.key not in self.answered]
+            content = "".join(attempt.line() for attempt in new).encode()
+            _write(self._file, content)
+            self._read_bytes += len(content)
+            self._read_lines += len(new)
+            for attempt in new:
+                self._note(attempt)
+        self._unsynced += len(new)
+        if self._unsynced >= SYNC_LINES or time.monotonic() - self._synced_at >= SYNC_SECONDS:
+            os.fsync(self._file)
+            self._unsynced, self._synced_at = 0, time.monotonic()
+        return new
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _catch_up(self) -> None:
+        """Read what was written since the last look. Under the lock nobody is writing: a torn line stays torn."""
+        content = b""
+        while part := os.pread(self._file, 1 << 24, self._read_bytes + len(content)):
+            content += part
         tail = content[content.rfind(b"\n") + 1 :]
-        if not tail:
-            return ""
+        if tail:
+            content = self._repair(content, tail)
+        for line in content.split(b"\n")[:-1]:
+            self._read_lines += 1
+            attempt = parse_attempt(line, f"{self.path}, line {self._read_lines}")
+            self._refuse_mixture(attempt)
+            self._note(attempt)
+        self._read_bytes += len(content)
+
+    def _repair(self, content: bytes, tail: bytes) -> bytes:
+        """A kill can only have hurt what follows the last newline: keep it if it is whole, else cut it off."""
+        self.repaired.append(tail.decode(errors="replace"))
         try:
             json.loads(tail)
-            self._file.write(b"\n")
         except ValueError:
-            self._file.truncate(len(content) - len(tail))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return tail.decode(errors="replace")
+            content = content[: len(content) - len(tail)]
+            os.ftruncate(self._file, self._read_bytes + len(content))
+        else:
+            content += b"\n"
+            _write(self._file, b"\n")
+        return content
 
-    def _refuse_mixture(self, model: str, prompt: str) -> None:
-        for attempt in self.attempts:
-            for what, begun, now in (("model", attempt.model, model), ("prompt", attempt.prompt, prompt)):
-                if begun != now:
-                    raise UserError(
-                        f"{self.path} was begun with {what} {begun}, this run has {now}; votes of the two must "
-                        "not mix, so name another --out."
-                    )
+    def _note(self, attempt: Attempt) -> None:
+        if attempt.answered:
+            self.answered.add(attempt.key)
+        else:
+            self.failures[attempt.key] = self.failures.get(attempt.key, 0) + 1
+        self.people.setdefault(attempt.listener, (attempt.persona, attempt.temperature))
+
+    def _refuse_mixture(self, attempt: Attempt) -> None:
+        for what, now in self._expected.items():
+            begun = getattr(attempt, what)
+            if begun != now:
+                raise UserError(
+                    f"{self.path} was begun with {what} {begun}, this run has {now}; votes of the two must not mix, so "
+                    "name another --out."
+                )
+
+
+def _write(file: int, content: bytes) -> None:
+    while content:
+        content = content[os.write(file, content) :]
 
 
 def read_journal(path: Path) -> list[Attempt]:
@@ -148,49 +164,38 @@ def read_journal(path: Path) -> list[Attempt]:
     except OSError as error:
         raise UserError(f"the journal {path} cannot be read ({error.strerror}).") from None
     lines = content.split(b"\n")[:-1]
-    return [_attempt(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    return [parse_attempt(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
 def read_votes(journal: Path, classes: Sequence[str]) -> list[Vote]:
     """The answered lines of a journal as votes.
 
     Returns:
-        one vote a label: its source is the model, its rater the model and listener.
+        one vote a label, of weight 1; where a line is a distribution, one a label with its share as the weight. Their
+        source is the model, their rater the model and listener.
 
     Raises:
         UserError: a line is damaged, its label is none of `classes`, or it answers a pair a second time.
     """
-    votes: dict[tuple, Vote] = {}
+    votes: dict[tuple, list[Vote]] = {}
     for number, attempt in enumerate(read_journal(journal), 1):
-        if attempt.label is None:
-            continue
         where = f"{journal}, line {number}"
-        if attempt.label not in classes:
-            raise UserError(
-                f'{where}: the label "{attempt.label}" is none of {", ".join(classes)}.'
-                f"{nearest(attempt.label, classes)}"
-            )
+        if not attempt.shares:
+            continue
+        for label in attempt.shares:
+            if label not in classes:
+                raise UserError(
+                    f'{where}: the label "{label}" is none of {", ".join(classes)}.{nearest(label, classes)}'
+                )
         key = (attempt.model, attempt.prompt, *attempt.key)
         if key in votes:
             raise UserError(
                 f"{where}: a second answer of listener {attempt.listener} about {attempt.utterance}; delete one."
             )
         rater = f"{attempt.model}#{attempt.listener}"
-        votes[key] = Vote(attempt.utterance, attempt.label, rater=rater, source=attempt.model)
-    return list(votes.values())
-
-
-def _attempt(line: bytes, where: str) -> Attempt:
-    try:
-        values = json.loads(line)
-        attempt = Attempt(**values)
-    except (ValueError, TypeError):
-        raise UserError(f"{where} is not a line of an annotation journal.") from None
-    kinds = {"listener": int, "temperature": (int, float), "seed": int}
-    for field in fields(Attempt)[:8]:
-        if not isinstance(values[field.name], kinds.get(field.name, str)):
-            raise UserError(f"{where}: {field.name} is {values[field.name]!r}.")
-    known = attempt.outcome in (None, "unparsed", "failed")
-    if not known or (attempt.label is None) == (attempt.outcome is None):
-        raise UserError(f'{where} must have either a label or the outcome "unparsed" or "failed".')
-    return attempt
+        votes[key] = [
+            Vote(attempt.utterance, label, rater=rater, weight=share, source=attempt.model)
+            for label, share in attempt.shares.items()
+            if share > 0
+        ]
+    return [vote for listener in votes.values() for vote in listener]

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,9 @@ def write_journal(attempts: list[Attempt], dataset: Dataset) -> Path:
     lines = []
     for attempt in attempts:
         if attempt.utterance in dataset.utterances:
-            line = {k: v for k, v in asdict(attempt).items() if v is not None}
             if attempt.label is not None and attempt.label not in dataset.classes:
-                del line["label"]
-                line["outcome"] = "unparsed"
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+                attempt = replace(attempt, label=None, outcome="unparsed")
+            lines.append(attempt.line())
     path = dataset.path / JOURNAL
     partial = path.with_name(f".{JOURNAL}.partial")
     partial.write_text("".join(lines), "utf-8")

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,21 @@ _OFFLINE = {
 }
 
 
+LOADING_SECONDS = 1800.0
+
+
 class WorkerDied(Exception):
     """The worker process ended; the message says how, and its last words."""
 
 
 class Worker:
-    """A running worker. Use it as a context manager; leaving it ends the process.
+    """A worker process. Use it as a context manager; entering it loads the model, leaving it ends the process.
 
     Args:
         model: checkpoint directory.
         dataset: dataset directory.
+        labels: tokens of the only answers there are; None lets it say what it likes.
+        environment: variables of its own, for instance which GPU it sees.
 
     Attributes:
         pid: of the process.
@@ -38,51 +45,77 @@ class Worker:
         WorkerDied: it ended before the model was loaded.
     """
 
-    def __init__(self, model: Path, dataset: Path):
+    def __init__(
+        self,
+        model: Path,
+        dataset: Path,
+        labels: Sequence[Sequence[int]] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):
+        self._hung = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "aer_jax.proxies.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **_OFFLINE},
+            env={**os.environ, **_OFFLINE, **(environment or {})},
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the worker
         )
         self.pid = self._process.pid
+        self._setup = {"model": str(model), "dataset": str(dataset), "labels": labels}
+
+    def __enter__(self) -> Worker:
+        """Wait until the model is loaded."""
         try:
-            self._exchange({"model": str(model), "dataset": str(dataset)})
+            self._exchange(self._setup, LOADING_SECONDS)
         except BaseException:
             self._end()
             raise
-
-    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def ask(self, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    def ask(self, rows: list[dict[str, Any]], timeout: float | None = None) -> list[dict[str, str]]:
         """Answers to rows of {"utterance", "messages", "temperature", "seed"}, in order.
+
+        Args:
+            rows: the questions.
+            timeout: seconds after which a worker that has not answered is ended.
 
         Returns:
             {"response": text} or {"error": text} for each row.
 
         Raises:
-            WorkerDied: the process ended.
+            WorkerDied: the process ended, or was ended.
         """
-        return self._exchange(rows)["answers"]
+        return self._exchange(rows, timeout)["answers"]
 
-    def _exchange(self, message: Any) -> dict[str, Any]:
+    def end(self) -> None:
+        """End the process; whoever waits for its answer is told that it died."""
+        self._process.kill()
+
+    def _exchange(self, message: Any, timeout: float | None = None) -> dict[str, Any]:
+        timer = threading.Timer(timeout or 0, self._give_up)
+        if timeout:
+            timer.start()
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
             reply = self._process.stdout.readline()
         except BrokenPipeError:
             reply = ""
+        finally:
+            timer.cancel()
         if not reply.endswith("\n"):
             raise WorkerDied(self._cause())
         return json.loads(reply)
+
+    def _give_up(self) -> None:
+        self._hung = True
+        self._process.kill()
 
     def _cause(self) -> str:
         code = self._process.wait()
@@ -90,7 +123,9 @@ class Worker:
         log = self._log.read().decode(errors="replace")
         if "No module named 'torch'" in log:
             return "it needs PyTorch: pip install 'aer-jax[proxies]'"
-        if code == -signal.SIGKILL:
+        if self._hung:
+            how = "it had not answered in time (a longer --timeout, or a smaller --batch, helps where it is only slow)"
+        elif code == -signal.SIGKILL:
             how = "it was killed (SIGKILL; out of memory is the usual reason, then a smaller --batch helps)"
         elif code < 0:
             how = f"it was killed by {signal.Signals(-code).name}"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ from aer_jax.errors import UserError
 from aer_jax.proxies.parsing import label_table
 
 FOLDER = Path(__file__).parent
-FIELDS = ("transcript", "persona", "labels")
+FIELDS = ("context", "speaker", "transcript", "persona", "labels")
+_OPTIONAL = ("context", "speaker", "transcript")
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,8 @@ class Prompt:
 
     Attributes:
         system: the system line.
-        question: the user's text; a line that holds {transcript} is left out where the words are unknown.
+        question: the user's text; a line that holds {transcript}, {speaker} or {context} is left out where that is
+            unknown or not to be told.
         personas: the lines that {persona} stands for, one a kind of listener.
         labels: the allowed answers.
     """
@@ -33,28 +33,30 @@ class Prompt:
     personas: tuple[str, ...]
     labels: tuple[str, ...]
 
-    @property
-    def fingerprint(self) -> str:
-        """12 hex digits that change with any wording, persona or label."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
-
-    def messages(self, transcript: str, persona: str) -> list[dict[str, Any]]:
+    def messages(self, transcript: str, persona: str, *, speaker: str = "", context: str = "") -> list[dict[str, Any]]:
         """The conversation for `processor.apply_chat_template`: system line, then text first and audio last.
 
         Args:
             transcript: the words, or "" where unknown; control tokens in it are blotted out, since a
                 second <|AUDIO|> would ask for a second clip.
             persona: one of `personas`.
+            speaker: who speaks, or "" where that is not told.
+            context: what was said before, or "".
         """
-        words = " ".join(re.sub(r"<\|[^|>]*\|>", " ", transcript).split())
-        values = {"transcript": words, "persona": persona, "labels": ", ".join(self.labels)}
-        lines = [line for line in self.question.splitlines() if words or "{transcript}" not in line]
+        told = {"transcript": _plain(transcript), "speaker": _plain(speaker), "context": _plain(context)}
+        values = {**told, "persona": persona, "labels": ", ".join(self.labels)}
+        untold = [f"{{{name}}}" for name in _OPTIONAL if not told[name]]
+        lines = [line for line in self.question.splitlines() if not any(field in line for field in untold)]
         # One pass, so that braces in a transcript stay what they are.
         text = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], "\n".join(lines) + "\n")
         return [
             {"role": "system", "content": self.system},
             {"role": "user", "content": [{"type": "text", "text": text}, {"type": "audio"}]},
         ]
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"<\|[^|>]*\|>", " ", text).split())
 
 
 def load_prompt(labels: Sequence[str], folder: Path = FOLDER) -> Prompt:
@@ -77,8 +79,8 @@ def load_prompt(labels: Sequence[str], folder: Path = FOLDER) -> Prompt:
     fields = set(re.findall(r"\{(\w+)\}", texts["question"]))
     if not {"persona", "labels"} <= fields <= set(FIELDS):
         raise UserError(
-            f"{folder / 'question.txt'} must hold {{persona}} and {{labels}}, may hold {{transcript}}, and "
-            f"no other field; it has {', '.join(sorted(fields)) or 'none'}."
+            f"{folder / 'question.txt'} must hold {{persona}} and {{labels}}, may hold {{transcript}}, {{speaker}} and "
+            f"{{context}}, and no other field; it has {', '.join(sorted(fields)) or 'none'}."
         )
     personas = tuple(line.strip() for line in texts["personas"].splitlines() if line.strip())
     return Prompt(texts["system"], texts["question"], personas, tuple(labels))

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from aer_jax.data.dataset import Dataset, open_dataset
+from aer_jax.proxies.trie import make_trie
 
 NEW_TOKENS = 8  # a label is short; what does not fit is no label
 RATE = 16_000
@@ -45,10 +46,14 @@ class GumbelSampler(LogitsProcessor):
         self.temperatures, self.seeds, self.step = temperatures, seeds, 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [rows, vocabulary] to perturbed float32 scores of the same shape."""
-        noise = [np.random.default_rng((seed, self.step)).gumbel(size=scores.shape[-1]) for seed in self.seeds]
+        """Scores [rows, vocabulary] to perturbed float32 scores of the same shape; at temperature 0 as they are."""
+        noise = [
+            np.random.default_rng((seed, self.step)).gumbel(size=scores.shape[-1]) * (temperature > 0)
+            for seed, temperature in zip(self.seeds, self.temperatures, strict=True)
+        ]
         self.step += 1
-        temperature_n1 = torch.tensor(self.temperatures, device=scores.device)[:, None]
+        temperatures = [temperature or 1.0 for temperature in self.temperatures]
+        temperature_n1 = torch.tensor(temperatures, device=scores.device)[:, None]
         noise_nv = torch.from_numpy(np.stack(noise)).to(scores.device, torch.float32)
         return scores.float() / temperature_n1 + noise_nv
 
@@ -59,9 +64,10 @@ class Annotator:
     Args:
         model: checkpoint directory in Hugging Face layout; nothing is downloaded.
         dataset: where the audio comes from.
+        labels: tokens of the only answers there are, each with the one that ends the turn; None for free answers.
     """
 
-    def __init__(self, model: str, dataset: Dataset):
+    def __init__(self, model: str, dataset: Dataset, labels: Sequence[Sequence[int]] | None = None):
         self.dataset = dataset
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = Qwen2AudioProcessor.from_pretrained(model, local_files_only=True)
@@ -78,9 +84,15 @@ class Annotator:
         tokenizer = self.processor.tokenizer
         ends = self.model.generation_config.eos_token_id or tokenizer.eos_token_id
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._trie = None if labels is None else make_trie(labels)
+        if labels is not None:
+            ends = sorted({label[-1] for label in labels})
         # Replaced, not merged: a published configuration brings its own penalties and cut-offs.
         self.model.generation_config = GenerationConfig(
-            max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=ends, pad_token_id=padding
+            max_new_tokens=NEW_TOKENS if labels is None else max(map(len, labels)),
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=padding,
         )
 
     def answer(self, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -103,9 +115,20 @@ class Annotator:
         inputs, first_row, clip_of_row = self.inputs(rows)
         sampler = GumbelSampler([row["temperature"] for row in rows], [row["seed"] for row in rows])
         with self._heard_once(first_row, clip_of_row):
-            tokens = self.model.generate(**inputs, logits_processor=LogitsProcessorList([sampler]))
+            tokens = self.model.generate(
+                **inputs,
+                logits_processor=LogitsProcessorList([sampler]),
+                prefix_allowed_tokens_fn=self._allowed(inputs["input_ids"].shape[1]),
+            )
         said = tokens[:, inputs["input_ids"].shape[1] :]
         return self.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+
+    def _allowed(self, asked: int) -> Callable[[int, torch.Tensor], list[int]] | None:
+        """What each row may go on with, `asked` being the length of its prompt."""
+        if self._trie is None:
+            return None
+        padding = [self.model.generation_config.pad_token_id]  # behind an answer's end anything may stand
+        return lambda row, tokens: self._trie.get(tuple(tokens[asked:].tolist()), padding)
 
     def inputs(self, rows: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[int], torch.Tensor]:
         """What the processor would make of the rows, left padded, each clip's log-mel computed once.
@@ -179,7 +202,7 @@ def main() -> None:
         pipe.flush()
 
     setup = json.loads(sys.stdin.readline())
-    annotator = Annotator(setup["model"], open_dataset(setup["dataset"]))
+    annotator = Annotator(setup["model"], open_dataset(setup["dataset"]), setup["labels"])
     reply({"ready": str(annotator.device)})
     for line in sys.stdin:
         reply({"answers": annotator.answer(json.loads(line))})

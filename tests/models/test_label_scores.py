@@ -26,7 +26,13 @@ LABELS = ((11,), (11, 42), (11, 42, 7, 3), (60, 11, 42), (8, 8))
 SECONDS = (0.4, 1.37, 0.9)
 LIMIT = 1e-4
 
-score = nnx.jit(lambda model, batch, labels_ln, mask_ln: label_log_probs(model, *batch, labels_ln, mask_ln))
+_score = nnx.jit(lambda model, batch, labels_ln, mask_ln: label_log_probs(model, *batch, labels_ln, mask_ln))
+
+
+def score(model, batch, labels_ln, mask_ln):
+    """One prompt a clip, [batch, labels, longest label]."""
+    one = batch._replace(tokens=batch.tokens[:, None], token_mask=batch.token_mask[:, None])
+    return _score(model, one, labels_ln, mask_ln)[:, 0]
 
 
 def padded(labels) -> tuple[np.ndarray, np.ndarray]:
@@ -159,23 +165,21 @@ import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
-from test_label_scores import LABELS, padded
+from test_label_scores import LABELS, padded, score
 from tiny_qwen2_audio import load_ours, unequal_batch
 from aer_jax.config import MeshConfig
-from aer_jax.models.label_scores import label_log_probs
 from aer_jax.models.sharding import BATCH, make_mesh, sharding
 
 assert len(jax.devices()) == 8
 _, batch = unequal_batch("right", seconds=(0.3, 0.9, 0.5, 0.7))
-score = nnx.jit(lambda model, batch: label_log_probs(model, *batch, *padded(LABELS)))
 model = load_ours(sys.argv[1])
-one = score(model, batch)
+one = score(model, batch, *padded(LABELS))
 mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
 jax.set_mesh(mesh)
 for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
     variable.set_value(jax.device_put(variable[...], sharding(mesh, path, variable.shape)))
 assert len(model.lm_head.kernel.sharding.device_set) == 8
-eight = score(model, jax.device_put(batch, NamedSharding(mesh, BATCH)))
+eight = score(model, jax.device_put(batch, NamedSharding(mesh, BATCH)), *padded(LABELS))
 print(json.dumps(float(jnp.abs(np.asarray(eight) - np.asarray(one)).max())))
 """
 
@@ -191,3 +195,23 @@ def test_eight_devices_score_as_one(tiny_80):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) <= 1e-4
+
+
+def test_several_prompts_about_a_clip_are_heard_once(ours, clips, prompts, monkeypatch):
+    """Equal to one prompt at a time, where the audio tower runs once for each: 1e-5; and it does run once."""
+    others = [prompt(len(clip), 9, AUDIO_TOKEN, 50 + b) for b, clip in enumerate(clips)]
+    both = [make_batch(clips, some, "right") for some in (prompts, others)]
+    apart = [np.asarray(score(ours, batch, *padded(LABELS))) for batch in both]
+    longest = max(batch.tokens.shape[1] for batch in both)
+    pads = [((0, 0), (0, longest - batch.tokens.shape[1])) for batch in both]
+    together = both[0]._replace(
+        tokens=jnp.stack([jnp.pad(batch.tokens, pad) for batch, pad in zip(both, pads, strict=True)], axis=1),
+        token_mask=jnp.stack([jnp.pad(batch.token_mask, pad) for batch, pad in zip(both, pads, strict=True)], axis=1),
+    )
+    heard = []
+    hear = type(ours).hear
+    monkeypatch.setattr(type(ours), "hear", lambda *args: heard.append(1) or hear(*args))
+    found = np.asarray(nnx.jit(lambda model, batch: label_log_probs(model, *batch, *padded(LABELS)))(ours, together))
+    assert found.shape == (len(clips), 2, *padded(LABELS)[0].shape) and len(heard) == 1
+    np.testing.assert_allclose(found, np.stack(apart, axis=1), rtol=0, atol=1e-5)
+    assert np.abs(apart[0] - apart[1]).max() > 1e-2

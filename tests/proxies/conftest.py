@@ -13,6 +13,8 @@ from transformers import (
 
 from aer_jax.corpora import toy
 from aer_jax.data.prepare import prepare
+from aer_jax.proxies.prompts import load_prompt
+from aer_jax.proxies.questions import Questions
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
 WORDS = ["angry", "happy", "neutral", "sad"]
@@ -22,6 +24,12 @@ WORDS = ["angry", "happy", "neutral", "sad"]
 def dataset(tmp_path_factory):
     """Six toy clips of three speakers."""
     return prepare(toy.generate(clips=6, speakers=3), tmp_path_factory.mktemp("toy") / "dataset")
+
+
+@pytest.fixture(scope="session")
+def questions(dataset):
+    """What is asked by default about these clips."""
+    return Questions(dataset, load_prompt(dataset.classes))
 
 
 @pytest.fixture(scope="session")

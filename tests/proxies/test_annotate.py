@@ -1,160 +1,189 @@
-"""Annotation from end to end through a real worker process: kill, resume, retry, and what is refused."""
+"""Annotation: what is asked, what is not asked again, what is refused, what is told."""
 
-import os
+import json
 import shutil
-import signal
 
 import pytest
 
+from aer_jax import cli
 from aer_jax.errors import UserError
 from aer_jax.proxies.annotate import annotate
+from aer_jax.proxies.attempts import Attempt
+from aer_jax.proxies.engine import Answer
 from aer_jax.proxies.journal import read_journal
+from aer_jax.proxies.listeners import coupled, crossed
 from aer_jax.proxies.model_name import model_name
-from aer_jax.proxies.parsing import parse
-from aer_jax.proxies.process import Worker
-from aer_jax.proxies.prompts import FOLDER
+from aer_jax.proxies.progress import Progress
+from aer_jax.proxies.prompts import FOLDER, load_prompt
+from aer_jax.proxies.questions import Questions
+
+
+class FakeEngine:
+    """Answers as it is told, "sad" by default; keeps what it was asked."""
+
+    answers, price = "free", (2.0, 10.0)
+
+    def __init__(self, answer=lambda pair: Answer("sad", tokens_in=100, tokens_out=2), model="fake"):
+        self.answer, self.model, self.asked, self.closed = answer, model, [], False
+
+    def ask(self, asked):
+        try:
+            for at in range(0, len(asked), 4):
+                self.asked += asked[at : at + 4]
+                yield [(pair, self.answer(pair)) for pair in asked[at : at + 4]]
+        finally:
+            self.closed = True
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "journal.jsonl"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(checkpoint, dataset, tmp_path_factory):
-    """An annotation of 4 clips by 3 listeners that nothing disturbs: summary and journal."""
-    out = tmp_path_factory.mktemp("undisturbed") / "journal.jsonl"
-    return annotate(dataset, checkpoint, out, listeners=3, limit=4, batch=5), read_journal(out)
+def people(questions):
+    return crossed(5, questions.prompt.personas)
 
 
-def test_every_listener_answers_about_every_clip(undisturbed, dataset):
-    summary, attempts = undisturbed
-    assert [attempt.key for attempt in attempts] == [(id, i) for id in list(dataset.utterances)[:4] for i in range(3)]
-    assert summary["asked"] == 12 and summary["failed"] == 0
-    assert summary["labelled"] + summary["unparsed"] == 12
-    for attempt in attempts:
-        label = parse(attempt.response, dataset.classes)
-        assert attempt.label == label and (attempt.outcome == "unparsed") == (label is None)
-        assert (attempt.model, attempt.prompt) == (summary["model"], summary["prompt"])
-
-
-def test_killed_worker_then_resume(undisturbed, checkpoint, dataset, tmp_path, monkeypatch):
-    """kill -9 in the third batch: a clear error, two batches kept; then only the rest is asked, with equal answers."""
-    out, ask, calls = tmp_path / "journal.jsonl", Worker.ask, []
-
-    def killed_at_third(self, rows):
-        calls.append([(row["utterance"], row["seed"]) for row in rows])
-        if len(calls) == 3:
-            os.kill(self.pid, signal.SIGKILL)
-        return ask(self, rows)
-
-    monkeypatch.setattr(Worker, "ask", killed_at_third)
-    with pytest.raises(UserError, match=r"worker is gone: it was killed \(SIGKILL.*same command goes on"):
-        annotate(dataset, checkpoint, out, listeners=3, limit=4, batch=4)
-    assert read_journal(out) == undisturbed[1][:8]
-
-    with out.open("ab") as file:
-        file.write(b'{"utterance": "toy')  # as a kill of the parent may leave it
-    assert annotate(dataset, checkpoint, out, listeners=3, limit=4, batch=7)["asked"] == 4
-    assert read_journal(out) == undisturbed[1]
-
-    monkeypatch.setattr(Worker, "__init__", lambda *_: pytest.fail("nothing is left to ask"))
-    assert annotate(dataset, checkpoint, out, listeners=3, limit=4) == {
-        **undisturbed[0], "asked": 0, "journal": str(out)
+def test_every_listener_answers_about_every_clip(questions, people, out):
+    summary = annotate(questions, FakeEngine(), people, out, limit=4)
+    ids = list(questions.dataset.utterances)[:4]
+    assert [a.key for a in read_journal(out)] == [(id, i) for id in ids for i in range(5)]
+    for attempt in read_journal(out):
+        person = people[attempt.listener]
+        assert (attempt.persona, attempt.temperature) == (person.persona, person.temperature)
+        assert (attempt.seed, attempt.label) == (person.seed(attempt.utterance), "sad")
+        assert (attempt.model, attempt.prompt, attempt.answers) == ("fake", questions.fingerprint, "free")
+    assert summary == {
+        "journal": str(out), "model": "fake", "prompt": questions.fingerprint, "answers": "free", "utterances": 4,
+        "listeners": 5, "asked": 20, "labelled": 20, "unparsed": 0, "failed": 0, "unparsed_share": 0, "given_up": 0,
+        "tokens_in": 2000, "tokens_out": 40, "cost": pytest.approx((2000 * 2 + 40 * 10) / 1e6),
     }  # fmt: skip
 
 
-class FakeWorker:
-    """Answers "sad"; fails on every question of one listener until told otherwise."""
-
-    fails = True
-    asked: list = []  # noqa: RUF012
-
-    def __init__(self, model, dataset):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def ask(self, rows):
-        self.asked += rows
-        fails = [self.fails and "Go by the tone" in row["messages"][1]["content"][0]["text"] for row in rows]
-        return [{"error": "OutOfMemoryError: 1"} if bad else {"response": " Sad. "} for bad in fails]
+def test_answers_are_parsed_with_the_synonyms_and_kept_as_they_came(questions, people, out):
+    said = ["Sad.", "sadness", "not sad", "", "I can't judge this."]
+    engine = FakeEngine(lambda pair: Answer(said[pair.listener.index]))
+    summary = annotate(questions, engine, people, out, limit=1)
+    attempts = read_journal(out)
+    assert [a.response for a in attempts] == said
+    assert [a.label for a in attempts] == ["sad", "sad", None, None, None]
+    assert (summary["labelled"], summary["unparsed"], summary["unparsed_share"]) == (2, 3, 0.6)
 
 
-def test_failures_are_asked_again(checkpoint, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("aer_jax.proxies.annotate.Worker", FakeWorker)
-    monkeypatch.setattr(FakeWorker, "asked", [])
-    out = tmp_path / "journal.jsonl"
-    first = annotate(dataset, checkpoint, out, listeners=2)
-    assert (first["labelled"], first["failed"], len(FakeWorker.asked)) == (6, 6, 12)
-    monkeypatch.setattr(FakeWorker, "fails", False)
-    second = annotate(dataset, checkpoint, out, listeners=2)
-    assert (second["labelled"], second["failed"], second["asked"]) == (12, 0, 6)
-    assert [a.outcome for a in read_journal(out)] == [None, "failed"] * 6 + [None] * 6
-    more = annotate(dataset, checkpoint, out, listeners=3)
-    assert (more["labelled"], more["asked"]) == (18, 6)
+def test_answered_pairs_are_not_asked_again_and_failures_are_up_to_a_limit(questions, people, out):
+    stubborn = FakeEngine(lambda pair: Answer(error="no memory") if pair.listener.index == 1 else Answer("sad"))
+    first = annotate(questions, stubborn, people[:2], out)
+    assert (first["labelled"], first["failed"], first["asked"], first["given_up"]) == (6, 6, 12, 0)
+    for number in (2, 3):
+        with pytest.raises(UserError, match="all 6 questions failed, the first with: no memory"):
+            annotate(questions, stubborn, people[:2], out, attempts=3)
+        assert sum(a.outcome == "failed" for a in read_journal(out)) == 6 * number
+    given_up = annotate(questions, stubborn, people[:2], out, attempts=3)
+    assert (given_up["asked"], given_up["given_up"], given_up["failed"]) == (0, 6, 6)
+    healed = annotate(questions, FakeEngine(), people[:2], out, attempts=4)
+    assert (healed["asked"], healed["given_up"], healed["failed"], healed["labelled"]) == (6, 0, 0, 12)
+    more = annotate(questions, FakeEngine(), people, out)
+    assert (more["asked"], more["labelled"]) == (18, 30)
 
 
-def test_no_answer_at_all_is_an_error(checkpoint, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("aer_jax.proxies.annotate.Worker", FakeWorker)
-    monkeypatch.setattr(FakeWorker, "ask", lambda self, rows: [{"error": "OutOfMemoryError: 1"} for _ in rows])
-    with pytest.raises(UserError, match="all 6 questions failed, the first with: OutOfMemoryError"):
-        annotate(dataset, checkpoint, tmp_path / "journal.jsonl", listeners=1)
+def test_an_engine_that_gives_up_leaves_its_answers(questions, people, out):
+    def answer(pair):
+        if len(engine.asked) > 8:
+            raise UserError("the engine is gone.")
+        return Answer("sad")
+
+    engine = FakeEngine(answer)
+    with pytest.raises(UserError, match="the engine is gone"):
+        annotate(questions, engine, people, out)
+    assert len(read_journal(out)) == 8 and engine.closed
+    with out.open("ab") as file:
+        file.write(b'{"utterance": "toy')  # as a kill may leave it
+    assert annotate(questions, FakeEngine(), people, out)["asked"] == 22
 
 
-def test_no_speaker_in_the_question(checkpoint, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("aer_jax.proxies.annotate.Worker", FakeWorker)
-    monkeypatch.setattr(FakeWorker, "asked", [])
-    monkeypatch.setattr(FakeWorker, "fails", False)
-    annotate(dataset, checkpoint, tmp_path / "journal.jsonl", listeners=1)
-    for row in FakeWorker.asked:
-        utterance = dataset.utterances[row["utterance"]]
-        assert utterance.speaker not in str(row["messages"]) and utterance.transcript in str(row["messages"])
+def test_parts_share_the_work(questions, people, out):
+    engines = [FakeEngine(), FakeEngine()]
+    for i, engine in enumerate(engines, 1):
+        assert annotate(questions, engine, people, out, part=(i, 2))["utterances"] == 3
+    one, other = ({pair.utterance for pair in engine.asked} for engine in engines)
+    assert not one & other and one | other == set(questions.dataset.utterances)
+    with pytest.raises(UserError, match="--part 3/2 is none"):
+        annotate(questions, FakeEngine(), people, out, part=(3, 2))
+    with pytest.raises(UserError, match="holds no utterance"):
+        annotate(questions, FakeEngine(), people, out, limit=2, part=(3, 3))
 
 
-def test_journal_of_another_model_or_prompt(undisturbed, checkpoint, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("aer_jax.proxies.annotate.Worker", FakeWorker)
-    out = tmp_path / "journal.jsonl"
-    annotate(dataset, checkpoint, out, listeners=1)
-    other = tmp_path / "tiny"
-    shutil.copytree(checkpoint, other)
-    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    with pytest.raises(UserError, match="begun with model tiny-"):
-        annotate(dataset, other, out, listeners=1)
+@pytest.mark.parametrize("wrong", [{"limit": 0}, {"attempts": 0}, {"part": (0, 2)}])
+def test_numbers_out_of_range(questions, people, out, wrong):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong))}"):
+        annotate(questions, FakeEngine(), people, out, **wrong)
+    with pytest.raises(UserError, match="--listeners"):
+        annotate(questions, FakeEngine(), [], out)
+
+
+def test_models_prompts_answers_and_listeners_are_not_mixed(questions, people, out, dataset, tmp_path):
+    annotate(questions, FakeEngine(), people, out)
+    with pytest.raises(UserError, match="begun with model fake, this run has other"):
+        annotate(questions, FakeEngine(model="other"), people, out)
     shutil.copytree(FOLDER, tmp_path / "prompts")
     (tmp_path / "prompts" / "system.txt").write_text("Listen.")
-    with pytest.raises(UserError, match="begun with prompt"):
-        annotate(dataset, checkpoint, out, listeners=1, prompts=tmp_path / "prompts")
+    for changed in (Questions(dataset, load_prompt(dataset.classes, tmp_path / "prompts")),
+                    Questions(dataset, questions.prompt, transcript=False)):  # fmt: skip
+        with pytest.raises(UserError, match="begun with prompt"):
+            annotate(changed, FakeEngine(), people, out)
+    bound = FakeEngine()
+    bound.answers = "constrained"
+    with pytest.raises(UserError, match="begun with answers free, this run has constrained"):
+        annotate(questions, bound, people, out)
+    with pytest.raises(UserError, match="begun with another plan: its listener 0 has the persona"):
+        annotate(questions, FakeEngine(), coupled(5, questions.prompt.personas), out)
+    assert annotate(questions, FakeEngine(), people[:3], out)["asked"] == 0
 
 
-def test_torch_missing(checkpoint, dataset, tmp_path, monkeypatch):
-    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"pip install 'aer-jax\[proxies\]'"):
-        annotate(dataset, checkpoint, tmp_path / "journal.jsonl")
+def test_progress_tells_rate_time_cost_and_unparsed():
+    """From the first answers on: loading the model, here 100 s, is no part of the rate."""
+    seconds = iter([100.0, 110.0])
+    attempt = Attempt("u", 0, "", 0.5, 1, "p", "m", "sad", "sad", tokens_in=1000, tokens_out=10)
+    unparsed = Attempt("u", 1, "", 0.5, 1, "p", "m", "hm", None, "unparsed", tokens_in=1000, tokens_out=10)
+    with Progress(1000, 960, 4, (3.0, 0.0), lambda: next(seconds)) as progress:
+        progress.update([attempt] * 8)
+        assert progress.sentence() == "$0.02 so far, $0.10 to the end, 0.0% unparsed"
+        progress.count, progress.left = 10, 30  # as if two more had come
+        progress.outcomes["unparsed"] += 2
+        assert progress.sentence() == (
+            "0.05 utterances/s, 02:30 to the end, $0.02 so far, $0.07 to the end, 20.0% unparsed"
+        )
+    with Progress(2, 0, 1, (0.0, 0.0)) as progress:
+        progress.update([unparsed])
+        assert progress.sentence() == "100.0% unparsed"
 
 
-def test_worker_that_cannot_load_says_why(checkpoint, dataset, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(checkpoint, broken)
-    (broken / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"exit code 1; its last words: .*[Ss]afetensor"):
-        annotate(dataset, broken, tmp_path / "journal.jsonl")
+def test_command_line(questions, checkpoint, tmp_path, capsys):
+    """Words that contradict each other are refused before anything is loaded."""
+    base = ["annotate", "--data", str(questions.dataset.path), "--model", str(checkpoint), "--out", str(tmp_path / "j")]
+
+    def refused(*more):
+        assert cli.main([*base, *more]) == 2
+        return capsys.readouterr().err
+
+    assert "leave --answers free out" in refused("--engine", "exact", "--answers", "free")
+    assert "leave --answers constrained out" in refused("--engine", "openai", "--answers", "constrained")
+    assert "mesh.fsdp=2 is a setting of --engine exact" in refused("mesh.fsdp=2")
+    assert "train.lr=1 is no setting of --engine exact" in refused("--engine", "exact", "train.lr=1")
+    assert "--batch must be at least 1" in refused("--batch", "0")
+    assert "between 0 and 2" in refused("--temperatures", "0.5,3")
+    assert "toy has no conversations" in refused("--context", "2")
+    assert "set OPENAI_API_KEY" in refused("--engine", "openai")
+    assert not (tmp_path / "j").exists()
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
-def test_checkpoint_without_parts(checkpoint, dataset, tmp_path, missing):
-    incomplete = tmp_path / "incomplete"
-    shutil.copytree(checkpoint, incomplete)
-    (incomplete / missing).unlink()
-    with pytest.raises(UserError, match="incomplete holds no"):
-        annotate(dataset, incomplete, tmp_path / "journal.jsonl")
-    assert not (tmp_path / "journal.jsonl").exists()
-
-
-@pytest.mark.parametrize("wrong", [{"listeners": 0}, {"limit": 0}, {"batch": 0}])
-def test_numbers_below_one(checkpoint, dataset, tmp_path, wrong):
-    with pytest.raises(UserError, match=f"--{next(iter(wrong))} must be at least 1"):
-        annotate(dataset, checkpoint, tmp_path / "journal.jsonl", **wrong)
+def test_the_exact_engine_by_command(questions, checkpoint, tmp_path, capsys):
+    out = tmp_path / "j"
+    words = ["annotate", "--data", questions.dataset.path, "--model", checkpoint, "--out", out, "--engine", "exact"]
+    assert cli.main([*map(str, words), "--listeners", "3", "--limit", "2", "--temperatures", "0.5,1"]) == 0
+    assert "6 votes of 6 answers, 0 unparsed (0.0%)" in capsys.readouterr().out
+    assert [json.loads(line)["temperature"] for line in out.read_text().splitlines()[:3]] == [0.5, 1.0, 0.5]
 
 
 def test_model_name_follows_the_weights(checkpoint, tmp_path):

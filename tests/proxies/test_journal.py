@@ -1,6 +1,9 @@
-"""The journal survives a kill at any byte, is never mixed, and becomes votes."""
+"""The journal survives a kill at any byte, takes several writers, is never mixed, and becomes votes."""
 
 import json
+import subprocess
+import sys
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
-from aer_jax.proxies.journal import Attempt, Journal, read_journal, read_votes
+from aer_jax.proxies.journal import SYNC_LINES, SYNC_SECONDS, Attempt, Journal, read_journal, read_votes
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 
@@ -31,7 +34,7 @@ def test_round_trip_and_line_format(tmp_path):
         journal.append(written[1:])
     assert read_journal(path) == written
     lines = [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]]
-    always = {"utterance", "listener", "persona", "temperature", "seed", "prompt", "model", "response"}
+    always = {"utterance", "listener", "persona", "temperature", "seed", "prompt", "model", "response", "answers"}
     assert [set(line) - always for line in lines] == [{"label"}, {"outcome"}, {"outcome", "error"}]
     assert [line.get("outcome") for line in lines] == [None, "unparsed", "failed"]
 
@@ -49,36 +52,101 @@ def test_a_kill_at_any_byte_loses_only_the_line_being_written(tmp_path_factory, 
     with Journal(path, "m", "p") as journal:
         # A line that lacks nothing but its newline is kept.
         kept = whole + (content[cut : cut + 1] == b"\n" and cut > 0)
-        assert journal.attempts == written[:kept]
+        assert read_journal(path) == written[:kept] and journal.answered == {a.key for a in written[:kept]}
         assert bool(journal.repaired) == (cut > 0 and content[cut - 1 : cut] != b"\n")
         journal.append([attempt("last")])
     assert read_journal(path) == [*written[:kept], attempt("last")]
 
 
-def test_latest_attempt_counts(tmp_path):
+def test_failures_are_counted_and_answers_remembered(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, "m", "p") as journal:
-        journal.append([failed(), failed("u1"), attempt(label=None)])
-        assert {key: a.answered for key, a in journal.latest().items()} == {("u0", 0): True, ("u1", 0): False}
+        journal.append([failed(), failed("u1"), attempt(label=None), failed("u1")])
+        now = journal.answered, journal.failures, journal.people
+    assert now == ({("u0", 0)}, {("u0", 0): 1, ("u1", 0): 2}, {0: ("Go by tone.", 0.5)})
+    with Journal(path, "m", "p") as journal:
+        assert (journal.answered, journal.failures, journal.people) == now
 
 
-@pytest.mark.parametrize(("model", "prompt", "message"), [("n", "p", "model m"), ("m", "q", "prompt p")])
-def test_other_model_or_prompt_is_refused(tmp_path, model, prompt, message):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"model": "n"}, "model m"), ({"prompt": "q"}, "prompt p"), ({"answers": "exact"}, "answers free")],
+)
+def test_another_model_prompt_or_kind_of_answers_is_refused(tmp_path, changed, message):
     path = tmp_path / "journal.jsonl"
+    late = Journal(path, **({"model": "m", "prompt": "p"} | changed))
     with Journal(path, "m", "p") as journal:
         journal.append([attempt()])
     with pytest.raises(UserError, match=f"begun with {message}"):
-        Journal(path, model, prompt)
+        Journal(path, **({"model": "m", "prompt": "p"} | changed))
+    # Who was there before the first line finds out when it writes its own.
+    with late, pytest.raises(UserError, match=f"begun with {message}"):
+        late.append([attempt("u1")])
+    assert read_journal(path) == [attempt()]
     with Journal(path, "m", "p"):  # the refusal left it closed
         pass
 
 
-def test_two_writers_are_refused(tmp_path):
-    with (
-        Journal(tmp_path / "j", "m", "p"),
-        pytest.raises(UserError, match="another annotation is writing"),
-    ):
-        Journal(tmp_path / "j", "m", "p")
+def test_two_writers_share_one_journal(tmp_path):
+    path = tmp_path / "j"
+    with Journal(path, "m", "p") as one, Journal(path, "m", "p") as other:
+        assert one.append([attempt()]) == [attempt()]
+        assert other.append([attempt(label="angry"), failed(), attempt("u1")]) == [attempt("u1")]  # u0 is answered
+        with path.open("ab") as file:
+            file.write(b'{"utterance": "a third writer was kil')
+        assert one.append([attempt("u1"), attempt("u2")]) == [attempt("u2")]
+        assert one.repaired == ['{"utterance": "a third writer was kil'] and not other.repaired
+    assert read_journal(path) == [attempt(), attempt("u1"), attempt("u2")]
+
+
+WRITERS = """
+import sys
+from aer_jax.proxies.journal import Attempt, Journal
+with Journal(__import__("pathlib").Path(sys.argv[1]), "m", "p") as journal:
+    for i in range(200):  # every pair is answered by all writers, one of them is first
+        journal.append([Attempt(f"u{i}", l, "P", 0.5, 1, "p", "m", sys.argv[2] * 40, "sad") for l in range(2)])
+"""
+
+
+def test_writers_at_the_same_time_answer_each_pair_once(tmp_path):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITERS, tmp_path / "j", name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    attempts = read_journal(tmp_path / "j")
+    assert len(attempts) == len({a.key for a in attempts}) == 400
+
+
+def test_synced_after_so_many_lines_or_so_long(tmp_path, monkeypatch):
+    """fsync is called at the latest for the 256th line, and for the first after two seconds."""
+    synced, clock = [], [0.0]
+    monkeypatch.setattr("aer_jax.proxies.journal.os.fsync", lambda file: synced.append(clock[0]))
+    monkeypatch.setattr("aer_jax.proxies.journal.time.monotonic", lambda: clock[0])
+    with Journal(tmp_path / "j", "m", "p") as journal:
+        journal.append([attempt(f"u{i}") for i in range(SYNC_LINES - 1)])
+        assert synced == []
+        journal.append([attempt("a")])
+        assert synced == [0.0]
+        journal.append([attempt("b")])
+        clock[0] = SYNC_SECONDS
+        assert synced == [0.0]
+        journal.append([attempt("c")])
+        assert synced == [0.0, SYNC_SECONDS]
+    assert len(synced) == 3
+
+
+def test_a_distribution_is_one_vote_in_shares(tmp_path):
+    path, probs = tmp_path / "journal.jsonl", {"angry": 0.25, "happy": 0.75, "neutral": 0.0}
+    exact = attempt(label=None, response="", outcome=None, answers="exact", probs=probs)
+    with Journal(path, "m", "p", "exact") as journal:
+        journal.append([exact])
+        assert journal.answered == {exact.key}
+    assert read_journal(path) == [exact]
+    votes = read_votes(path, CLASSES)
+    assert votes == [
+        Vote("u0", "angry", rater="m#0", weight=0.25, source="m"),
+        Vote("u0", "happy", rater="m#0", weight=0.75, source="m"),
+    ]
+    with pytest.raises(UserError, match=r"label .happy. is none of angry, sad"):
+        read_votes(path, ("angry", "sad"))
 
 
 def test_votes_are_the_labelled_lines(tmp_path):
@@ -111,13 +179,18 @@ def test_wrong_votes_name_their_line(tmp_path):
         ('{"utterance": "a"}', "line 2 is not a line"),
         ('{"surprise": 1}', "line 2 is not a line"),
         (json.dumps({"listener": "0"}), "listener is '0'"),
-        (json.dumps({"outcome": "lost", "label": None}), "either a label or the outcome"),
-        (json.dumps({"outcome": "failed"}), "either a label or the outcome"),
+        (json.dumps({"outcome": "lost", "label": None}), "either a label, or probs, or the outcome"),
+        (json.dumps({"outcome": "failed"}), "either a label, or probs, or the outcome"),
+        (json.dumps({"probs": {"sad": 1}}), "either a label, or probs, or the outcome"),
+        (json.dumps({"probs": {"sad": 0.9}, "label": None}), "shares of the labels"),
+        (json.dumps({"probs": {"sad": 2, "angry": -1}, "label": None}), "shares of the labels"),
+        (json.dumps({"probs": "sad", "label": None}), "shares of the labels"),
+        (json.dumps({"answers": "loud"}), "answers is 'loud'"),
     ],
 )
 def test_damaged_lines_are_named(tmp_path, line, message):
     path = tmp_path / "journal.jsonl"
-    good = vars(attempt())
+    good = asdict(attempt())
     if message[:4] != "line":
         line = json.dumps(good | json.loads(line))
     path.write_text(f"{json.dumps(good)}\n{line}\n{json.dumps(good)}\n")

@@ -1,4 +1,4 @@
-"""The annotation prompt: its wording as the model sees it, its fingerprint, wrong files."""
+"""The annotation prompt: its wording as the model sees it, wrong files."""
 
 import shutil
 
@@ -44,9 +44,9 @@ def test_transcript_cannot_change_the_prompt():
     assert text.count("<|AUDIO|>") == 1 and text.count("<|im_end|>") == 2
 
 
-def test_fingerprint_follows_wording_and_labels(tmp_path):
+def test_files_are_the_wording(tmp_path):
     prompt = load_prompt(LABELS)
-    assert prompt.fingerprint == load_prompt(LABELS).fingerprint != load_prompt(LABELS[:3]).fingerprint
+    assert prompt == load_prompt(LABELS) != load_prompt(LABELS[:3])
     for name in ("system", "question", "personas"):
         folder = tmp_path / name
         folder.mkdir()
@@ -54,14 +54,14 @@ def test_fingerprint_follows_wording_and_labels(tmp_path):
             shutil.copy(file, folder)
         assert load_prompt(LABELS, folder) == prompt
         (folder / f"{name}.txt").write_text((folder / f"{name}.txt").read_text() + "Be brief.\n")
-        assert load_prompt(LABELS, folder).fingerprint != prompt.fingerprint
+        assert load_prompt(LABELS, folder) != prompt
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("question", "{persona} Which?", r"must hold \{persona\} and \{labels\}"),
-        ("question", "{persona} {labels} {speaker}", "no other field"),
+        ("question", "{persona} {labels} {mood}", "no other field"),
         ("personas", "\n\n", "personas.txt is empty"),
         ("system", None, "system.txt cannot be read"),
     ],

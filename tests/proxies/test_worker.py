@@ -1,13 +1,16 @@
 """The worker's own parts, in this process: inputs, sampling, and rows that do not hear each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from aer_jax.proxies.listeners import listener
+from aer_jax.proxies.encode import AnnotationEncoder
+from aer_jax.proxies.listeners import coupled
 from aer_jax.proxies.prompts import load_prompt
-from aer_jax.proxies.worker import Annotator, GumbelSampler
+from aer_jax.proxies.worker import NEW_TOKENS, Annotator, GumbelSampler
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +22,11 @@ def annotator(checkpoint, dataset):
 def rows(dataset):
     """Three listeners of each clip; every second clip has no words, so that lengths differ."""
     prompt = load_prompt(dataset.classes)
-    people = [listener(i) for i in (0, 3, 4)]
+    people = [coupled(5, prompt.personas)[i] for i in (0, 3, 4)]
     return [
         {
             "utterance": id,
-            "messages": prompt.messages(utterance.transcript * (n % 2), person.persona(prompt.personas)),
+            "messages": prompt.messages(utterance.transcript * (n % 2), person.persona),
             "temperature": person.temperature,
             "seed": person.seed(id),
         }
@@ -94,6 +97,33 @@ def test_answers_do_not_depend_on_the_batch(annotator, rows):
     assert annotator.generate(rows) == alone
     assert annotator.generate(rows[::-1])[::-1] == alone
     assert annotator.generate(rows[3:8]) == alone[3:8]
+
+
+def test_greedy_batches_equal_one_by_one(annotator, rows, dataset):
+    """Temperature 0 in one batch of unequal lengths: what transformers' own `generate` says to each alone."""
+    greedy = [{**row, "temperature": 0} for row in rows]
+    expected = []
+    for row in rows:
+        text = annotator.processor.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
+        audio = [dataset.audio(row["utterance"])]
+        inputs = annotator.processor(text=text, audio=audio, sampling_rate=16_000, return_tensors="pt")
+        with torch.inference_mode():
+            tokens = annotator.model.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
+        said = tokens[:, inputs["input_ids"].shape[1] :]
+        expected += annotator.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+    assert len({len(row["messages"][1]["content"][0]["text"]) for row in rows}) > 3 and len(set(expected)) > 1
+    assert annotator.generate(greedy) == expected
+    assert [annotator.generate([row])[0] for row in greedy] == expected
+
+
+def test_bound_to_labels_it_says_nothing_else(checkpoint, rows, dataset, questions):
+    """Labels of one and of many tokens, one of which begins another; batches do not matter here either."""
+    labels = ("happy", "happy to be here", "neither", "sad")
+    encoder = AnnotationEncoder(checkpoint, replace(questions, prompt=load_prompt(labels)))
+    bound = Annotator(str(checkpoint), dataset, encoder.labels)
+    said = bound.generate(rows)
+    assert set(said) <= set(labels) and len(set(said)) > 1
+    assert [bound.generate([row])[0] for row in rows[:6]] == said[:6]
 
 
 def test_answers_depend_on_audio_and_seed(annotator, rows):
