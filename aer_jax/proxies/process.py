@@ -22,6 +22,7 @@ _OFFLINE = {
 }
 
 
+COMMAND = [sys.executable, "-m", "aer_jax.proxies.worker"]
 LOADING_SECONDS = 1800.0
 
 
@@ -55,7 +56,7 @@ class Worker:
         self._hung = False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "aer_jax.proxies.worker"],
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

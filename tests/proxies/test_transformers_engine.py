@@ -4,12 +4,11 @@ import os
 import shutil
 import signal
 import sys
-import textwrap
 
 import pytest
 
 from aer_jax.errors import UserError
-from aer_jax.proxies import transformers_engine
+from aer_jax.proxies import process, transformers_engine
 from aer_jax.proxies.annotate import annotate
 from aer_jax.proxies.engine import Asked
 from aer_jax.proxies.journal import read_journal
@@ -75,12 +74,9 @@ def stand_in(monkeypatch, tmp_path):
     """Workers that do something about each row before they answer; returns how to say what."""
 
     def install(deed: str) -> None:
-        folder = tmp_path / "stand_in" / "aer_jax" / "proxies"
-        folder.mkdir(parents=True)
-        for package in (folder, folder.parent):
-            (package / "__init__.py").touch()
-        (folder / "worker.py").write_text(STAND_IN.replace("DEED", textwrap.dedent(deed)))
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stand_in"))
+        script = tmp_path / "stand_in.py"
+        script.write_text(STAND_IN.replace("DEED", deed))
+        monkeypatch.setattr(process, "COMMAND", [sys.executable, str(script)])
 
     return install
 
@@ -149,7 +145,8 @@ def test_each_worker_sees_one_gpu(stand_in, checkpoint, questions, monkeypatch):
 
 def test_torch_missing(checkpoint, questions, people, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(process, "COMMAND", [sys.executable, "-c", "import torch"])
     with pytest.raises(UserError, match=r"pip install 'aer-jax\[proxies\]'"):
         annotate(questions, TransformersEngine(checkpoint, questions), people, tmp_path / "journal.jsonl")
 
