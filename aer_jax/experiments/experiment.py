@@ -27,7 +27,7 @@ from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
 from aer_jax.experiments.tested import Tested, pool
 from aer_jax.experiments.words import findings, markdown
 from aer_jax.files import replace_text
-from aer_jax.proxies.annotate import annotate
+from aer_jax.proxies.annotate import sample_votes
 
 RESULT, PAGE, SETTINGS = "experiment.json", "tables.md", "experiment.yaml"
 
@@ -165,7 +165,7 @@ def get_proxies(experiment: Experiment, dataset: Dataset) -> None:
     if set(experiment.labels) == {"human"}:
         return
     if experiment.proxies.model:
-        annotate(dataset, experiment.proxies.model, experiment.journal, listeners=experiment.proxies.listeners)
+        sample_votes(dataset, experiment.proxies.model, experiment.journal, listeners=experiment.proxies.listeners)
     elif not experiment.journal.is_file():
         raise UserError(
             f"there is no journal {experiment.journal}, and synthetic votes are to be learned from; set proxies.model "

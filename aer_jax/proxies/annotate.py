@@ -11,14 +11,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.proxies.attempts import Attempt
 from aer_jax.proxies.engine import Answer, Asked, Engine
 from aer_jax.proxies.journal import Journal, read_journal
-from aer_jax.proxies.listeners import Listener
+from aer_jax.proxies.listeners import Listener, crossed
 from aer_jax.proxies.parsing import parse, synonyms_of
 from aer_jax.proxies.progress import Progress, cost
+from aer_jax.proxies.prompts import load_prompt
 from aer_jax.proxies.questions import Questions
+from aer_jax.proxies.transformers_engine import TransformersEngine
 
 ATTEMPTS = 3
 
@@ -95,6 +98,15 @@ def annotate(
         "tokens_out": sum(attempt.tokens_out or 0 for attempt in made),
         "cost": cost(made, engine.price),
     }
+
+
+def sample_votes(
+    dataset: Dataset, model: str | Path, out: Path, *, listeners: int = 8, batch: int = 16
+) -> dict[str, Any]:
+    """`annotate` as the command does it where nothing is chosen: crossed listeners, free answers, PyTorch."""
+    questions = Questions(dataset, load_prompt(dataset.classes))
+    people = crossed(listeners, questions.prompt.personas)
+    return annotate(questions, TransformersEngine(model, questions, batch=batch), people, out)
 
 
 def _ids(questions: Questions, limit: int | None, part: tuple[int, int]) -> list[str]:
