@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +15,18 @@ import numpy as np
 
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.evaluation.evaluate import Prediction, evaluate, write_evaluation
+from aer_jax.evaluation.linear_probe import VERSION, fit_probe
 from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.files import replace_text
 from aer_jax.inference import band as bands
 from aer_jax.training.predictor import Predictor
-from aer_jax.training.processes import is_first
+from aer_jax.training.processes import fetch, is_first
 from aer_jax.training.run import Run, open_run
+
+# Clips that the linear probe learns from and chooses by, drawn where there are more: their features lie in memory.
+PROBE_CLIPS = {"train": 4096, "validation": 1024}
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
@@ -36,7 +49,9 @@ def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
         Prediction(id, dataset.utterances[id].speaker, tuple(probs_k.tolist()))
         for id, probs_k in zip(ids, probs_nk, strict=True)
     ]
-    metrics = evaluate(predictions, dataset, split=split)
+    base = f"{run.environment['base']} {run.config.model.dtype} {run.config.data.max_seconds}"
+    probe = linear_probe(dataset, split, predictor.frozen_audio, base)
+    metrics = evaluate(predictions, dataset, split=split, probe=probe)
     band = _band(run, predictor, dataset, probs_nk if split == "validation" else None)
     if band is not None and split != "validation":
         metrics["band"] = band.kept(human_distributions(dataset, ids), probs_nk)
@@ -64,3 +79,52 @@ def _band(run: Run, predictor: Predictor, dataset: Dataset, probs_nk: np.ndarray
     if is_first():
         bands.save(band, run.path)
     return band
+
+
+def linear_probe(
+    dataset: Dataset, split: str, hear: Callable[[Dataset, Sequence[str]], np.ndarray], base: str
+) -> dict[str, list[float]]:
+    """What a linear probe of the frozen audio tower predicts for each utterance of a split.
+
+    All runs on the same dataset and base share it: it is kept in `linear_probe_*.json` in the dataset's directory, or
+    in the user's cache where that cannot be written.
+
+    Args:
+        hear: (dataset, ids) -> the tower's statistics [N, F].
+        base: what else these depend on.
+    """
+    # dataset.json holds the hashes of audio, votes and splits.
+    key = hashlib.sha256(f"{VERSION} {base} ".encode() + (dataset.path / "dataset.json").read_bytes()).hexdigest()
+    name = f"linear_probe_{split}_{key[:16]}.json"
+    places = [dataset.path / name, Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax" / name]
+    probs: dict[str, list[float]] = {}
+    for path in places:
+        with contextlib.suppress(OSError, ValueError):
+            probs |= json.loads(path.read_text("utf-8"))["probs"]
+    if fetch(np.array([probs.keys() >= set(dataset.splits[split])])).all():  # of all processes: they hear together
+        return probs
+    some = {part: _some(sorted(dataset.splits[part]), most) for part, most in PROBE_CLIPS.items()}
+    known = [a for ids in some.values() for a in (hear(dataset, ids), human_distributions(dataset, ids))]
+    probe = fit_probe(*known)
+    ids = dataset.splits[split]
+    probs = dict(zip(ids, probe(hear(dataset, ids)).tolist(), strict=True))
+    if is_first():
+        _keep(places, json.dumps({"l2": probe.l2, "probs": probs}) + "\n")
+    return probs
+
+
+def _some(ids: list[str], most: int) -> list[str]:
+    if len(ids) <= most:
+        return ids
+    return [ids[i] for i in np.sort(np.random.default_rng(0).permutation(len(ids))[:most])]
+
+
+def _keep(places: Sequence[Path], text: str) -> None:
+    """Write a file in the first of some places that can be written."""
+    for path in places:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(path, text)
+            return
+        except OSError as error:
+            log.warning("%s cannot be written (%s)", path, error)

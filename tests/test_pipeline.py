@@ -11,9 +11,12 @@ from aer_jax.config import load_config, to_yaml
 from aer_jax.corpora import toy
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prepare import prepare
+from aer_jax.data.windows import window_for
 from aer_jax.errors import UserError
 from aer_jax.evaluation.evaluate import human_distributions
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.models.emotion_model import load_model
+from aer_jax.models.sharding import make_mesh
 from aer_jax.pipeline import evaluate_run
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import open_run
@@ -43,6 +46,30 @@ def test_predictions_and_metrics(run):
     np.testing.assert_allclose(probs_nk, Predictor(open_run(run)).utterances(dataset, ids), atol=1e-6)
     human_nk = human_distributions(dataset, ids)
     assert metrics["js"] == pytest.approx(js_divergence(human_nk, probs_nk).mean(), abs=1e-9)
+
+
+def test_the_linear_probe_hears_what_the_base_hears_and_is_computed_once(run, monkeypatch):
+    """Its row is that of a probe on the statistics of a model that was never trained."""
+    metrics = evaluate_run(run)
+    row = metrics["baselines"]["linear_probe"]
+    assert row["js"] < metrics["baselines"]["train_mean"]["js"] and row["n"] == metrics["n"]
+
+    opened = open_run(run)
+    dataset = open_dataset(toy_runs.toy_dataset())
+    ids = dataset.splits["test"]
+    heard_nf = Predictor(opened).frozen_audio(dataset, ids)
+    untrained = load_model(opened.config.model, 4, make_mesh(opened.config.mesh), seed=1)
+    clips = [dataset.audio(id) for id in ids[:2]]
+    window = int(window_for([len(audio_t) for audio_t in clips]).max())
+    audio_bs = np.stack([np.pad(audio_t, (0, window - len(audio_t))) for audio_t in clips])
+    heard_lbe = untrained.base.hear(audio_bs, np.array([len(audio_t) for audio_t in clips]))
+    np.testing.assert_allclose(heard_nf[:2], np.moveaxis(heard_lbe, 0, 1).reshape(2, -1), atol=1e-4)
+
+    def hear(*_):
+        raise AssertionError("it is on disk")
+
+    monkeypatch.setattr(Predictor, "frozen_audio", hear)
+    assert evaluate_run(run) == metrics
 
 
 def test_evaluation_is_repeatable_and_split_by_split(run):

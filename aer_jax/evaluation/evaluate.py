@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,19 @@ if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
 
 
-def evaluate(predictions: Sequence[Prediction], dataset: Dataset, *, split: str) -> dict[str, Any]:
+def evaluate(
+    predictions: Sequence[Prediction],
+    dataset: Dataset,
+    *,
+    split: str,
+    probe: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Any]:
     """Score predictions for a whole split against the dataset's human votes, whatever they were trained on.
 
     The order of the predictions does not matter. Intervals are over speakers. References are not smoothed.
+
+    Args:
+        probe: what a linear probe predicts for each utterance of the split, by id; its baseline is left out where None.
 
     Returns:
         What metrics.json holds: the metrics by name, n, n_speakers, split, `references` ("human"), `ci`,
@@ -48,7 +57,8 @@ def evaluate(predictions: Sequence[Prediction], dataset: Dataset, *, split: str)
     values = pointwise(references_nk, probs_nk)
     model = _summary(values, speakers_n) | pooled(references_nk, probs_nk)
     model_bins = _by_ambiguity(values, speakers_n, bin_n)
-    for name, baseline_nk, extra in _predictors(references_nk, dataset):
+    probe_nk = None if probe is None else np.array([probe[id] for id in ids])
+    for name, baseline_nk, extra in _predictors(references_nk, dataset, probe_nk):
         top_label = name != "uniform"
         values = pointwise(references_nk, baseline_nk, top_label)
         rows[name] = _summary(values, speakers_n) | pooled(references_nk, baseline_nk, top_label) | extra
@@ -108,7 +118,7 @@ def write_evaluation(
     _write_whole(folder / "metrics.json", text + "\n")
 
 
-def _predictors(references_nk: np.ndarray, dataset: Dataset):
+def _predictors(references_nk: np.ndarray, dataset: Dataset, probe_nk: np.ndarray | None):
     """(name, predictions [N, K], what else its row says) of each baseline that predicts."""
     n, k = references_nk.shape
     if not dataset.splits["train"]:
@@ -123,6 +133,8 @@ def _predictors(references_nk: np.ndarray, dataset: Dataset):
     for name, constant_k in constants.items():
         extra = {"distribution": dict(zip(dataset.classes, map(float, constant_k), strict=True))}
         yield name, np.broadcast_to(constant_k, (n, k)), extra
+        if name == "train_mean" and probe_nk is not None:
+            yield "linear_probe", probe_nk, {}
     yield "oracle_majority", baselines.oracle_majority(references_nk), {}
 
 

@@ -66,6 +66,7 @@ _STYLE = style(PLACEHOLDERS)
 _BASELINE_MARKS = {
     "Uniform": "x",
     "Training mean": "s",
+    "Linear probe of the frozen encoder": "v",
     "Best constant (oracle)": "D",
     "Majority label (oracle)": "^",
     "Half the listeners vs half": "o",

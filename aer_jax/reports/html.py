@@ -59,7 +59,9 @@ def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str
         "columns": table.COLUMNS,
         "leading": {column: _leading(arms, column) for column in table.COLUMNS},
         "bins": NAMES,
-        "baseline_notes": [(name, NOTES[key]) for key, name in table.BASELINES.items()],
+        "baseline_notes": [
+            (name, NOTES[key]) for key, name in table.BASELINES.items() if key in runs[0].metrics["baselines"]
+        ],
         "colours": [figures.arm_colour(i) for i in range(len(runs))],
         "class_colours": [figures.class_colour(k) for k in range(len(leader.metrics["classes"]))],
         "data": data_section(dataset) if dataset else None,

@@ -13,6 +13,7 @@ from aer_jax.reports.runs import Run, best, load_runs
 BASELINES = {
     "uniform": "Uniform",
     "train_mean": "Training mean",
+    "linear_probe": "Linear probe of the frozen encoder",
     "best_constant": "Best constant (oracle)",
     "oracle_majority": "Majority label (oracle)",
     "split_half": "Half the listeners vs half",
@@ -81,6 +82,8 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         for i, run in enumerate(runs)
     ]
     for key, name in BASELINES.items():
+        if key not in runs[0].metrics["baselines"]:
+            continue  # evaluated before there was such a row
         bins = {b: part["baselines"][key] for b, part in runs[0].metrics["by_ambiguity"].items()}
         found.append(row(name, None, "", runs[0].metrics["baselines"][key], bins))
     return found
@@ -102,12 +105,13 @@ def finding(runs: Sequence[Run]) -> str:
     interval = run.metrics["ci"]["js"]
     within = f" (95% interval over speakers {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
     lead = f"Of {len(runs)} arms, “{run.name}” comes closest with" if len(runs) > 1 else f"“{run.name}” reaches"
-    parts = [_beside(js, baselines[key]["js"], name) for key, name in _SAID.items()]
+    parts = [_beside(js, baselines[key]["js"], name) for key, name in _SAID.items() if key in baselines]
     return f"{lead} a JS of {js:.3f}{within}: {', '.join(part for part in parts if part)}."
 
 
 _SAID = {
     "train_mean": "the training mean",
+    "linear_probe": "the linear probe",
     "best_constant": "the best constant",
     "split_half": "one half of the listeners against the other",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -18,10 +19,10 @@ from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.errors import UserError
 from aer_jax.lengths import MAX_SAMPLES
 from aer_jax.models.emotion_head import HeadStatistics
-from aer_jax.models.emotion_model import TRAINABLE, load_model
+from aer_jax.models.emotion_model import TRAINABLE, load_model, read_config
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.checkpoint import Checkpoints
-from aer_jax.training.processes import fetch, host_of
+from aer_jax.training.processes import fetch, host_of, is_first
 from aer_jax.training.run import Run
 from aer_jax.training.step import make_predict_step, take_apart, to_device
 
@@ -86,6 +87,29 @@ class Predictor:
                 f"{self.run.path} predicts {', '.join(self.classes)}, {dataset.path} has {', '.join(dataset.classes)}; "
                 "prepare the dataset with the run's classes, in its order."
             )
+        return self._predict(self._batches(dataset, ids, "predict"), len(ids))
+
+    def frozen_audio(self, dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
+        """What the audio tower heard before anything was trained.
+
+        Returns:
+            float32 [len(ids), layers x 2 d_model], mean and standard deviation over time of each layer.
+        """
+        graphdef, frozen = self._parts.graphdef, self._parts.frozen
+        # Adapters of zeros are none.
+        zeros = jax.tree.map(jnp.zeros_like, self._parts.trainable)
+
+        @jax.jit
+        def hear(zeros: nnx.State, frozen: nnx.State, batch: dict[str, jax.Array]) -> jax.Array:
+            heard_lbe = nnx.merge(graphdef, zeros, frozen).base.hear(batch["audio"], batch["audio_samples"])
+            return jnp.moveaxis(heard_lbe, 0, 1).reshape(heard_lbe.shape[1], -1)
+
+        audio = read_config(self.run.config.model.checkpoint).audio_config
+        batches = self._batches(dataset, ids, "frozen audio tower")
+        width = audio.encoder_layers * 2 * audio.d_model
+        return predict_rows(batches, len(ids), width, lambda batch: hear(zeros, frozen, batch), self.mesh)
+
+    def _batches(self, dataset: Dataset, ids: Sequence[str], what: str) -> Iterable[Batch]:
         data = self.run.config.data
         batches = evaluation_batches(
             ids,
@@ -97,7 +121,7 @@ class Predictor:
             max_seconds=data.max_seconds,
             host=host_of(self.mesh),
         )
-        return self._predict(tqdm(batches, desc="predict", unit="batch"), len(ids))
+        return tqdm(batches, desc=what, unit="batch", disable=not is_first())
 
     def waveforms(
         self, audio: Sequence[np.ndarray], transcripts: Sequence[str], shapes_k2: np.ndarray | None = None

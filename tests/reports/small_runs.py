@@ -56,10 +56,12 @@ def small_run(path, dataset, source="human", skill=0.5, seed=0, ratio=0.3):
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     ids = dataset.splits["test"]
     noise_nk = rng.dirichlet(np.ones(len(dataset.classes)), len(ids))
-    probs_nk = skill * human_distributions(dataset, ids) + (1 - skill) * noise_nk
+    human_nk = human_distributions(dataset, ids)
+    probs_nk = skill * human_nk + (1 - skill) * noise_nk
+    probe = dict(zip(ids, 0.3 * human_nk + 0.7 / human_nk.shape[1], strict=True))
     predictions = [
         Prediction(id, dataset.utterances[id].speaker, tuple(p)) for id, p in zip(ids, probs_nk, strict=True)
     ]
-    metrics = evaluate(predictions, dataset, split="test")
+    metrics = evaluate(predictions, dataset, split="test", probe=probe)
     write_evaluation(path / "evaluation" / "test", predictions, metrics, dataset)
     return path

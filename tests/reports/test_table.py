@@ -44,9 +44,12 @@ def test_speakers_that_were_trained_on_are_said(dataset, runs, tmp_path):
 def test_finding_says_when_the_model_is_no_better(runs):
     (run,) = load_runs(runs[:1])
     run = dataclasses.replace(run, name="weak", metrics=run.metrics | {"js": 0.3})
-    for key, js in (("train_mean", 0.25), ("best_constant", 0.3), ("split_half", None)):
+    for key, js in (("train_mean", 0.25), ("linear_probe", 0.2), ("best_constant", 0.3), ("split_half", None)):
         run.metrics["baselines"][key]["js"] = js
-    assert finding([run]).endswith("20% above the training mean (0.250), level with the best constant (0.300).")
+    said = (
+        "20% above the training mean (0.250), 50% above the linear probe (0.200), level with the best constant (0.300)."
+    )
+    assert finding([run]).endswith(said)
     assert finding([run]).startswith("“weak” reaches a JS of 0.300 (95% interval over speakers ")
 
 
