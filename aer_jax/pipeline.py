@@ -15,7 +15,7 @@ import numpy as np
 
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.evaluation.evaluate import Prediction, evaluate, write_evaluation
-from aer_jax.evaluation.linear_probe import VERSION, fit_probe
+from aer_jax.evaluation.linear_probe import VERSION, choose_l2, fit_probe
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.files import replace_text
 from aer_jax.inference import band as bands
@@ -105,7 +105,8 @@ def linear_probe(
         return probs
     some = {part: _some(sorted(dataset.splits[part]), most) for part, most in PROBE_CLIPS.items()}
     known = [a for ids in some.values() for a in (hear(dataset, ids), human_distributions(dataset, ids))]
-    probe = fit_probe(*known)
+    # What is evaluated must be unheard, the validation split too.
+    probe = (choose_l2 if split == "validation" else fit_probe)(*known)
     ids = dataset.splits[split]
     probs = dict(zip(ids, probe(hear(dataset, ids)).tolist(), strict=True))
     if is_first():

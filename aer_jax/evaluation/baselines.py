@@ -17,7 +17,7 @@ NOTES = {
     "uniform": "the same share for every class; it names no class, so it has no accuracy",
     "train_mean": "the mean human distribution of the training split, for every utterance",
     "linear_probe": "logistic regression on the frozen audio tower, mean and standard deviation over time of all "
-    "layers, trained on the human votes of the training split; L2 chosen on the validation split",
+    "layers, on human votes: L2 chosen on the validation split, then fitted to both",
     "best_constant": "oracle: the one distribution with the lowest mean JS to these very references",
     "oracle_majority": "oracle: all mass on each reference's largest class (of tied ones the first; js and "
     "bc are the same for each), what a perfect single label would score",

@@ -1,31 +1,53 @@
-"""What a linear model makes of the frozen speech encoder: the baseline that fine-tuning has to beat.
+"""Linear models of what a frozen encoder heard, fitted to the optimum instead of trained for some steps.
 
-Multinomial logistic regression on mean and standard deviation over time of every layer, standardised on the training
-split, with the votes' distributions as soft targets. Its one hyper-parameter, the weight of the L2 penalty, is chosen
-on the validation split.
+With cross entropy this is multinomial logistic regression on soft targets: the probe that fine-tuning has to beat.
+With the Jensen-Shannon divergence, the quantity that is reported, it is the readout that training starts from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, softmax, xlogy
 
 from aer_jax.evaluation.metrics import js_divergence
 
-VERSION = 1  # changes when the numbers would
-L2 = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+VERSION = 1  # of the probe: changes when its numbers would
+# Weights of the penalty that are tried. The inputs of a clip have a mean square sum of 1, so they mean the same for any
+# number of features.
+L2 = (5e-6, 1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4)
+
+# logits [N, K], targets [N, K] -> loss of each row [N] in nats, its slope in the logits [N, K].
+Loss = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def cross_entropy(logits_nk: np.ndarray, targets_nk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-sum q log p with p = softmax(logits)."""
+    log_p_nk = log_softmax(logits_nk, axis=1)
+    return -(targets_nk * log_p_nk).sum(axis=1), np.exp(log_p_nk) - targets_nk
+
+
+def jensen_shannon(logits_nk: np.ndarray, targets_nk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """1/2 KL(p, m) + 1/2 KL(q, m) with p = softmax(logits), m = (p + q) / 2; d JS / d p = 1/2 log(p / m)."""
+    log_p_nk = log_softmax(logits_nk, axis=1)
+    p_nk = np.exp(log_p_nk)
+    log_m_nk = np.log((p_nk + targets_nk) / 2 + 1e-12)
+    slope_nk = (log_p_nk - log_m_nk) / 2
+    towards_n = (p_nk * slope_nk).sum(axis=1)
+    loss_n = towards_n + (xlogy(targets_nk, targets_nk) - targets_nk * log_m_nk).sum(axis=1) / 2
+    return loss_n, p_nk * (slope_nk - towards_n[:, None])
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted probe.
+    """A fitted model: softmax((x - mean) / deviation kernel + bias).
 
     Attributes:
-        mean_f, deviation_f: of the training features.
-        kernel_fk, bias_k: softmax(x kernel + bias) is predicted, x standardised.
+        mean_f, deviation_f: of the features it was fitted to.
+        kernel_fk, bias_k: of the standardised features.
         l2: the weight of the penalty that was chosen.
     """
 
@@ -37,41 +59,66 @@ class LinearProbe:
 
     def __call__(self, features_nf: np.ndarray) -> np.ndarray:
         """Distributions, float64 [N, K]."""
-        return softmax(self._standardised(features_nf) @ self.kernel_fk + self.bias_k, axis=1)
-
-    def _standardised(self, features_nf: np.ndarray) -> np.ndarray:
-        return (features_nf - self.mean_f) / self.deviation_f
+        x_nf = (features_nf - self.mean_f) / self.deviation_f
+        return softmax(x_nf @ self.kernel_fk + self.bias_k, axis=1)
 
 
-def fit_probe(
-    features_nf: np.ndarray, targets_nk: np.ndarray, validation_mf: np.ndarray, validation_mk: np.ndarray
+def choose_l2(
+    features_nf: np.ndarray,
+    targets_nk: np.ndarray,
+    validation_mf: np.ndarray,
+    validation_mk: np.ndarray,
+    loss: Loss = cross_entropy,
 ) -> LinearProbe:
-    """Fit a probe for each weight of `L2` and keep the one with the lowest mean JS on the validation split.
+    """The probe of the training split whose L2, of those in `L2`, has the lowest mean JS on the validation split.
 
     Args:
         features_nf, targets_nk: of the training split; targets are distributions.
         validation_mf, validation_mk: of the validation split.
     """
+    probes = fit(features_nf, targets_nk, L2, loss)
+    return min(probes, key=lambda probe: js_divergence(validation_mk, probe(validation_mf)).mean())
+
+
+def fit_probe(
+    features_nf: np.ndarray,
+    targets_nk: np.ndarray,
+    validation_mf: np.ndarray,
+    validation_mk: np.ndarray,
+    loss: Loss = cross_entropy,
+) -> LinearProbe:
+    """`choose_l2`, then fitted once more, to training and validation split together; arguments are the same."""
+    l2 = choose_l2(features_nf, targets_nk, validation_mf, validation_mk, loss).l2
+    both_nf, both_nk = np.concatenate([features_nf, validation_mf]), np.concatenate([targets_nk, validation_mk])
+    return fit(both_nf, both_nk, (l2,), loss)[0]
+
+
+def fit(features_nf: np.ndarray, targets_nk: np.ndarray, l2s: tuple[float, ...], loss: Loss) -> list[LinearProbe]:
+    """A probe for each penalty."""
     mean_f, deviation_f = features_nf.mean(axis=0), features_nf.std(axis=0) + 1e-5
-    x_nf = (features_nf - mean_f) / deviation_f
-    # A penalised solution lies in the span of the clips: with r <= N orthonormal coordinates there the fit is the same,
+    scale = features_nf.shape[1] ** -0.5
+    x_nf = (features_nf - mean_f) / deviation_f * np.asarray(scale, features_nf.dtype)
+    # A penalised optimum lies in the span of the clips: with r <= N orthonormal coordinates there the fit is the same,
     # and cheap where features are many.
     square_r, vector_nr = np.linalg.eigh((x_nf @ x_nf.T).astype(np.float64))
     there_r = square_r > 1e-9 * square_r.max()
     vector_nr, size_r = vector_nr[:, there_r], np.sqrt(square_r[there_r])
     axes_fr, x_nr = x_nf.T @ (vector_nr / size_r), vector_nr * size_r
-    probes = []
-    start = None
-    for l2 in sorted(L2, reverse=True):  # each begins where the stiffer one ended
-        kernel_rk, bias_k = start = logistic_regression(x_nr, targets_nk, l2, start)
-        probes.append(LinearProbe(mean_f, deviation_f, axes_fr @ kernel_rk, bias_k, l2))
-    return min(probes, key=lambda probe: js_divergence(validation_mk, probe(validation_mf)).mean())
+    probes, start = [], None
+    for l2 in sorted(l2s, reverse=True):  # each begins where the stiffer one ended
+        kernel_rk, bias_k = start = minimise(x_nr, targets_nk, l2, loss, start)
+        probes.append(LinearProbe(mean_f, deviation_f, scale * (axes_fr @ kernel_rk), bias_k, l2))
+    return probes
 
 
-def logistic_regression(
-    x_nf: np.ndarray, targets_nk: np.ndarray, l2: float, start: tuple[np.ndarray, np.ndarray] | None = None
+def minimise(
+    x_nf: np.ndarray,
+    targets_nk: np.ndarray,
+    l2: float,
+    loss: Loss,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise mean cross entropy + l2 / 2 |kernel|^2; the bias is free. Convex, by L-BFGS.
+    """Minimise the mean loss + l2 / 2 |kernel|^2 by L-BFGS; the bias is free.
 
     Returns:
         kernel [F, K] and bias [K].
@@ -79,15 +126,14 @@ def logistic_regression(
     n, features = x_nf.shape
     classes = targets_nk.shape[1]
 
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = flat.reshape(features + 1, classes)
         kernel_fk = parameters[:-1]
-        log_p_nk = log_softmax(x_nf @ kernel_fk + parameters[-1], axis=1)
-        error_nk = (np.exp(log_p_nk) - targets_nk) / n
-        gradient = np.vstack([x_nf.T @ error_nk + l2 * kernel_fk, error_nk.sum(axis=0)])
-        return -(targets_nk * log_p_nk).sum() / n + l2 / 2 * (kernel_fk**2).sum(), gradient.ravel()
+        loss_n, slope_nk = loss(x_nf @ kernel_fk + parameters[-1], targets_nk)
+        gradient = np.vstack([x_nf.T @ slope_nk / n + l2 * kernel_fk, slope_nk.mean(axis=0)])
+        return loss_n.mean() + l2 / 2 * (kernel_fk**2).sum(), gradient.ravel()
 
     begin = np.zeros((features + 1, classes)) if start is None else np.vstack(start)
     options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-7}
-    found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(begin.shape)
+    found = minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(begin.shape)
     return found[:-1], found[-1]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 
-from aer_jax.evaluation.linear_probe import L2, fit_probe, logistic_regression
+from aer_jax.evaluation.linear_probe import L2, choose_l2, cross_entropy, fit_probe, jensen_shannon, minimise
 from aer_jax.evaluation.metrics import js_divergence
 
 
@@ -27,7 +28,7 @@ def sklearns(x_nf, targets_nk, l2):
 @pytest.mark.parametrize("l2", [0.01, 1.0])
 def test_logistic_regression_is_scikit_learns(l2):
     x_nf, targets_nk = clips(60, 8)
-    kernel_fk, bias_k = logistic_regression(x_nf, targets_nk, l2)
+    kernel_fk, bias_k = minimise(x_nf, targets_nk, l2, cross_entropy)
     theirs = sklearns(x_nf, targets_nk, l2)
     np.testing.assert_allclose(kernel_fk, theirs.coef_.T, atol=1e-5)
     np.testing.assert_allclose(bias_k - bias_k.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=1e-5)
@@ -35,16 +36,43 @@ def test_logistic_regression_is_scikit_learns(l2):
 
 @pytest.mark.parametrize("features", [5, 200], ids=["fewer features than clips", "more"])
 def test_the_probe_is_scikit_learns_on_standardised_features(features):
-    x_nf, targets_nk = clips(80, features)
-    validation_mf, validation_mk = clips(40, features, seed=1)
-    probe = fit_probe(x_nf.astype(np.float32), targets_nk, validation_mf.astype(np.float32), validation_mk)
-    mean_f, deviation_f = x_nf.mean(0), x_nf.std(0)
-    theirs = {l2: sklearns((x_nf - mean_f) / deviation_f, targets_nk, l2) for l2 in L2}
-    predicted = {l2: model.predict_proba((validation_mf - mean_f) / deviation_f) for l2, model in theirs.items()}
-    assert probe.l2 == min(L2, key=lambda l2: js_divergence(validation_mk, predicted[l2]).mean())
-    np.testing.assert_allclose(probe(validation_mf), predicted[probe.l2], atol=1e-4)
+    train, validation = clips(80, features), clips(40, features, seed=1)
+
+    def theirs(x_nf, targets_nk, l2):
+        mean_f, deviation_f = x_nf.mean(0), x_nf.std(0) + 1e-5
+        model = sklearns((x_nf - mean_f) / deviation_f / features**0.5, targets_nk, l2)
+        return lambda x_nf: model.predict_proba((x_nf - mean_f) / deviation_f / features**0.5)
+
+    in_float32 = [a.astype(np.float32) for a in (*train, *validation)]
+    chosen = choose_l2(*in_float32)
+    best = min(L2, key=lambda l2: js_divergence(validation[1], theirs(*train, l2)(validation[0])).mean())
+    assert chosen.l2 == best
+    np.testing.assert_allclose(chosen(validation[0]), theirs(*train, best)(validation[0]), atol=1e-4)
+    both = [np.concatenate(parts) for parts in zip(train, validation, strict=True)]
+    other_mf = clips(20, features, seed=2)[0]
+    np.testing.assert_allclose(fit_probe(*in_float32)(other_mf), theirs(*both, best)(other_mf), atol=1e-4)
 
 
 def test_noise_is_penalised_more():
-    fitted = [fit_probe(*clips(50, 100, noise=noise), *clips(50, 100, seed=1, noise=noise)) for noise in (0.0, 9.0)]
-    assert fitted[0].l2 < fitted[1].l2
+    quiet, loud = (choose_l2(*clips(50, 30, noise=noise), *clips(50, 30, seed=1, noise=noise)) for noise in (0.1, 9.0))
+    assert quiet.l2 < loud.l2
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, jensen_shannon])
+def test_slopes_are_those_of_finite_differences(loss):
+    rng = np.random.default_rng(0)
+    targets_nk = np.array([[1.0, 0, 0], [0.2, 0.3, 0.5]])
+
+    def of(flat):
+        return loss(flat.reshape(2, 3), targets_nk)
+
+    error = check_grad(lambda flat: of(flat)[0].sum(), lambda flat: of(flat)[1].ravel(), rng.normal(size=6))
+    assert error < 1e-6
+
+
+def test_jensen_shannon_is_the_metric():
+    rng = np.random.default_rng(0)
+    logits_nk, targets_nk = rng.normal(size=(9, 4)), rng.dirichlet(np.ones(4), 9)
+    p_nk = np.exp(logits_nk) / np.exp(logits_nk).sum(axis=1, keepdims=True)
+    nats_n = jensen_shannon(logits_nk, targets_nk)[0]
+    np.testing.assert_allclose(nats_n / np.log(2), js_divergence(p_nk, targets_nk), atol=1e-9)
