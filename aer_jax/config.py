@@ -98,6 +98,8 @@ class ModelConfig:
         adapter: PEFT adapter directory to start from, see `models/peft_import.py`; "" starts fresh.
         dtype: of the frozen base and its activations; adapters, head, norms, softmax and loss are float32.
         head: "paper" as published; "readout", a linear map of all audio layers' statistics and the last hidden state.
+        readout: what that linear map reads; "audio", the statistics alone, leaves out the language model, which a base
+            that was never taught to listen is better without.
         remat: what the backward pass computes again instead of keeping it: "full", all of a layer but its input;
             "dots", all but the results of the base's matrices; "none", nothing.
     """
@@ -106,6 +108,7 @@ class ModelConfig:
     adapter: str = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
     head: Literal["paper", "readout"] = "readout"
+    readout: Literal["audio+text", "audio"] = "audio+text"
     remat: Literal["none", "dots", "full"] = "full"
     lora: LoraConfig = field(default_factory=LoraConfig)
 
@@ -116,6 +119,7 @@ class TrainConfig:
 
     Attributes:
         batch: utterances an optimizer step; `microbatch` of them at a time are on the device.
+        epochs: 0 is the readout alone, fitted to what the frozen base hears.
         lr: peak learning rate of the adapters; `head_lr` of the head.
         warmup: share of all steps; a cosine to zero follows.
         entropy_weight: of the prediction's entropy, added to the Jensen-Shannon loss (nats).

@@ -79,16 +79,16 @@ class PaperHead(nnx.Module):
 
 
 class ReadoutHead(nnx.Module):
-    """A linear readout of everything that was heard, standardised on the training set.
+    """A linear readout of what was heard, standardised on the training set.
 
-    Two groups of inputs: mean and standard deviation over time of every audio layer (the middle layers hear emotion
-    best, and layers complement each other), and the language model's state at the last token. Each group is divided by
-    the square root of its size, so that neither drowns the other. The kernel starts at zero: before the first step
-    every prediction is uniform.
+    Up to two groups of inputs: mean and standard deviation over time of every audio layer (the middle layers hear
+    emotion best, and layers complement each other), and the language model's state at the last token. Each group is
+    divided by the square root of its size, so that neither drowns the other. The kernel starts at zero, every
+    prediction uniform; `training.readout` fits it.
 
     Args:
         audio_size: audio layers x 2 d_model.
-        hidden_size: of the language model.
+        hidden_size: of the language model, 0 where its state is not read.
         classes: number of emotions.
     """
 
@@ -102,9 +102,16 @@ class ReadoutHead(nnx.Module):
         self.deviation = HeadStatistics(jnp.ones(size))
         self.sizes = (audio_size, hidden_size)
 
+    @property
+    def scale_e(self) -> jax.Array:
+        """What each standardised input is multiplied by."""
+        return jnp.concatenate([jnp.full(size, size**-0.5) for size in self.sizes if size])
+
     def inputs(self, features: Features) -> jax.Array:
         """float32 [batch, audio_size + hidden_size], before standardising."""
         audio_be = jnp.moveaxis(features.audio_lbe, 0, 1).reshape(features.audio_lbe.shape[1], -1)
+        if not self.sizes[1]:
+            return audio_be
         last_b = features.mask_bt.shape[1] - 1 - jnp.argmax(features.mask_bt[:, ::-1], axis=1)
         last_bh = jnp.take_along_axis(features.hidden_bth, last_b[:, None, None], axis=1)[:, 0]
         return jnp.concatenate([audio_be, last_bh.astype(jnp.float32)], axis=1)
@@ -112,5 +119,4 @@ class ReadoutHead(nnx.Module):
     def __call__(self, features: Features, key: jax.Array | None = None) -> jax.Array:
         """Logits [batch, classes], float32."""
         x_be = (self.inputs(features) - self.mean[...]) / self.deviation[...]
-        group_e = jnp.concatenate([jnp.full(size, size**-0.5) for size in self.sizes])
-        return self.linear(dropout(x_be * group_e, self.dropout, key))
+        return self.linear(dropout(x_be * self.scale_e, self.dropout, key))

@@ -65,10 +65,13 @@ class EmotionModel(nnx.Module):
             self.emotion_head = PaperHead(text.hidden_size, classes, rngs=rngs)
         else:
             size = audio.encoder_layers * 2 * audio.d_model
-            self.emotion_head = ReadoutHead(size, text.hidden_size, classes, rngs=rngs)
+            hidden_size = text.hidden_size if config.readout == "audio+text" else 0
+            self.emotion_head = ReadoutHead(size, hidden_size, classes, rngs=rngs)
 
     def features(self, batch: Batch, key: jax.Array | None = None) -> Features:
-        """What the head reads."""
+        """What the head reads; where it reads no text, the language model is left out and its states are None."""
+        if isinstance(self.emotion_head, ReadoutHead) and not self.emotion_head.sizes[1]:
+            return Features(None, None, self.base.hear(batch.audio, batch.audio_samples, key))
         return self.base(batch.audio, batch.audio_samples, batch.tokens, batch.token_mask, key)
 
     def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:

@@ -86,9 +86,9 @@ class Qwen2Audio(nnx.Module):
         hidden_bth = self.language_model(embeddings_bth, mask_bt, text_key)
         return Features(hidden_bth, mask_bt, audio_lbe)
 
-    def hear(self, audio_bs: jax.Array, samples_b: jax.Array) -> jax.Array:
+    def hear(self, audio_bs: jax.Array, samples_b: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """`Features.audio_lbe` alone, without a language model; arguments are those of `__call__`."""
-        return self.audio_tower(log_mel(audio_bs, self.mel_bins), frame_count(samples_b)).statistics_lbe
+        return self.audio_tower(log_mel(audio_bs, self.mel_bins), frame_count(samples_b), key).statistics_lbe
 
     def embed(self, mel_bfm, frames_b, tokens_bt, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
         """What the language model reads, [batch, time, hidden_size], and `Features.audio_lbe`.

@@ -35,12 +35,17 @@ def check(config: Config, mesh: jax.sharding.Mesh) -> None:
             f"train.batch {batch} must be a multiple of train.microbatch {microbatch}, and that one of the {divides} "
             "devices along data and fsdp."
         )
+    if config.train.epochs == 0 and (config.model.head != "readout" or config.model.adapter):
+        raise UserError(
+            "train.epochs is 0, which fits a readout to what the frozen base hears: the paper's head and model.adapter "
+            "need at least 1."
+        )
     lora = config.model.lora
     bounds = {
         "seed": (config.seed, 0, 2**31 - 1),
         "model.lora.rank": (lora.rank, 1, math.inf),
         "model.lora.dropout": (lora.dropout, 0, 0.99),
-        "train.epochs": (config.train.epochs, 1, math.inf),
+        "train.epochs": (config.train.epochs, 0, math.inf),
         "train.patience": (config.train.patience, 1, math.inf),
         "train.lr": (config.train.lr, 0, math.inf),
         "train.head_lr": (config.train.head_lr, 0, math.inf),

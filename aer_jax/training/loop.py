@@ -26,6 +26,7 @@ from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import load_model, read_config
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
+from aer_jax.training import readout
 from aer_jax.training.alarm import refuse_not_finite
 from aer_jax.training.alive import alive
 from aer_jax.training.check import check
@@ -128,7 +129,18 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         if is_first():
             tqdm.write(start.note, file=sys.stderr)
     measured_before = latest is not None or (start and start.has_head)
-    if isinstance(model.emotion_head, ReadoutHead) and not measured_before:
+    fitted = {}
+    if settings.epochs == 0 and not measured_before:
+        clips = []
+        for part, (ids, some_nk) in readout.some_clips(dataset, targets_nk, validation_nk, config.seed).items():
+            batches_of_part = evaluation(ids, targets_nk=some_nk)
+            bar = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
+            speakers = [dataset.utterances[id].speaker for id in ids]
+            clips.append(readout.hear(model, bar, mesh, some_nk, speakers))
+        found = readout.fit_readout(model, *clips)
+        losses = validation_losses(found.logits_nk, found.targets_nk, settings.entropy_weight)
+        fitted = losses | {"readout_l2": found.l2}
+    elif isinstance(model.emotion_head, ReadoutHead) and not measured_before:
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[:CLIPS]
         clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
         standardise(model, tqdm(clips, desc="standardise", unit="batch", disable=not is_first()), mesh)
@@ -155,8 +167,14 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     # ---- steps ----
     bar = tqdm(total=total_steps, initial=done, unit="step", desc="train", disable=not is_first())
     rates = Throughput(read_config(config.model.checkpoint), mesh.devices.flatten().tolist())
+    kept = -1 if latest is None else latest
     log = MetricsLog(
-        run.path, done, stream.steps_per_epoch, bar, rates=rates, contents=lambda step: stream.contents(step - 1)
+        run.path,
+        kept,
+        stream.steps_per_epoch,
+        bar,
+        rates=rates,
+        contents=lambda step: stream.contents(step - 1),
     )
     trace = Profile(run.path / "profile", profile)
     saved_at, saved = time.monotonic(), done
@@ -170,6 +188,11 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     asked = GO_ON
     others = alive(run.path, jax.process_index(), jax.process_count())
     with stop_signals() as stop, checkpoints, best, log, trace, bar, others, jax.transfer_guard("disallow"):
+        if fitted:
+            log.write(0, **fitted)
+            if is_first():
+                bar.write(f"readout: JS {fitted['val_js']:.4f} (base 2) on speakers left out", file=sys.stderr)
+            best.save(0, {"learned": nnx.merge_state(state.trainable, statistics)})
         while done < total_steps and early["stale_epochs"] < settings.patience and asked != STOP:
             waits = time.monotonic()
             batch = next(batches)

@@ -11,6 +11,7 @@ from aer_jax.models.emotion_model import key_names
 
 def schedule(peak: float, warmup: float, steps: int) -> optax.Schedule:
     """Linear warm-up from zero over a share of all steps, then a cosine that reaches zero with the last one."""
+    steps = max(steps, 1)
     rising = min(max(1, round(warmup * steps)), steps - 1)
     return optax.warmup_cosine_decay_schedule(0.0, peak, rising, steps)
 

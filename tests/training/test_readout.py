@@ -1,0 +1,95 @@
+"""The readout is fitted before the first step: to its optimum, with a penalty that the validation split chose."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy_runs
+from flax import nnx
+
+from aer_jax import cli
+from aer_jax.data.dataset import open_dataset
+from aer_jax.evaluation import linear_probe
+from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.models.emotion_head import ReadoutHead
+from aer_jax.models.qwen2_audio import Features
+from aer_jax.training.checkpoint import Checkpoints
+from aer_jax.training.objective import jensen_shannon
+from aer_jax.training.predictor import Predictor
+from aer_jax.training.readout import Clips, fit_readout
+from aer_jax.training.run import open_run
+
+
+class Headed(nnx.Module):
+    """What `fit_readout` sees of a model."""
+
+    def __init__(self, audio_size, hidden_size, classes):
+        self.emotion_head = ReadoutHead(audio_size, hidden_size, classes, rngs=nnx.Rngs(0))
+
+
+def clips(n, size, classes, seed):
+    rng = np.random.default_rng(seed)
+    inputs_ne = rng.normal(2, 3, (n, size)).astype(np.float32)
+    kernel_ek = np.random.default_rng(9).normal(size=(size, classes)) / 4
+    p_nk = np.exp(inputs_ne @ kernel_ek + rng.normal(size=(n, classes)))
+    return Clips(inputs_ne, p_nk / p_nk.sum(1, keepdims=True), np.arange(n) % 5 + 10 * seed)
+
+
+def put(inputs_ne, head):
+    """Features that make the head read these inputs."""
+    n = len(inputs_ne)
+    audio_lbe = jnp.asarray(inputs_ne[None, :, : head.sizes[0]])
+    return Features(jnp.asarray(inputs_ne[:, None, head.sizes[0] :]), jnp.ones((n, 1), bool), audio_lbe)
+
+
+@pytest.mark.parametrize("hidden_size", [0, 4])
+def test_the_head_is_at_the_optimum_of_the_penalised_divergence(hidden_size):
+    """By JAX's own loss and gradient, in the head's own parameters, over the clips of both splits."""
+    model = Headed(8, hidden_size, 3)
+    parts = clips(60, 8 + hidden_size, 3, 0), clips(30, 8 + hidden_size, 3, 1)
+    _, targets_nk, l2 = fit_readout(model, *parts)
+    inputs_ne = np.concatenate([part.inputs_ne for part in parts])
+    assert l2 in linear_probe.L2
+    graphdef, state = nnx.split(model.emotion_head)
+
+    def loss(state):
+        head = nnx.merge(graphdef, state)
+        logits_nk = head(put(inputs_ne, head))
+        penalty = l2 / 2 * (head.linear.kernel[...] ** 2).sum()
+        return jensen_shannon(logits_nk, jnp.asarray(targets_nk, jnp.float32)).mean() + penalty
+
+    slope = jax.grad(loss)(state)["linear"]
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope)) < 1e-5
+
+
+def test_what_is_said_about_a_speaker_was_learned_from_others(monkeypatch):
+    monkeypatch.setattr(linear_probe, "L2", (2e-5,))
+    inputs_ne, targets_nk, speakers_n = clips(60, 8, 3, 0)
+    once_nk = linear_probe.cross_validated(inputs_ne, targets_nk, speakers_n, linear_probe.jensen_shannon)[1]
+    (changed,) = np.nonzero(speakers_n == 3)
+    targets_nk[changed] = targets_nk[changed, ::-1]
+    again_nk = linear_probe.cross_validated(inputs_ne, targets_nk, speakers_n, linear_probe.jensen_shannon)[1]
+    np.testing.assert_array_equal(again_nk[changed], once_nk[changed])
+    others = np.setdiff1d(np.arange(60), changed)
+    assert (np.abs(again_nk - once_nk)[others].max(axis=1) > 1e-3).all()
+
+
+def test_a_run_of_no_epochs_is_the_readout_alone(tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = toy_runs.settings(run, "train.epochs=0", "model.readout=audio", "data.dime_aug.ratio=0")
+    assert cli.main(["train", *settings]) == 0
+    assert "on speakers left out" in capsys.readouterr().err
+    (line,) = toy_runs.log_lines(run)
+    assert line["step"] == 0 and line["readout_l2"] in linear_probe.L2
+    assert Checkpoints(run / "best").latest == 0
+    dataset = open_dataset(toy_runs.toy_dataset())
+    human = {part: human_distributions(dataset, dataset.splits[part]) for part in ("train", "test")}
+    p_nk = Predictor(open_run(run)).utterances(dataset, dataset.splits["test"])
+    assert js_divergence(human["test"], p_nk).mean() < 0.8 * js_divergence(human["test"], human["train"].mean(0)).mean()
+
+
+def test_the_papers_head_is_not_fitted(tmp_path, capsys):
+    settings = toy_runs.settings(tmp_path / "run", "train.epochs=0", "model.head=paper")
+    assert cli.main(["train", *settings]) == 2
+    assert "train.epochs is 0" in capsys.readouterr().err
