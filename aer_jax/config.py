@@ -119,7 +119,8 @@ class TrainConfig:
 
     Attributes:
         batch: utterances an optimizer step; `microbatch` of them at a time are on the device.
-        epochs: 0 is the readout alone, fitted to what the frozen base hears.
+        epochs: 0 trains no adapter, mixes no clips, and fits the readout alone to what the frozen base hears; see
+            `training/readout.py`.
         lr: peak learning rate of the adapters; `head_lr` of the head.
         warmup: share of all steps; a cosine to zero follows.
         entropy_weight: of the prediction's entropy, added to the Jensen-Shannon loss (nats).

@@ -139,7 +139,7 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
             clips.append(readout.hear(model, bar, mesh, some_nk, speakers))
         found = readout.fit_readout(model, *clips)
         losses = validation_losses(found.logits_nk, found.targets_nk, settings.entropy_weight)
-        fitted = losses | {"readout_l2": found.l2}
+        fitted = losses | found.choice
     elif isinstance(model.emotion_head, ReadoutHead) and not measured_before:
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[:CLIPS]
         clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
@@ -249,7 +249,7 @@ def pinned(config: Config) -> Config:
 def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, plan_file: Path) -> list[Example]:
     """DiME-Aug's mixes for the training split, from the run's plan; the plan is made and stored where there is none."""
     settings = config.data.dime_aug
-    if settings.ratio == 0:
+    if settings.ratio == 0 or config.train.epochs == 0:  # a readout is fitted to real clips alone
         return []
     if plan_file.exists():
         return list(dime_aug.from_json(plan_file.read_text(), dataset.utterances).mixes)
