@@ -65,7 +65,7 @@ def test_config_file_that_is_wrong(refused, tmp_path, text, words):
         ("train.epochs=1.5", ["train.epochs must be int, not 1.5"]),
         ("epochs", ["is not an override", "section.key=value"]),
         ("data.dataset=", ["data.dataset"]),
-        ("train.epochs=0", ["train.epochs is 0"]),
+        ("train.epochs=-1", ["train.epochs is -1"]),
         ("train.patience=0", ["train.patience is 0"]),
         ("train.warmup=1.5", ["train.warmup is 1.5", "between 0 and 1"]),
         ("train.lr=-1", ["train.lr is -1"]),
