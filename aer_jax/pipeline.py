@@ -21,6 +21,7 @@ from aer_jax.files import replace_text
 from aer_jax.inference import band as bands
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.processes import fetch, is_first
+from aer_jax.training.readout import left_out_of
 from aer_jax.training.run import Run, open_run
 
 # Clips that the linear probe learns from and chooses by, drawn where there are more: their features lie in memory.
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 
 def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
     """Predict a split of a run's dataset and write `evaluation/<split>/` in the run directory.
+
+    Where a readout alone was fitted, which learns from the validation split too, clips that it learned from are scored
+    by what heads that had not heard their speakers said.
 
     The validation split is predicted once beside it, for the run's `band.json`.
 
@@ -44,7 +48,7 @@ def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
     dataset = open_dataset(run.config.data.dataset)
     ids = dataset.splits[split]
     predictor = Predictor(run)
-    probs_nk = _shares(predictor, dataset, ids)
+    probs_nk = _shares(run, predictor, dataset, ids)
     predictions = [
         Prediction(id, dataset.utterances[id].speaker, tuple(probs_k.tolist()))
         for id, probs_k in zip(ids, probs_nk, strict=True)
@@ -60,7 +64,10 @@ def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
     return metrics
 
 
-def _shares(predictor: Predictor, dataset: Dataset, ids: list[str]) -> np.ndarray:
+def _shares(run: Run, predictor: Predictor, dataset: Dataset, ids: list[str]) -> np.ndarray:
+    # A readout that learned from these clips is judged by what it says of speakers left out.
+    if (left_out_nk := left_out_of(run.path, ids)) is not None:
+        return left_out_nk
     # Each row is divided by its float64 sum: float32 sums to 1 only to its own precision.
     probs_nk = predictor.utterances(dataset, ids).astype(float)
     return probs_nk / probs_nk.sum(axis=1, keepdims=True)
@@ -73,7 +80,7 @@ def _band(run: Run, predictor: Predictor, dataset: Dataset, probs_nk: np.ndarray
     if known is not None or not ids:
         return known
     if probs_nk is None:
-        probs_nk = _shares(predictor, dataset, ids)
+        probs_nk = _shares(run, predictor, dataset, ids)
     speakers = [dataset.utterances[id].speaker for id in ids]
     band = bands.fit(human_distributions(dataset, ids), probs_nk, speakers, dataset.classes, predictor.step)
     if is_first():

@@ -135,9 +135,10 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         for part, (ids, some_nk) in readout.some_clips(dataset, targets_nk, validation_nk, config.seed).items():
             batches_of_part = evaluation(ids, targets_nk=some_nk)
             bar = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
-            speakers = [dataset.utterances[id].speaker for id in ids]
-            clips.append(readout.hear(model, bar, mesh, some_nk, speakers))
+            clips.append(readout.hear(model, bar, mesh, some_nk, [dataset.utterances[id] for id in ids]))
         found = readout.fit_readout(model, *clips)
+        if is_first():
+            readout.keep_left_out(found, run.path)
         losses = validation_losses(found.logits_nk, found.targets_nk, settings.entropy_weight)
         fitted = losses | found.choice
     elif isinstance(model.emotion_head, ReadoutHead) and not measured_before:

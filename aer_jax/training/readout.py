@@ -9,7 +9,9 @@ that are left out in turns.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -19,22 +21,25 @@ from scipy.special import softmax
 
 from aer_jax.evaluation.linear_probe import L2, fit, left_out, temperature
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.files import replace_text
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.training.processes import fetch
 from aer_jax.training.step import model_batch, to_device
 
 if TYPE_CHECKING:
-    from aer_jax.data.dataset import Dataset
+    from aer_jax.data.dataset import Dataset, Utterance
 
 # Clips that are fitted to and chosen by, drawn where there are more: all their inputs lie in memory.
-MOST = {"train": 4096, "validation": 1024}
+MOST = {"train": 4096, "validation": 4096}
+LEFT_OUT = "left_out.json"
 
 
 class Clips(NamedTuple):
-    """Inputs of the head, float32 [N, E], the distributions to predict from them [N, K], and who speaks [N]."""
+    """Inputs of the head, float32 [N, E], the distributions to predict from them [N, K], ids and speakers [N]."""
 
     inputs_ne: np.ndarray
     targets_nk: np.ndarray
+    ids_n: np.ndarray
     speakers_n: np.ndarray
 
 
@@ -42,10 +47,11 @@ class Fitted(NamedTuple):
     """What a fit says about itself.
 
     Attributes:
-        logits_nk, targets_nk: of all clips, by heads that have not heard their speakers.
+        ids_n, logits_nk, targets_nk: of all clips, by heads that have not heard their speakers.
         choice: penalty, temperature, and the divergence (base 2) of the same heads at temperature 1.
     """
 
+    ids_n: np.ndarray
     logits_nk: np.ndarray
     targets_nk: np.ndarray
     choice: dict[str, float]
@@ -67,9 +73,9 @@ def hear(
     batches: Iterable[Mapping[str, Any]],
     mesh: jax.sharding.Mesh,
     targets_nk: np.ndarray,
-    speakers: Sequence[str],
+    utterances: Sequence[Utterance],
 ) -> Clips:
-    """What the head reads of each clip; targets and speakers are in the order that the batches' `row` counts in."""
+    """What the head reads of each clip; targets and utterances are in the order that the batches' `row` counts in."""
     graphdef, state = nnx.split(model)
 
     @jax.jit
@@ -84,14 +90,15 @@ def hear(
         rows.append(row_b[row_b >= 0])
         found.append(inputs_be[row_b >= 0])
     row_n = np.concatenate(rows)
-    return Clips(np.concatenate(found), targets_nk[row_n], np.asarray(speakers)[row_n])
+    ids, speakers = ([getattr(utterances[row], name) for row in row_n] for name in ("id", "speaker"))
+    return Clips(np.concatenate(found), targets_nk[row_n], np.array(ids), np.array(speakers))
 
 
 def fit_readout(model: EmotionModel, train: Clips, validation: Clips) -> Fitted:
     """Fit the head, in place, to both splits; the temperature becomes part of its kernel and bias."""
     head = model.emotion_head
     scale_e = np.asarray(head.scale_e)
-    inputs_ne, targets_nk, speakers_n = (np.concatenate(parts) for parts in zip(train, validation, strict=True))
+    inputs_ne, targets_nk, ids_n, speakers_n = (np.concatenate(parts) for parts in zip(train, validation, strict=True))
     logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e)
     tempered = [temperature(logits_nk, targets_nk) for logits_nk in logits_lnk]
     best = min(range(len(L2)), key=lambda i: tempered[i][1])
@@ -106,4 +113,17 @@ def fit_readout(model: EmotionModel, train: Clips, validation: Clips) -> Fitted:
         variable.set_value(jax.device_put(np.asarray(value, np.float32), variable.sharding))
     plain = float(js_divergence(targets_nk, softmax(logits_lnk[best], axis=1)).mean())
     choice = {"readout_l2": L2[best], "temperature": warmth, "val_js_at_temperature_1": plain}
-    return Fitted(logits_lnk[best] / warmth, targets_nk, choice)
+    return Fitted(ids_n, logits_lnk[best] / warmth, targets_nk, choice)
+
+
+def keep_left_out(fitted: Fitted, folder: Path) -> None:
+    """Write `left_out.json`: for each clip that the readout learned from, what heads without its speaker predict."""
+    probs_nk = softmax(fitted.logits_nk, axis=1)
+    replace_text(folder / LEFT_OUT, json.dumps(dict(zip(fitted.ids_n.tolist(), probs_nk.tolist(), strict=True))) + "\n")
+
+
+def left_out_of(folder: Path, ids: Sequence[str]) -> np.ndarray | None:
+    """Of a run whose readout learned from these clips, what `keep_left_out` kept of them [N, K]; else None."""
+    path = folder / LEFT_OUT
+    probs = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return np.array([probs[id] for id in ids]) if ids and probs.keys() >= set(ids) else None

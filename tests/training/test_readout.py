@@ -1,5 +1,7 @@
 """The readout is fitted before the first step: to its optimum, with a penalty that the validation split chose."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.qwen2_audio import Features
+from aer_jax.pipeline import evaluate_run
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.readout import Clips, fit_readout
@@ -33,7 +36,7 @@ def clips(n, size, classes, seed):
     inputs_ne = rng.normal(2, 3, (n, size)).astype(np.float32)
     kernel_ek = np.random.default_rng(9).normal(size=(size, classes)) / 4
     p_nk = np.exp(inputs_ne @ kernel_ek + rng.normal(size=(n, classes)))
-    return Clips(inputs_ne, p_nk / p_nk.sum(1, keepdims=True), np.arange(n) % 5 + 10 * seed)
+    return Clips(inputs_ne, p_nk / p_nk.sum(1, keepdims=True), np.arange(n) + 100 * seed, np.arange(n) % 5 + 10 * seed)
 
 
 def put(inputs_ne, head):
@@ -47,7 +50,7 @@ def put(inputs_ne, head):
 def test_the_head_is_scikit_learns_at_the_chosen_penalty_and_temperature(hidden_size):
     model = Headed(8, hidden_size, 3)
     parts = clips(60, 8 + hidden_size, 3, 0), clips(30, 8 + hidden_size, 3, 1)
-    logits_nk, targets_nk, choice = fit_readout(model, *parts)
+    ids_n, logits_nk, targets_nk, choice = fit_readout(model, *parts)
     inputs_ne = np.concatenate([part.inputs_ne for part in parts])
     head = model.emotion_head
     n = len(inputs_ne)
@@ -57,6 +60,7 @@ def test_the_head_is_scikit_learns_at_the_chosen_penalty_and_temperature(hidden_
     sharp_nk = theirs.predict_proba(x_ne) ** (1 / choice["temperature"])
     ours_nk = jax.nn.softmax(head(put(inputs_ne, head)))
     np.testing.assert_allclose(ours_nk, sharp_nk / sharp_nk.sum(1, keepdims=True), atol=2e-3)
+    assert ids_n.tolist() == [*range(60), *range(100, 130)]
     left_out = js_divergence(targets_nk, np.asarray(jax.nn.softmax(logits_nk), np.float64)).mean()
     assert left_out <= choice["val_js_at_temperature_1"] + 1e-6
 
@@ -72,6 +76,13 @@ def test_a_run_of_no_epochs_is_the_readout_alone(tmp_path, capsys):
     dataset = open_dataset(toy_runs.toy_dataset())
     human = {part: human_distributions(dataset, dataset.splits[part]) for part in ("train", "test")}
     p_nk = Predictor(open_run(run)).utterances(dataset, dataset.splits["test"])
+    validation = evaluate_run(run, "validation")
+    kept = json.loads((run / "left_out.json").read_text())
+    assert kept.keys() == {*dataset.splits["train"], *dataset.splits["validation"]}
+    ids = dataset.splits["validation"]
+    kept_nk = np.array([kept[id] for id in ids])
+    assert validation["js"] == pytest.approx(js_divergence(human_distributions(dataset, ids), kept_nk).mean())
+    assert np.abs(kept_nk - Predictor(open_run(run)).utterances(dataset, ids)).max() > 1e-3
     assert js_divergence(human["test"], p_nk).mean() < 0.8 * js_divergence(human["test"], human["train"].mean(0)).mean()
 
 
