@@ -62,7 +62,7 @@ def test_the_linear_probe_hears_what_the_base_hears_and_is_computed_once(run, mo
     clips = [dataset.audio(id) for id in ids[:2]]
     window = int(window_for([len(audio_t) for audio_t in clips]).max())
     audio_bs = np.stack([np.pad(audio_t, (0, window - len(audio_t))) for audio_t in clips])
-    heard_lbe = untrained.base.hear(audio_bs, np.array([len(audio_t) for audio_t in clips]))
+    heard_lbe = untrained.base.audio_statistics(audio_bs, np.array([len(audio_t) for audio_t in clips]))
     np.testing.assert_allclose(heard_nf[:2], np.moveaxis(heard_lbe, 0, 1).reshape(2, -1), atol=1e-4)
 
     def hear(*_):

@@ -71,7 +71,7 @@ class EmotionModel(nnx.Module):
     def features(self, batch: Batch, key: jax.Array | None = None) -> Features:
         """What the head reads; where it reads no text, the language model is left out and its states are None."""
         if isinstance(self.emotion_head, ReadoutHead) and not self.emotion_head.sizes[1]:
-            return Features(None, None, self.base.hear(batch.audio, batch.audio_samples, key))
+            return Features(None, None, self.base.audio_statistics(batch.audio, batch.audio_samples, key))
         return self.base(batch.audio, batch.audio_samples, batch.tokens, batch.token_mask, key)
 
     def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:

@@ -86,7 +86,7 @@ class Qwen2Audio(nnx.Module):
         hidden_bth = self.language_model(embeddings_bth, mask_bt, text_key)
         return Features(hidden_bth, mask_bt, audio_lbe)
 
-    def hear(self, audio_bs: jax.Array, samples_b: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def audio_statistics(self, audio_bs: jax.Array, samples_b: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """`Features.audio_lbe` alone, without a language model; arguments are those of `__call__`."""
         return self.audio_tower(log_mel(audio_bs, self.mel_bins), frame_count(samples_b), key).statistics_lbe
 

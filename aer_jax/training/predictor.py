@@ -101,7 +101,7 @@ class Predictor:
 
         @jax.jit
         def hear(zeros: nnx.State, frozen: nnx.State, batch: dict[str, jax.Array]) -> jax.Array:
-            heard_lbe = nnx.merge(graphdef, zeros, frozen).base.hear(batch["audio"], batch["audio_samples"])
+            heard_lbe = nnx.merge(graphdef, zeros, frozen).base.audio_statistics(batch["audio"], batch["audio_samples"])
             return jnp.moveaxis(heard_lbe, 0, 1).reshape(heard_lbe.shape[1], -1)
 
         audio = read_config(self.run.config.model.checkpoint).audio_config
