@@ -21,7 +21,7 @@ def plan(args: argparse.Namespace) -> None:
         return _plan_annotation(args, config.model.checkpoint)
     from aer_jax.scale import plan, plan_text
 
-    lengths = {"seconds": args.seconds, "prompt": args.prompt}
+    lengths = {"seconds": args.seconds, "prompt": args.prompt, "prefix": args.prefix}
     if args.sweep:
         best = plan.sweep(config, args.topology, **lengths)
         show(args, best, plan_text.table(best))
@@ -59,5 +59,6 @@ def add(command: Command) -> None:
     sub.add_argument(
         "--annotate", metavar="UTTERANCESxLISTENERS", help="how long synthetic votes would take instead, clips of 5 s"
     )
-    sub.add_argument("--prompt", type=int, default=160, help="tokens beside the audio's, where no dataset says (160)")
+    sub.add_argument("--prompt", type=int, default=60, help="tokens of a clip's own words, where no dataset says (60)")
+    sub.add_argument("--prefix", type=int, default=100, help="tokens that all prompts begin with, likewise (100)")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")

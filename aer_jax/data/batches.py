@@ -72,11 +72,18 @@ class TrainBatches:
         """Shapes, steps and padding, for JSON."""
         shapes = [{"seconds": samples / SAMPLE_RATE, "tokens": tokens} for samples, tokens in self.shapes]
         padding = {name: round(share, 4) for name, share in self.padding._asdict().items()}
-        return {"shapes": shapes, "steps_per_epoch": self.steps_per_epoch, "padding": padding, "cut": self.cut}
+        return {
+            "shapes": shapes,
+            "prefix_tokens": len(self._buckets.prefix),
+            "steps_per_epoch": self.steps_per_epoch,
+            "padding": padding,
+            "cut": self.cut,
+        }
 
     def sentence(self) -> str:
         """The same for a person."""
         longest = f"the longest {self.shapes[-1][0] / SAMPLE_RATE:.1f} s and {self.shapes[-1][1]} tokens"
+        longest += f" after {len(self._buckets.prefix)} common ones"
         cut = f"; {self.cut} clip(s) are longer than data.max_seconds and are cut" if self.cut else ""
         return (
             f"{self.steps_per_epoch} steps an epoch in {len(self.shapes)} batch shape(s), {longest}; padding is "

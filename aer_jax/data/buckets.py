@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from aer_jax.data import augment
+from aer_jax.data.chat import shared_prefix
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.examples import Example, mix_audio
 from aer_jax.data.shapes import best_shapes, choose_shapes, cut_into_batches, needs_of, place
@@ -69,6 +70,7 @@ class Buckets:
 
     Attributes:
         samples_n: an upper bound, tight to a millisecond, of each example's samples before augmentation.
+        prefix: what all prompts begin with; lengths of text are what comes after it.
         shapes: (S, T) of each batch shape, ascending; set by `choose`.
     """
 
@@ -101,8 +103,12 @@ class Buckets:
         self.cut = int((seconds_n > max_seconds).sum())
         self.samples_n = np.minimum(np.ceil(seconds_n * SAMPLE_RATE).astype(np.int64) + _ROUNDING, self.most)
         progress = tqdm(examples, "prompts", unit="clip", delay=2, leave=False)
-        heard = token_count(frame_count(SAMPLE_RATE))
-        self._written_n = np.array([len(self._tokens(example, SAMPLE_RATE)) - heard for example in progress])
+        self.prefix, lengths = prompt.prefix, []
+        for example in progress:
+            tokens = self._tokens(example, SAMPLE_RATE)
+            self.prefix = shared_prefix(self.prefix, [tokens])
+            lengths.append(len(tokens))
+        self._written_n = np.array(lengths) - len(self.prefix) - token_count(frame_count(SAMPLE_RATE))
         self.shapes: list[tuple[int, int]] = []
 
     def choose(self, draws: Draws, slowest: float) -> None:
@@ -162,6 +168,7 @@ class Buckets:
             window=window,
             text_length=text_length,
             pad_id=self.prompt.pad_id,
+            prefix=self.prefix,
         )
 
     def iter_dataset(self, read: Callable[[int], Batch], batches: int) -> grain.IterDataset[Batch]:
@@ -171,7 +178,7 @@ class Buckets:
         return grain.MapDataset.range(batches).map(read).to_iter_dataset(options)
 
     def _lengths(self, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-        """Samples and tokens of each visit."""
+        """Samples of each visit, and tokens after the prefix."""
         samples_n = augment.stretched(self.samples_n[draws.rows], draws.tempo)
         return samples_n, self._written_n[draws.rows] + token_count(frame_count(samples_n))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,14 @@ from aer_jax.lengths import frame_count, token_count
 Messages = Sequence[dict[str, Any]]  # as `apply_chat_template` takes them
 
 
+def shared_prefix(prefix: np.ndarray, prompts: Iterable[Sequence[int]]) -> np.ndarray:
+    """As much of `prefix` as all `prompts` begin with: int32 [P]."""
+    for tokens in prompts:
+        same_p = np.equal(prefix[: len(tokens)], tokens[: len(prefix)])
+        prefix = prefix[: len(same_p) if same_p.all() else int(np.argmin(same_p))]
+    return prefix
+
+
 class Chat:
     """Renders and tokenizes conversations about one recording.
 
@@ -24,10 +32,13 @@ class Chat:
     Attributes:
         processor: transformers' Qwen2AudioProcessor.
         audio_id, pad_id: tokens.
+        prefix: int32 [P], what the conversations may have in common, see `shared_prefix`; empty where nobody asked.
 
     Raises:
         UserError: the directory holds no processor, or one without audio tokens.
     """
+
+    prefix = np.zeros(0, np.int32)
 
     def __init__(self, checkpoint: str | Path):
         from transformers import Qwen2AudioProcessor

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aer_jax.data.chat import Chat, Messages
+from aer_jax.data.chat import Chat, Messages, shared_prefix
 
 SYSTEM = "You hear how listeners would judge the emotion in a voice."
 TASK = (
@@ -16,6 +16,10 @@ TASK = (
     "loudness and pace together with the words, and allow for disagreement. Give the share of listeners that chose "
     "each emotion, as JSON."
 )
+
+
+# Beginnings that merge with what stands before them, if any do; what they share, other clips share.
+_PROBES = ("a", "Yes.", "7", "'s", "é")
 
 
 class PromptEncoder(Chat):
@@ -26,6 +30,9 @@ class PromptEncoder(Chat):
         classes: the labels that the prompt names.
         transcript: whether it quotes the words, where they are known.
         speaker: whether it names the speaker.
+
+    Attributes:
+        prefix: int32 [P], the tokens that come before anything of a clip's own. Setting it to fewer shares fewer.
 
     Raises:
         UserError: see `Chat`.
@@ -45,6 +52,8 @@ class PromptEncoder(Chat):
         self._around_audio = functools.lru_cache(maxsize=65536)(
             lambda transcript, speaker: self.around_audio(self._messages(transcript, speaker))
         )
+        first, *others = (self._around_audio(*self._of_its_own(probe, probe))[0] for probe in _PROBES)
+        self.prefix = shared_prefix(np.array(first, np.int32), others)
 
     def text(self, transcript: str, speaker: str) -> str:
         """The rendered prompt, one <|AUDIO|> in it."""
@@ -73,8 +82,11 @@ class PromptEncoder(Chat):
         Returns:
             int32 [tokens].
         """
-        parts = self._around_audio(transcript if self.transcript else "", speaker if self.speaker else "")
-        return self.with_audio(*parts, samples)
+        return self.with_audio(*self._around_audio(*self._of_its_own(transcript, speaker)), samples)
+
+    def _of_its_own(self, transcript: str, speaker: str) -> tuple[str, str]:
+        """What the prompt says of them."""
+        return transcript if self.transcript else "", speaker if self.speaker else ""
 
 
 def _plain(text: str) -> str:

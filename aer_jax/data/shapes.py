@@ -21,7 +21,7 @@ CANDIDATES = 128
 
 
 def needs_of(samples_n: np.ndarray, tokens_n: np.ndarray) -> np.ndarray:
-    """The least shape that holds each clip and its prompt, int64 [n, 2]: samples of the window, tokens."""
+    """The least shape that holds each clip and its prompt, int64 [n, 2]: samples, tokens after the prefix."""
     tokens_n = np.asarray(tokens_n, np.int64)
     return np.stack([window_for(samples_n), -(-tokens_n // _TOKEN_STEP) * _TOKEN_STEP], axis=1)
 

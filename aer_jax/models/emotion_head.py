@@ -62,15 +62,23 @@ class PaperHead(nnx.Module):
     def __call__(self, features: Features, key: jax.Array | None = None) -> jax.Array:
         """Logits [batch, classes], float32."""
         key1, key2 = split_key(key, 2)
-        x_bth = features.hidden_bth.astype(jnp.float32)
-        batch, time, h = x_bth.shape
+        prefix_1ph = features.prefix_ph[None].astype(jnp.float32)
+        rows_bth = features.hidden_bth.astype(jnp.float32)
+        batch, _, h = rows_bth.shape
+        length = prefix_1ph.shape[1]
         first_b = jnp.argmax(features.mask_bt, axis=1)
-        query_b1h = jnp.take_along_axis(x_bth, first_b[:, None, None], axis=1)
+        first_b1h = prefix_1ph[:, :1] if length else jnp.take_along_axis(rows_bth, first_b[:, None, None], axis=1)
+
+        def heads(*parts: jax.Array) -> jax.Array:
+            """Parts of the text in a row, [batch, time, heads, width]; one that all share is projected once."""
+            parts = [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in parts]
+            return jnp.concatenate(parts, axis=1).reshape(batch, -1, self.heads, h // self.heads)
+
         y_b1nk = jax.nn.dot_product_attention(
-            self.q_proj(query_b1h).reshape(batch, 1, self.heads, h // self.heads),
-            self.k_proj(x_bth).reshape(batch, time, self.heads, h // self.heads),
-            self.v_proj(x_bth).reshape(batch, time, self.heads, h // self.heads),
-            mask=features.mask_bt[:, None, None, :],
+            heads(self.q_proj(first_b1h)),
+            heads(self.k_proj(prefix_1ph), self.k_proj(rows_bth)),
+            heads(self.v_proj(prefix_1ph), self.v_proj(rows_bth)),
+            mask=jnp.pad(features.mask_bt, ((0, 0), (length, 0)), constant_values=True)[:, None, None, :],
         )
         x_bh = self.out_proj(y_b1nk.reshape(batch, h))
         x_bh = x_bh + jax.nn.gelu(dropout(self.linear1(self.norm1(x_bh)), 0.15, key1), approximate=False)

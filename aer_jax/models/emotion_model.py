@@ -16,7 +16,7 @@ from aer_jax.hub import find_checkpoint
 from aer_jax.models import lora
 from aer_jax.models.dropout import split_key
 from aer_jax.models.emotion_head import HeadStatistics, PaperHead, ReadoutHead
-from aer_jax.models.qwen2_audio import Features, Qwen2Audio
+from aer_jax.models.qwen2_audio import NO_PREFIX, Features, Qwen2Audio
 from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import key_names, sharding
 from aer_jax.models.weights import load_base
@@ -27,12 +27,13 @@ STATISTICS = HeadStatistics
 
 
 class Batch(NamedTuple):
-    """What the model is given: see `Qwen2Audio.__call__` for shapes."""
+    """What the model is given: see `Qwen2Audio.__call__` for shapes; a batch without a prefix has one of length 0."""
 
     audio: jax.Array
     audio_samples: jax.Array
     tokens: jax.Array
     token_mask: jax.Array
+    prefix: jax.Array = NO_PREFIX
 
 
 class EmotionModel(nnx.Module):
@@ -71,8 +72,8 @@ class EmotionModel(nnx.Module):
     def features(self, batch: Batch, key: jax.Array | None = None) -> Features:
         """What the head reads; where it reads no text, the language model is left out and its states are None."""
         if isinstance(self.emotion_head, ReadoutHead) and not self.emotion_head.sizes[1]:
-            return Features(None, None, self.base.audio_statistics(batch.audio, batch.audio_samples, key))
-        return self.base(batch.audio, batch.audio_samples, batch.tokens, batch.token_mask, key)
+            return Features(None, None, self.base.audio_statistics(batch.audio, batch.audio_samples, key), None)
+        return self.base(*batch, key)
 
     def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         """Logits, float32 [batch, classes]; `key` draws dropout, None turns it off."""

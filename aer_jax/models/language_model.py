@@ -1,6 +1,13 @@
-"""Qwen2's decoder without its output layer: embeddings in, normed hidden states out."""
+"""Qwen2's decoder without its output layer: embeddings in, normed hidden states out.
+
+A text is read in parts, each of which attends to itself and to the parts before it. A part of one row is read once for
+all rows of the parts behind it: so a prompt that all clips share costs what one clip costs, forward and backward.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +37,32 @@ def causal(mask_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
     return positions_bt, jnp.tril(jnp.ones((time, time), bool)) & mask_bt[:, None, :]
 
 
+class Part(NamedTuple):
+    """A part of a text.
+
+    Attributes:
+        embeddings_btd: [batch or 1, time, hidden_size].
+        positions_bt: [batch or 1, time], for the rotary embeddings.
+        mask_bts: [batch or 1, time, all positions up to this part's end], True where token t may attend to token s;
+            what no valid token attends to has no effect.
+    """
+
+    embeddings_btd: jax.Array
+    positions_bt: jax.Array
+    mask_bts: jax.Array
+
+
+def after(prefix_1pd: jax.Array, embeddings_btd: jax.Array, mask_bt: jax.Array) -> list[Part]:
+    """Rows of causal text behind a prefix that they share; of length 0 it is no part."""
+    positions_bt, mask_bts = causal(mask_bt)
+    length = prefix_1pd.shape[1]
+    if not length:
+        return [Part(embeddings_btd, positions_bt, mask_bts)]
+    prefix = Part(prefix_1pd, *causal(jnp.ones((1, length), bool)))
+    mask_bts = jnp.pad(mask_bts, ((0, 0), (0, 0), (length, 0)), constant_values=True)
+    return [prefix, Part(embeddings_btd, length + positions_bt, mask_bts)]
+
+
 class Attention(nnx.Module):
     """Masked self-attention; several query heads may share one key and value head."""
 
@@ -42,16 +75,31 @@ class Attention(nnx.Module):
         self.v_proj = Linear(d, self.kv_heads * self.head_dim, bias=True, rngs=rngs)
         self.o_proj = Linear(self.heads * self.head_dim, d, bias=False, rngs=rngs)
 
-    def __call__(self, x_btd, cos, sin, mask_b1ts, key) -> jax.Array:
+    def __call__(self, x_btd: jax.Array, rope, mask_b1ts: jax.Array, before, key) -> tuple[jax.Array, list]:
+        """One part.
+
+        Args:
+            x_btd: its states.
+            rope: cosine and sine of its positions.
+            mask_b1ts: see `Part.mask_bts`.
+            before: turned keys and values of each part before it.
+            key: for dropout.
+
+        Returns:
+            what is added to its states, and `before` with its own keys and values behind it.
+        """
         batch, time, _ = x_btd.shape
         keys = split_key(key, 4)
         q_bthk = self.q_proj(x_btd, keys[0]).reshape(batch, time, self.heads, self.head_dim)
         k_bthk = self.k_proj(x_btd, keys[1]).reshape(batch, time, self.kv_heads, self.head_dim)
         v_bthk = self.v_proj(x_btd, keys[2]).reshape(batch, time, self.kv_heads, self.head_dim)
-        y_bthk = jax.nn.dot_product_attention(
-            rotate(q_bthk, cos, sin), rotate(k_bthk, cos, sin), v_bthk, mask=mask_b1ts
+        seen = [*before, (rotate(k_bthk, *rope), v_bthk)]
+        k_bshk, v_bshk = (
+            jnp.concatenate([jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in xs], axis=1)
+            for xs in zip(*seen, strict=True)
         )
-        return self.o_proj(y_bthk.reshape(batch, time, -1), keys[3])
+        y_bthk = jax.nn.dot_product_attention(rotate(q_bthk, *rope), k_bshk, v_bshk, mask=mask_b1ts)
+        return self.o_proj(y_bthk.reshape(batch, time, -1), keys[3]), seen
 
 
 class MLP(nnx.Module):
@@ -77,10 +125,12 @@ class DecoderLayer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, rngs=rngs)
 
-    def __call__(self, x_btd, cos, sin, mask_b1ts, key) -> jax.Array:
+    def __call__(self, x_btd: jax.Array, rope, mask_b1ts: jax.Array, before, key) -> tuple[jax.Array, list]:
+        """One part's new states, and what the next part attends to; arguments are those of `Attention`."""
         attention_key, mlp_key = split_key(key, 2)
-        x_btd = x_btd + self.self_attn(self.input_layernorm(x_btd), cos, sin, mask_b1ts, attention_key)
-        return x_btd + self.mlp(self.post_attention_layernorm(x_btd), mlp_key)
+        y_btd, seen = self.self_attn(self.input_layernorm(x_btd), rope, mask_b1ts, before, attention_key)
+        x_btd = x_btd + y_btd
+        return x_btd + self.mlp(self.post_attention_layernorm(x_btd), mlp_key), seen
 
 
 class LanguageModel(nnx.Module):
@@ -98,15 +148,22 @@ class LanguageModel(nnx.Module):
         self.layers = stack(config.num_hidden_layers, lambda rngs: DecoderLayer(config, rngs=rngs), rngs)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, embeddings_btd: jax.Array, mask_bt: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Run the decoder.
+    def __call__(
+        self, prefix_1pd: jax.Array, embeddings_btd: jax.Array, mask_bt: jax.Array, key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Read rows behind what they have in common.
 
         Args:
+            prefix_1pd: [1, prefix, hidden_size], as if every row began with it; may have length 0.
             embeddings_btd: [batch, time, hidden_size].
             mask_bt: True at valid positions; padding may stand on either side.
-            key: for the adapters' dropout; None in evaluation.
+            key: for the adapters' dropout; None in evaluation. The masks of the prefix are those of all rows.
+
+        Returns:
+            the states of prefix and rows.
         """
-        return self.attend(embeddings_btd, *causal(mask_bt), key)
+        *prefix, rows_btd = self.read(after(prefix_1pd, embeddings_btd, mask_bt), key)
+        return (prefix[0] if prefix else prefix_1pd), rows_btd
 
     def attend(
         self,
@@ -115,19 +172,20 @@ class LanguageModel(nnx.Module):
         mask_bts: jax.Array,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """As `__call__`, where the caller says what each token sees.
+        """The states of a text in one part, see `Part`."""
+        return self.read([Part(embeddings_btd, positions_bt, mask_bts)], key)[0]
 
-        Args:
-            embeddings_btd: [batch, time, hidden_size].
-            positions_bt: for the rotary embeddings.
-            mask_bts: True where token t may attend to token s; what no valid token attends to has no effect.
-            key: for dropout.
-        """
-        cos, sin = rotary(positions_bt, self.head_dim, self.theta)
-        mask_b1ts = mask_bts[:, None]
+    def read(self, parts: Sequence[Part], key: jax.Array | None = None) -> tuple[jax.Array, ...]:
+        """The states of every part of a text; all go through a layer together, so its weights are fetched once."""
+        ropes = [rotary(part.positions_bt, self.head_dim, self.theta) for part in parts]
+        masks = [part.mask_bts[:, None] for part in parts]
 
-        def call(layer, x_btd, key):
-            return layer(x_btd, cos, sin, mask_b1ts, key), None
+        def call(layer, xs, key):
+            seen, new = [], []
+            for x_btd, rope, mask_b1ts, part_key in zip(xs, ropes, masks, split_key(key, len(xs)), strict=True):
+                x_btd, seen = layer(x_btd, rope, mask_b1ts, seen, part_key)
+                new.append(x_btd)
+            return tuple(new), None
 
-        x_btd, _ = scan(self.layers, embeddings_btd, call, key=key, remat=self.remat)
-        return self.norm(x_btd)
+        xs, _ = scan(self.layers, tuple(part.embeddings_btd for part in parts), call, key=key, remat=self.remat)
+        return tuple(self.norm(x_btd) for x_btd in xs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -92,19 +93,22 @@ def stack(layers: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -
     return nnx.split_rngs(splits=layers)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
 
 
+X = TypeVar("X")
+
+
 def scan(
     layers: nnx.Module,
-    x: jax.Array,
-    call: Callable[[nnx.Module, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | None]],
+    x: X,
+    call: Callable[[nnx.Module, X, jax.Array | None], tuple[X, jax.Array | None]],
     *,
     key: jax.Array | None,
     remat: str,
-) -> tuple[jax.Array, jax.Array | None]:
+) -> tuple[X, jax.Array | None]:
     """Run stacked layers one after another, compiled once.
 
     Args:
         layers: from `stack`.
-        x: the carry.
+        x: the carry, activations [batch, ...] or several of them.
         call: (layer, x, key) -> (new x, what to collect of this layer or None).
         key: for dropout, split over the layers; None in evaluation.
         remat: one of REMAT, what the backward pass computes again.
@@ -118,7 +122,7 @@ def scan(
 
     def body(x, layer):
         state, key = layer
-        x, collected = call(nnx.merge(graphdef, gathered(state)), by_rows(x), key)
-        return by_rows(x), collected
+        x, collected = call(nnx.merge(graphdef, gathered(state)), jax.tree.map(by_rows, x), key)
+        return jax.tree.map(by_rows, x), collected
 
     return jax.lax.scan(REMAT[remat](body), x, (state, keys))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from aer_jax.lengths import frame_count
@@ -15,6 +16,8 @@ from aer_jax.models.language_model import LanguageModel
 from aer_jax.models.layers import Linear
 from aer_jax.models.log_mel import log_mel
 
+NO_PREFIX = np.zeros(0, np.int32)
+
 
 class Features(NamedTuple):
     """What a head may read.
@@ -23,11 +26,13 @@ class Features(NamedTuple):
         hidden_bth: [batch, time, hidden_size], the language model's states after the final norm.
         mask_bt: True at valid positions.
         audio_lbe: float32 [audio layers, batch, 2 d_model], see `AudioStates.statistics_lbe`.
+        prefix_ph: [prefix, hidden_size], the states of what stands before every row; there may be none.
     """
 
     hidden_bth: jax.Array
     mask_bt: jax.Array
     audio_lbe: jax.Array
+    prefix_ph: jax.Array
 
 
 class Projector(nnx.Module):
@@ -66,6 +71,7 @@ class Qwen2Audio(nnx.Module):
         samples_b: jax.Array,
         tokens_bt: jax.Array,
         mask_bt: jax.Array,
+        prefix_p: jax.Array = NO_PREFIX,
         key: jax.Array | None = None,
     ) -> Features:
         """Hear and read a batch.
@@ -75,16 +81,19 @@ class Qwen2Audio(nnx.Module):
             samples_b: valid samples of each clip.
             tokens_bt: the prompt, with as many audio tokens as `lengths.token_count` says.
             mask_bt: True at the prompt's tokens, padding on either side.
+            prefix_p: text tokens that stand before every row, read once for all; as if each row began with them.
             key: for dropout; None in evaluation.
         """
-        return self.from_mel(log_mel(audio_bs, self.mel_bins), frame_count(samples_b), tokens_bt, mask_bt, key)
+        mel_bfm = log_mel(audio_bs, self.mel_bins)
+        return self.from_mel(mel_bfm, frame_count(samples_b), tokens_bt, mask_bt, prefix_p, key)
 
-    def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, key=None) -> Features:
+    def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, prefix_p, key=None) -> Features:
         """As `__call__`, from log-mel features [batch, frames, bins] and the count of valid frames."""
         *hearing_keys, text_key = split_key(key, 3)
         embeddings_bth, audio_lbe = self.embed(mel_bfm, frames_b, tokens_bt, hearing_keys)
-        hidden_bth = self.language_model(embeddings_bth, mask_bt, text_key)
-        return Features(hidden_bth, mask_bt, audio_lbe)
+        prefix_1ph = self.language_model.embed_tokens.embedding[prefix_p][None]
+        prefix_1ph, hidden_bth = self.language_model(prefix_1ph, embeddings_bth, mask_bt, text_key)
+        return Features(hidden_bth, mask_bt, audio_lbe, prefix_1ph[0])
 
     def audio_statistics(self, audio_bs: jax.Array, samples_b: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """`Features.audio_lbe` alone, without a language model; arguments are those of `__call__`."""

@@ -75,10 +75,12 @@ def spec_of(mesh: Mesh | AbstractMesh, path: Sequence[str | int], shape: Sequenc
 def by_rows(x: jax.Array) -> jax.Array:
     """Activations [batch, ...], divided over the mesh by their rows alone; as they are where no mesh is set.
 
-    Left to itself XLA would rather divide their features along `fsdp`, as the weights are, and move activations about
-    inside every matrix product.
+    A single row, which all devices need, is copied to each. Left to itself XLA would rather divide features along
+    `fsdp`, as the weights are, and move activations about inside every matrix product.
     """
     mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and x.shape[0] == 1:
+        return jax.lax.with_sharding_constraint(x, P())
     if mesh.empty or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)

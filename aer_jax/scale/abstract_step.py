@@ -16,6 +16,7 @@ from transformers import Qwen2AudioConfig
 from aer_jax.config import Config, ModelConfig
 from aer_jax.models.emotion_model import STATISTICS, EmotionModel, read_config
 from aer_jax.models.sharding import BATCH, key_names, replicated, sharding
+from aer_jax.scale.plan_shapes import BatchShape
 from aer_jax.scale.random_checkpoint import published_config
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.step import Parts, TrainState, make_train_step, take_apart
@@ -42,14 +43,13 @@ def base_config(checkpoint: str):
     return read_config(checkpoint) if checkpoint else Qwen2AudioConfig.from_dict(published_config())
 
 
-def abstract_step(config: Config, mesh: Mesh | AbstractMesh, samples: int, tokens: int, classes: int) -> AbstractStep:
+def abstract_step(config: Config, mesh: Mesh | AbstractMesh, shape: BatchShape, classes: int) -> AbstractStep:
     """The arguments of a run's step on a mesh.
 
     Args:
         config: of the run; batch and microbatch must suit the mesh.
         mesh: over real devices, a topology's, or none.
-        samples: of the audio window.
-        tokens: of the prompt.
+        shape: of its batches.
         classes: number of emotions.
     """
     parts = _parts(config.model, classes)
@@ -70,7 +70,7 @@ def abstract_step(config: Config, mesh: Mesh | AbstractMesh, samples: int, token
         jax.tree.map_with_path(placed, parts.trainable),
         jax.tree.map_with_path(placed, moments),
     )
-    return AbstractStep(state, frozen, _batch(config, mesh, samples, tokens, classes))
+    return AbstractStep(state, frozen, _batch(config, mesh, shape, classes))
 
 
 def trace(config: Config, mesh: Mesh | AbstractMesh, step: AbstractStep) -> Any:
@@ -95,23 +95,22 @@ def _parts(config: ModelConfig, classes: int) -> Parts:
 
 
 def _batch(
-    config: Config, mesh: Mesh | AbstractMesh, samples: int, tokens: int, classes: int
+    config: Config, mesh: Mesh | AbstractMesh, shape: BatchShape, classes: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """What `to_device` makes of a collated batch."""
     rows = (config.train.batch // config.train.microbatch, config.train.microbatch)
     where = NamedSharding(mesh, P(None, *BATCH))
     kinds = {
-        "audio": ((samples,), jnp.float32),
+        "audio": ((shape.samples,), jnp.float32),
         "audio_samples": ((), jnp.int32),
-        "tokens": ((tokens,), jnp.int32),
-        "token_mask": ((tokens,), jnp.bool_),
+        "tokens": ((shape.tokens,), jnp.int32),
+        "token_mask": ((shape.tokens,), jnp.bool_),
         "target": ((classes,), jnp.float32),
         "weight": ((), jnp.float32),
         "row": ((), jnp.int32),
     }
-    return {
-        name: jax.ShapeDtypeStruct((*rows, *shape), dtype, sharding=where) for name, (shape, dtype) in kinds.items()
-    }
+    batch = {name: jax.ShapeDtypeStruct((*rows, *own), dtype, sharding=where) for name, (own, dtype) in kinds.items()}
+    return batch | {"prefix": jax.ShapeDtypeStruct((shape.prefix,), jnp.int32, sharding=replicated(mesh))}
 
 
 def chip_bytes(tree) -> int:

@@ -21,6 +21,8 @@ from aer_jax.lengths import HOP
 from aer_jax.models.sharding import AXES
 from aer_jax.scale.abstract_step import abstract_step, base_config, chip_bytes
 from aer_jax.scale.chips import Slice
+from aer_jax.scale.flops import model_flops
+from aer_jax.scale.plan_shapes import BatchShape
 
 # Shares of the published peaks that are assumed to be reached; large matrix products alone come near the first two, and
 # a slice smaller than a full ring has half its links to gather over.
@@ -58,14 +60,15 @@ def abstract_mesh(mesh: MeshConfig) -> AbstractMesh:
     return AbstractMesh((mesh.data, mesh.fsdp, mesh.tensor), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def estimate(config: Config, samples: int, tokens: int, classes: int) -> Estimate:
+def estimate(config: Config, shape: BatchShape, classes: int) -> Estimate:
     """By arithmetic, for a mesh without -1; arguments are those of `abstract_step`."""
-    step = abstract_step(config, abstract_mesh(config.mesh), samples, tokens, classes)
+    step = abstract_step(config, abstract_mesh(config.mesh), shape, classes)
     base, mesh, item = base_config(config.model.checkpoint), config.mesh, jnp.dtype(config.model.dtype).itemsize
     loops = config.train.batch // config.train.microbatch
     rows = config.train.microbatch // (mesh.data * mesh.fsdp)
     audio, text = base.audio_config, base.text_config
-    positions = samples // HOP // 2
+    positions = shape.samples // HOP // 2
+    tokens = shape.tokens + -(-shape.prefix // rows)  # each chip reads the prefix once
     layers = [
         _Layers(audio.encoder_layers, rows, positions, audio.d_model, audio.encoder_ffn_dim, 2,
                 audio.encoder_attention_heads),
@@ -110,6 +113,13 @@ def estimate(config: Config, samples: int, tokens: int, classes: int) -> Estimat
         int(wire + waited),
         int(waited),
     )
+
+
+def prefix_again(config: Config, shape: BatchShape, remat: str) -> int:
+    """Operations by which a step exceeds that of one chip and one microbatch: each chip reads the prefix in each."""
+    copies = config.mesh.data * config.mesh.fsdp * config.train.batch // config.train.microbatch
+    once = model_flops(base_config(config.model.checkpoint), 0, shape.prefix)
+    return (copies - 1) * once * (3 if remat == "full" else 2) // 2
 
 
 class _Layers(NamedTuple):

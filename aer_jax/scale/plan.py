@@ -17,7 +17,7 @@ from aer_jax.scale.ahead_of_time import INSTALL, Compiled, compile_for, devices_
 from aer_jax.scale.candidates import Candidate, candidates, change, fitting, pareto, settled
 from aer_jax.scale.chips import Slice, parse_slice
 from aer_jax.scale.collectives import Collective, collectives
-from aer_jax.scale.estimate import EFFICIENCY, Estimate, abstract_mesh, estimate, roofline
+from aer_jax.scale.estimate import EFFICIENCY, Estimate, abstract_mesh, estimate, prefix_again, roofline
 from aer_jax.scale.flops import count_flops, model_flops
 from aer_jax.scale.plan_shapes import BatchShape, Work, work_of
 
@@ -25,13 +25,15 @@ PER = 100_000  # utterances that hours are quoted for where no dataset is named
 SWEPT = 4  # candidates of a sweep that are compiled
 
 
-def plan(config: Config, topology: str, *, seconds: float | None = None, prompt: int = 160) -> dict[str, Any]:
+def plan(
+    config: Config, topology: str, *, seconds: float | None = None, prompt: int = 60, prefix: int = 100
+) -> dict[str, Any]:
     """Plan a run on a slice.
 
     Args:
         config: the run's settings; model.checkpoint and data.dataset may be left open, see `base_config`, `work_of`.
         topology: for instance v5e:4x4; for GPUs everything is by arithmetic.
-        seconds, prompt: see `work_of`.
+        seconds, prompt, prefix: see `work_of`.
 
     Returns:
         what `plan_text.text` prints, for JSON; bytes are of one chip unless they say otherwise.
@@ -40,7 +42,7 @@ def plan(config: Config, topology: str, *, seconds: float | None = None, prompt:
         UserError: the slice, the settings or what they name is not right, in one sentence.
     """
     chips = parse_slice(topology)
-    work = work_of(config, seconds, prompt)
+    work = work_of(config, seconds, prompt, prefix)
     remat = config.model.remat
     config, chosen = settled(config, chips, work, {remat: step_flops(config, work, remat)})
     if chips.is_tpu and has_compiler():
@@ -48,14 +50,16 @@ def plan(config: Config, topology: str, *, seconds: float | None = None, prompt:
     return _planned(config, chips, work, chosen)
 
 
-def sweep(config: Config, topology: str, *, seconds: float | None = None, prompt: int = 160) -> list[dict[str, Any]]:
+def sweep(
+    config: Config, topology: str, *, seconds: float | None = None, prompt: int = 60, prefix: int = 100
+) -> list[dict[str, Any]]:
     """Plans of the settings than which, by arithmetic, no other is both quicker and leaner; arguments as for `plan`.
 
     Every mesh that keeps heads whole, every microbatch and remat policy is estimated; of the front, the quickest few
     that fit are compiled.
     """
     chips = parse_slice(topology)
-    work = work_of(config, seconds, prompt)
+    work = work_of(config, seconds, prompt, prefix)
     flops = {remat: step_flops(config, work, remat) for remat in REMAT}
     found = candidates(config, chips, work, flops)
     front = pareto(fitting(found, chips) or found)[:SWEPT]
@@ -70,17 +74,17 @@ def step_flops(config: Config, work: Work, remat: str, shape: BatchShape | None 
     shape = shape or work.shapes[-1]
     one = change(config, remat=remat, microbatch=config.train.batch)
     mesh = abstract_mesh(type(config.mesh)(1, 1, 1))
-    return count_flops(trace(one, mesh, abstract_step(one, mesh, shape.samples, shape.tokens, work.classes)).jaxpr)
+    return count_flops(trace(one, mesh, abstract_step(one, mesh, shape, work.classes)).jaxpr)
 
 
 def _planned(config: Config, chips: Slice, work: Work, chosen: bool) -> dict[str, Any]:
     """The plan of settings that suit the slice."""
     largest = work.shapes[-1]
-    needs = estimate(config, largest.samples, largest.tokens, work.classes)
+    needs = estimate(config, largest, work.classes)
     compiled, sent = None, None
     if chips.is_tpu and has_compiler():
         mesh = make_mesh(config.mesh, devices_of(chips))
-        step = abstract_step(config, mesh, largest.samples, largest.tokens, work.classes)
+        step = abstract_step(config, mesh, largest, work.classes)
         compiled = compile_for(trace(config, mesh, step), held=chip_bytes(step))
         sent = collectives(compiled.program, chips.chips) if compiled.program else None
     memory = _memory(needs, compiled)
@@ -149,15 +153,18 @@ def _shapes(
     scale = _wire(needs, sent) / needs.wire if needs.wire else 0.0
     rows = []
     for shape in work.shapes:
-        own = estimate(config, shape.samples, shape.tokens, work.classes)
-        operations = step_flops(config, work, config.model.remat, shape)
+        own = estimate(config, shape, work.classes)
+        remat, loops = config.model.remat, config.train.batch // config.train.microbatch
+        operations = step_flops(config, work, remat, shape) + prefix_again(config, shape, remat)
         rows.append(
             {
                 "seconds_of_audio": shape.samples / SAMPLE_RATE,
                 "tokens": shape.tokens,
+                "prefix_tokens": shape.prefix,
                 "batches": shape.batches,
                 "flops": operations,
-                "flops_4n": config.train.batch * model_flops(base, shape.samples // HOP, shape.tokens),
+                "flops_4n": config.train.batch * model_flops(base, shape.samples // HOP, shape.tokens)
+                + loops * model_flops(base, 0, shape.prefix),
                 "seconds": roofline(chips, operations, own.traffic, scale * own.wire, scale * own.waited),
             }
         )

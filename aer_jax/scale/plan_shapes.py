@@ -21,11 +21,14 @@ CLASSES = 8  # where no dataset says how many; they change a matrix of a few kil
 
 
 class BatchShape(NamedTuple):
-    """A compiled shape: samples of the window, tokens of the prompt, and its batches an epoch (1 where unknown)."""
+    """A compiled shape: samples of the window, tokens after the prefix, its batches an epoch (1 where unknown), and
+    tokens of the prefix, the same for all shapes of a run.
+    """
 
     samples: int
     tokens: int
     batches: int = 1
+    prefix: int = 0
 
 
 class Work(NamedTuple):
@@ -42,7 +45,7 @@ class Work(NamedTuple):
     utterances: int | None
 
 
-def work_of(config: Config, seconds: float | None, prompt: int) -> Work:
+def work_of(config: Config, seconds: float | None, prompt: int, prefix: int) -> Work:
     """The shapes of `data.dataset`, chosen as training chooses them, or one that holds a clip of `seconds`.
 
     DiME-Aug's mixes are left out: they have the lengths of the clips that they are made of.
@@ -50,7 +53,8 @@ def work_of(config: Config, seconds: float | None, prompt: int) -> Work:
     Args:
         config: a dataset's shapes need its tokenizer, so they are used where data.dataset and model.checkpoint are set.
         seconds: of the longest clip; where given, the dataset says only how many utterances there are.
-        prompt: tokens beside the audio's.
+        prompt: tokens of a clip's own beside the audio's.
+        prefix: tokens that all prompts begin with.
 
     Raises:
         UserError: the clip is too long or too short, or the dataset or checkpoint cannot be read.
@@ -61,13 +65,14 @@ def work_of(config: Config, seconds: float | None, prompt: int) -> Work:
     if dataset and config.model.checkpoint and seconds is None:
         return Work(_of_dataset(config, dataset), classes, utterances)
     seconds = config.data.max_seconds if seconds is None else seconds
-    if not 0.1 <= seconds <= MAX_SAMPLES / SAMPLE_RATE or prompt < 1:
+    if not 0.1 <= seconds <= MAX_SAMPLES / SAMPLE_RATE or prompt < 1 or prefix < 0:
         raise UserError(
-            f"a plan is for clips of 0.1 to 30 s and at least one token; --seconds is {seconds}, --prompt {prompt}."
+            "a plan is for clips of 0.1 to 30 s, at least one token of their own and none or more that are common; "
+            f"--seconds is {seconds}, --prompt {prompt}, --prefix {prefix}."
         )
     samples = round(seconds * SAMPLE_RATE)
     window, tokens = needs_of(np.array([samples]), np.array([prompt + token_count(frame_count(samples))]))[0]
-    return Work([BatchShape(int(window), int(tokens))], classes, utterances)
+    return Work([BatchShape(int(window), int(tokens), prefix=prefix)], classes, utterances)
 
 
 def _of_dataset(config: Config, dataset) -> list[BatchShape]:
@@ -88,4 +93,4 @@ def _of_dataset(config: Config, dataset) -> list[BatchShape]:
     every = Draws(np.arange(len(ids)), np.zeros(len(ids)), np.ones(len(ids)))
     buckets.choose(every, augment.SLOWEST if config.data.augment > 0 else 1.0)
     batches = Counter(plan.shape for plan in buckets.plan(every))
-    return [BatchShape(*shape, batches[i]) for i, shape in enumerate(buckets.shapes)]
+    return [BatchShape(*shape, batches[i], len(buckets.prefix)) for i, shape in enumerate(buckets.shapes)]

@@ -25,8 +25,8 @@ def text(plan: dict[str, Any]) -> str:
     for shape in plan["shapes"]:
         share = f", {shape['batches']} batches an epoch" if shape["batches"] > 1 else ""
         lines.append(
-            f"  {shape['seconds_of_audio']:.1f} s and {shape['tokens']} tokens{share}: {shape['flops'] / 1e12:,.0f} "
-            f"TFLOP with recomputation, {shape['flops_4n'] / 1e12:,.0f} by 4N (forward and activation gradients)"
+            f"  {shape['seconds_of_audio']:.1f} s and {shape['tokens']} tokens after {shape['prefix_tokens']} common "
+            f"ones{share}: {shape['flops'] / 1e12:,.0f} TFLOP with recomputation, {shape['flops_4n'] / 1e12:,.0f} by 4N"
         )
     lines += ["", "one chip moves in a step of the largest shape"]
     lines.append(f"  {'its memory':<24}{plan['hbm_traffic_bytes_per_chip'] / 1e9:>9.1f} GB, by arithmetic")

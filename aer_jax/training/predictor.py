@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from aer_jax.data.batches import evaluation_batches
+from aer_jax.data.chat import shared_prefix
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.dataset import Dataset
 from aer_jax.data.prompt import PromptEncoder
@@ -140,8 +141,8 @@ class Predictor:
 
     def shapes(self, samples: Sequence[int], transcripts: Sequence[str]) -> np.ndarray:
         """Batch shapes for clips of these lengths at 16 kHz and with these words."""
-        tokens = [len(self.prompt.encode(words, "", n)) for n, words in zip(samples, transcripts, strict=True)]
-        needs_n2 = needs_of(np.asarray(samples), np.asarray(tokens))
+        tokens = [self.prompt.encode(words, "", n) for n, words in zip(samples, transcripts, strict=True)]
+        needs_n2 = _needs(samples, tokens, shared_prefix(self.prompt.prefix, tokens))
         return choose_shapes(needs_n2, needs_n2.max(axis=0), self.run.config.data.shapes or SHAPES, self.batch)
 
     def _loose(
@@ -151,7 +152,8 @@ class Predictor:
             if not 0 < len(clip) <= MAX_SAMPLES:
                 raise ValueError(f"a clip has 1 to {MAX_SAMPLES} samples, not {len(clip)}")
         tokens = [self.prompt.encode(words, "", len(clip)) for clip, words in zip(audio, transcripts, strict=True)]
-        needs_n2 = needs_of(np.array([len(clip) for clip in audio]), np.array([len(t) for t in tokens]))
+        prefix = shared_prefix(self.prompt.prefix, tokens)
+        needs_n2 = _needs([len(clip) for clip in audio], tokens, prefix)
         if shapes_k2 is None or (needs_n2 > shapes_k2[-1]).any():  # a header promised less than there is
             shapes_k2 = self.shapes([len(clip) for clip in audio], transcripts)
         for shape, some in cut_into_batches(place(needs_n2, shapes_k2), self.batch):
@@ -164,6 +166,7 @@ class Predictor:
                 window=int(shapes_k2[shape, 0]),
                 text_length=int(shapes_k2[shape, 1]),
                 pad_id=self.prompt.pad_id,
+                prefix=prefix,
             )
 
     def _predict(self, batches: Iterable[Batch], rows: int) -> np.ndarray:
@@ -172,6 +175,11 @@ class Predictor:
 
         logits_nk = predict_rows(batches, rows, len(self.classes), predict, self.mesh)
         return np.asarray(jax.nn.softmax(logits_nk))
+
+
+def _needs(samples: Sequence[int], tokens: Sequence[np.ndarray], prefix: np.ndarray) -> np.ndarray:
+    """See `needs_of`."""
+    return needs_of(np.asarray(samples), np.array([len(prompt) - len(prefix) for prompt in tokens]))
 
 
 def predict_rows(

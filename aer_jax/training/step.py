@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from aer_jax.lengths import frame_count
 from aer_jax.models.emotion_model import TRAINABLE, Batch, EmotionModel, key_names
-from aer_jax.models.sharding import BATCH, sharding
+from aer_jax.models.sharding import BATCH, replicated, sharding
 from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
 from aer_jax.training.processes import host_of
 
@@ -47,7 +47,7 @@ def init_state(parts: Parts, optimizer: optax.GradientTransformation, mesh: Mesh
     abstract = jax.eval_shape(optimizer.init, parts.trainable)
     where = jax.tree.map_with_path(lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), abstract)
     moments = jax.jit(optimizer.init, out_shardings=where)(parts.trainable)
-    step = jax.device_put(np.zeros((), np.int32), NamedSharding(mesh, P()))
+    step = jax.device_put(np.zeros((), np.int32), replicated(mesh))
     return TrainState(step, parts.trainable, moments)
 
 
@@ -57,22 +57,30 @@ def model_batch(batch: Mapping[str, Any]) -> Batch:
 
 
 def to_device(batch: Mapping[str, np.ndarray], mesh: Mesh, microbatch: int | None = None) -> dict[str, jax.Array]:
-    """Lay a host batch over the mesh, rows divided over `data` and `fsdp`.
+    """Lay a host batch over the mesh, rows divided over `data` and `fsdp`; each device has all of the prefix.
 
     Args:
-        batch: numpy arrays [rows, ...]; where several processes share a batch, this one's rows of it.
+        batch: numpy arrays [rows, ...], and the prefix; where several processes share a batch, this one's rows of it.
         microbatch: rows of a microbatch over all processes. Arrays then become [microbatches, microbatch, ...], the
             second axis divided; row i goes to microbatch i modulo their number, so that each process has its part of
             every microbatch and the fillers at a batch's end are shared out.
     """
+    common, rows = _common_and_rows(batch)
     if microbatch is not None:
         mine = microbatch // host_of(mesh).count
-        batch = {name: a.reshape(mine, -1, *a.shape[1:]).swapaxes(0, 1) for name, a in batch.items()}
-    where = NamedSharding(mesh, BATCH if microbatch is None else P(None, *BATCH))
+        rows = {name: a.reshape(mine, -1, *a.shape[1:]).swapaxes(0, 1) for name, a in rows.items()}
+    by_rows = NamedSharding(mesh, BATCH if microbatch is None else P(None, *BATCH))
+    where = dict.fromkeys(common, replicated(mesh)) | dict.fromkeys(rows, by_rows)
     if jax.process_count() == 1:
-        return jax.device_put(dict(batch), where)
+        return jax.device_put(common | rows, where)
     with jax.transfer_guard("allow"):  # it asks for no transfer by name, though it is one
-        return {name: jax.make_array_from_process_local_data(where, a) for name, a in batch.items()}
+        return {name: jax.make_array_from_process_local_data(where[name], a) for name, a in (common | rows).items()}
+
+
+def _common_and_rows(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What all rows of a batch share, and what each has of its own."""
+    common = {"prefix": batch["prefix"]}
+    return common, {name: value for name, value in batch.items() if name not in common}
 
 
 def make_train_step(
@@ -106,14 +114,17 @@ def make_train_step(
     def step(state: TrainState, frozen: nnx.State, batch: dict[str, jax.Array]):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         count = batch["weight"].shape[0]
+        common, rows = _common_and_rows(batch)
 
         def accumulate(total, microbatch):
             rows, i = microbatch
-            gradient, sums = jax.grad(loss, has_aux=True)(state.trainable, frozen, rows, jax.random.fold_in(key, i))
+            gradient, sums = jax.grad(loss, has_aux=True)(
+                state.trainable, frozen, common | rows, jax.random.fold_in(key, i)
+            )
             return jax.tree.map(jnp.add, total, (gradient, sums)), None
 
         zero = (jax.tree.map(jnp.zeros_like, state.trainable), {name: jnp.zeros(()) for name in ("loss", "js", "bc")})
-        (gradient, sums), _ = jax.lax.scan(accumulate, zero, (batch, jnp.arange(count)))
+        (gradient, sums), _ = jax.lax.scan(accumulate, zero, (rows, jnp.arange(count)))
         weight = batch["weight"].sum()
         gradient = jax.tree.map(lambda g: g / weight, gradient)
         updates, moments = optimizer.update(gradient, state.optimizer, state.trainable)
@@ -132,13 +143,17 @@ def make_train_step(
 
 
 def counts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Utterances, mel frames and positions of the prompt that are no padding, and all positions; of all processes."""
+    """Utterances, mel frames and positions of the prompt that are no padding, and all positions; of all processes.
+
+    Positions are those that are computed: the prefix counts once a microbatch.
+    """
     real = (batch["weight"] > 0).astype(jnp.int32)
+    common = batch["weight"].shape[0] * batch["prefix"].size
     return {
         "utterances": real.sum(),
         "frames": (frame_count(batch["audio_samples"]) * real).sum(),
-        "tokens": (batch["token_mask"].sum(-1) * real).sum(),
-        "padded_tokens": jnp.asarray(batch["token_mask"].size),
+        "tokens": (batch["token_mask"].sum(-1) * real).sum() + common,
+        "padded_tokens": jnp.asarray(batch["token_mask"].size + common),
     }
 
 

@@ -48,6 +48,7 @@ class FakePrompt:
     """One token a letter, and those of the audio."""
 
     pad_id = 0
+    prefix = np.zeros(0, np.int32)
 
     def encode(self, transcript, speaker, samples):
         text = [int(speaker[1:]) + 100, *(7 for _ in transcript)]
@@ -99,7 +100,7 @@ def check_content(batch, dataset, examples, shapes):
     assert (s, batch["tokens"].shape[1]) in shapes
     dtypes = {key: str(value.dtype) for key, value in batch.items()}
     assert dtypes == {
-        "audio": "float32", "audio_samples": "int32", "tokens": "int32", "token_mask": "bool",
+        "audio": "float32", "audio_samples": "int32", "prefix": "int32", "tokens": "int32", "token_mask": "bool",
         "target": "float32", "weight": "float32", "row": "int32",
     }  # fmt: skip
     for i in range(b):

@@ -26,9 +26,12 @@ CLASSES = ("angry", "happy", "neutral", "sad")
 
 
 class CountingPrompt:
-    """As many tokens as the fine-tuning prompt has: 90 without words, by a tokenizer with 4 tokens for 3 words."""
+    """As many tokens as the fine-tuning prompt has: 90 without words, 80 of them common, by a tokenizer with 4 tokens
+    for 3 words.
+    """
 
     pad_id = 0
+    prefix = np.zeros(80, np.int32)
 
     def encode(self, transcript, speaker, samples):
         written = 90 + round(4 / 3 * len(transcript.split()))
@@ -148,7 +151,7 @@ def test_iemocap_like(batch):
     dataset = iemocap_like()
     _, share_2 = shares(dataset, CountingPrompt(), 8, batch)
     report("like IEMOCAP", dataset, 8, batch, share_2)
-    assert share_2[0] <= 0.20 and share_2[1] <= 0.13
+    assert share_2[0] <= 0.20 and share_2[1] <= 0.18
 
 
 def test_eight_windows_cannot_do_for_iemocap_what_the_aim_asks():

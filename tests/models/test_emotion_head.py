@@ -77,7 +77,7 @@ def features(side: str, garbage: float = 1.0, extra: int = 0) -> Features:
         hidden_bth[b, at] = rng.standard_normal((length, H))
         mask_bt[b, at] = True
     audio_lbe = rng.standard_normal((3, len(LENGTHS), 8)).astype(np.float32)
-    return Features(jnp.asarray(hidden_bth), jnp.asarray(mask_bt), jnp.asarray(audio_lbe))
+    return Features(jnp.asarray(hidden_bth), jnp.asarray(mask_bt), jnp.asarray(audio_lbe), jnp.zeros((0, H)))
 
 
 def test_parity_paper_head(paper_head, parity):

@@ -106,9 +106,14 @@ def unequal_batch(side: str, seconds=SECONDS, audio_token=AUDIO_TOKEN) -> tuple[
     return clips, make_batch(clips, prompts, side)
 
 
+def read_rows(language_model, embeddings_bth, mask_bt):
+    """The language model without a prefix."""
+    return language_model(jnp.zeros((1, 0, embeddings_bth.shape[2])), embeddings_bth, mask_bt)[1]
+
+
 # Compiled once a shape, whichever test asks first.
 hear = nnx.jit(lambda tower, mel_bfm, frames_b: tower(mel_bfm, frames_b))
-read = nnx.jit(lambda language_model, embeddings_bth, mask_bt: language_model(embeddings_bth, mask_bt))
+read = nnx.jit(read_rows)
 hidden_states = nnx.jit(lambda model, batch, key=None: model(*batch, key).hidden_bth)
 
 

@@ -13,7 +13,8 @@ from aer_jax.scale.estimate import estimate, roofline
 from aer_jax.scale.plan_shapes import BatchShape, Work, work_of
 
 SEVEN_B = Config(model=ModelConfig(dtype="bfloat16"), train=TrainConfig(batch=64, microbatch=16))
-WORK = Work([BatchShape(480000, 912)], 8, None)
+LONGEST = BatchShape(480000, 912)
+WORK = Work([LONGEST], 8, None)
 FLOPS = {"full": 2.7e15}
 
 d, f, a, g, vocabulary, layers = 4096, 11008, 1280, 5120, 156032, 32
@@ -31,7 +32,7 @@ def on(mesh: MeshConfig, **train) -> Config:
 
 @pytest.mark.parametrize(("fsdp", "data"), [(1, 1), (16, 1), (4, 4)])
 def test_sharded_sizes_are_those_of_the_published_model(fsdp, data):
-    needs = estimate(on(MeshConfig(data, fsdp, 1)), 480000, 912, 8)
+    needs = estimate(on(MeshConfig(data, fsdp, 1)), LONGEST, 8)
     assert needs.weights == 2 * (MATRICES // fsdp + SMALL) + 4 * 2 * READOUT
     # A of q, k, v and B of o are divided along fsdp, with their other halves whole; the head stays whole.
     halves = ADAPTER // 2
@@ -42,24 +43,24 @@ def test_sharded_sizes_are_those_of_the_published_model(fsdp, data):
 
 
 def test_a_tensor_axis_divides_heads_and_widths_too():
-    plain, divided = (estimate(on(MeshConfig(*mesh)), 480000, 912, 8) for mesh in ((1, 4, 1), (1, 4, 4)))
+    plain, divided = (estimate(on(MeshConfig(*mesh)), LONGEST, 8) for mesh in ((1, 4, 1), (1, 4, 4)))
     assert divided.weights == pytest.approx(plain.weights / 4, rel=0.05)
     assert plain.wire > 0 and divided.wire > 0
 
 
 def test_what_moves_between_chips():
     """Each matrix of the layers is gathered forward and backward in every microbatch; gradients go around once."""
-    needs = estimate(on(MeshConfig(1, 16, 1), microbatch=16), 480000, 912, 8)
+    needs = estimate(on(MeshConfig(1, 16, 1), microbatch=16), LONGEST, 8)
     gathered = 4 * 2 * 2 * (MATRICES - vocabulary * d - a * d) * 15 / 16
     assert needs.wire == pytest.approx(gathered, rel=0.01)
-    assert estimate(on(MeshConfig(1, 16, 1), microbatch=64), 480000, 912, 8).wire < 0.3 * needs.wire
-    assert estimate(on(MeshConfig(1, 1, 1)), 480000, 912, 8).wire == 0
+    assert estimate(on(MeshConfig(1, 16, 1), microbatch=64), LONGEST, 8).wire < 0.3 * needs.wire
+    assert estimate(on(MeshConfig(1, 1, 1)), LONGEST, 8).wire == 0
 
 
 def test_keeping_more_costs_more_memory():
     base = on(MeshConfig(1, 16, 1), microbatch=64)
     peaks = [
-        estimate(dataclasses.replace(base, model=dataclasses.replace(base.model, remat=remat)), 480000, 912, 8).peak
+        estimate(dataclasses.replace(base, model=dataclasses.replace(base.model, remat=remat)), LONGEST, 8).peak
         for remat in ("full", "dots", "none")
     ]
     assert peaks[0] < 0.6 * peaks[1] < 0.6 * peaks[2]
@@ -110,7 +111,7 @@ def test_mesh_and_batch_that_do_not_suit_a_slice():
     with pytest.raises(UserError, match="does not divide over any mesh"):
         settled(on(MeshConfig(), batch=7, microbatch=7), chips, WORK, FLOPS)
     with pytest.raises(UserError, match="at least one token"):
-        work_of(SEVEN_B, 31.0, 160)
+        work_of(SEVEN_B, 31.0, 60, 100)
 
 
 def test_a_mesh_that_is_left_open_is_chosen_and_one_that_is_given_is_kept():

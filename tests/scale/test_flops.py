@@ -12,6 +12,7 @@ from aer_jax.config import Config, LoraConfig, MeshConfig, ModelConfig, TrainCon
 from aer_jax.scale.abstract_step import abstract_step, base_config, trace
 from aer_jax.scale.estimate import abstract_mesh
 from aer_jax.scale.flops import count_flops, model_flops
+from aer_jax.scale.plan_shapes import BatchShape
 
 
 def flops(function, *shapes) -> int:
@@ -69,7 +70,7 @@ def test_the_training_step_agrees_with_xla_where_nothing_is_hidden_in_loops(monk
     monkeypatch.setattr(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=True))
     config = step_config("none")
     mesh = abstract_mesh(config.mesh)
-    step = abstract_step(config, mesh, 48000, 256, 4)
+    step = abstract_step(config, mesh, BatchShape(48000, 256), 4)
     traced = trace(config, mesh, step)
     counted = count_flops(traced.jaxpr)
     here = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tuple(step))
@@ -82,5 +83,5 @@ def test_recomputation_is_counted_by_policy():
     for remat in ("none", "dots", "full"):
         config = step_config(remat)
         mesh = abstract_mesh(config.mesh)
-        steps[remat] = count_flops(trace(config, mesh, abstract_step(config, mesh, 48000, 256, 4)).jaxpr)
+        steps[remat] = count_flops(trace(config, mesh, abstract_step(config, mesh, BatchShape(48000, 256), 4)).jaxpr)
     assert steps["none"] < steps["dots"] < steps["full"] < 1.7 * steps["none"]

@@ -36,6 +36,7 @@ def with_other_words(batch, dataset, checkpoint, **keywords):
         window=batch["audio"].shape[1],
         text_length=batch["tokens"].shape[1],
         pad_id=prompt.pad_id,
+        prefix=batch["prefix"],
     )
 
 
