@@ -14,7 +14,7 @@ from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
 from aer_jax.corpora import crema_d, toy
 from aer_jax.corpora.base import Waveform
 from aer_jax.data.audio import read_audio, to_16k
-from aer_jax.data.collate import Batch, collate
+from aer_jax.data.collate import NO_PREFIX, Batch, collate
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.data.windows import window_for
 from aer_jax.labels.votes import count_votes, normalise
@@ -109,8 +109,8 @@ def named_tensors(trainable: nnx.State) -> dict[str, np.ndarray]:
     return tensors
 
 
-def our_batch(speech: Speech, encoder: PromptEncoder, rows: Sequence[int]) -> Batch:
-    """Clips as the training stream collates them, in one shape for the whole corpus."""
+def our_batch(speech: Speech, encoder: PromptEncoder, rows: Sequence[int], prefix: np.ndarray = NO_PREFIX) -> Batch:
+    """Clips as the training stream collates them, in one shape for the whole corpus; `prefix` is read once for all."""
     tokens = [
         encoder.encode(words, "", len(clip)) for words, clip in zip(speech.transcripts, speech.audio, strict=True)
     ]
@@ -121,6 +121,7 @@ def our_batch(speech: Speech, encoder: PromptEncoder, rows: Sequence[int]) -> Ba
         rows,
         batch=len(rows),
         window=int(window_for([len(clip) for clip in speech.audio]).max()),
-        text_length=max(map(len, tokens)),
+        text_length=max(map(len, tokens)) - len(prefix),
         pad_id=encoder.pad_id,
+        prefix=prefix,
     )

@@ -68,7 +68,7 @@ def test_loss_and_every_gradient(checkpoint, corpus, request, measured):
     model = load_ours(checkpoint, len(speech.classes))
     graphdef, trainable, frozen = take_apart(model)
     theirs = PaperModel(checkpoint, len(speech.classes), 8, 16.0, named_tensors(trainable)).train()
-    batch = our_batch(speech, encoder, range(len(speech.audio)))
+    batch = our_batch(speech, encoder, range(len(speech.audio)), encoder.prefix)
 
     def loss(trainable):
         logits_bk = nnx.merge(graphdef, trainable, frozen)(model_batch(batch))
@@ -130,7 +130,7 @@ def test_twenty_steps(checkpoint, best_speech, measured, monkeypatch, request):
     our_log, their_log = [], []
     for i in tqdm(range(steps), desc="both train", leave=False):
         clips = range(i * rows, (i + 1) * rows)
-        batch = our_batch(speech, encoder, clips)
+        batch = our_batch(speech, encoder, clips, encoder.prefix)
         state, metrics = step(state, parts.frozen, to_device(batch, mesh, config.microbatch))
         our_log.append({name: float(value) for name, value in metrics.items()})
         texts = [encoder.text(speech.transcripts[c], "") for c in clips]
