@@ -43,7 +43,8 @@ def put(inputs_ne, head):
     """Features that make the head read these inputs."""
     n = len(inputs_ne)
     audio_lbe = jnp.asarray(inputs_ne[None, :, : head.sizes[0]])
-    return Features(jnp.asarray(inputs_ne[:, None, head.sizes[0] :]), jnp.ones((n, 1), bool), audio_lbe)
+    text_bth = jnp.asarray(inputs_ne[:, None, head.sizes[0] :])
+    return Features(text_bth, jnp.ones((n, 1), bool), audio_lbe, jnp.zeros((0, 0)))
 
 
 @pytest.mark.parametrize("hidden_size", [0, 4])
