@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from aer_jax.errors import UserError
 
@@ -27,3 +29,12 @@ def refuse_remote(path: str | Path, what: str) -> None:
             f"{what} is {path}, but only mounted folders are read and written; mount it, {scheme[1]}:// for instance "
             "with gcsfuse or an NFS share, and name the folder."
         )
+
+
+def plain(value: Any) -> Any:
+    """Only what JSON knows: NaN and infinity become None, tuples lists."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

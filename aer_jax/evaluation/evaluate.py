@@ -17,6 +17,7 @@ from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.bootstrap import LEVEL, RESAMPLES, speaker_intervals
 from aer_jax.evaluation.metrics import DEFINITIONS, by_class, pointwise, pooled, reliability
 from aer_jax.evaluation.predictions import Prediction, checked, human_distributions
+from aer_jax.files import plain
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
@@ -88,7 +89,7 @@ def evaluate(
         "definitions": DEFINITIONS,
     }
     model["ci"] |= {"level": LEVEL, "over": "speakers", "resamples": RESAMPLES}
-    return _plain(model | about)
+    return plain(model | about)
 
 
 def write_evaluation(
@@ -114,7 +115,7 @@ def write_evaluation(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_whole(folder / "predictions.jsonl", "".join(lines))
-    text = json.dumps(_plain(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain(metrics), indent=2, allow_nan=False, ensure_ascii=False)
     _write_whole(folder / "metrics.json", text + "\n")
 
 
@@ -149,15 +150,6 @@ def _summary(values: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str,
 def _by_ambiguity(values: dict[str, np.ndarray], speakers_n: np.ndarray, bin_n: np.ndarray) -> list[dict]:
     here = [bin_n == b for b in range(len(NAMES))]
     return [_summary({key: v[mine] for key, v in values.items()}, speakers_n[mine]) for mine in here]
-
-
-def _plain(value: Any) -> Any:
-    """Only what JSON knows: NaN and infinity become None, tuples lists."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from aer_jax.experiments.run_cells import MARK, is_finished, refuse_other_settin
 from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
 from aer_jax.experiments.tested import Tested, pool
 from aer_jax.experiments.words import findings, markdown
-from aer_jax.files import replace_text
+from aer_jax.files import plain, replace_text
 from aer_jax.proxies.annotate import sample_votes
 
 RESULT, PAGE, SETTINGS = "experiment.json", "tables.md", "experiment.yaml"
@@ -69,7 +68,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
                 f"{_first(failed, out)}; mend it and give the same command again."
             )
         numbers, pooled = results(tested, complete)
-        result = _plain(numbers)
+        result = plain(numbers)
         result = {"name": out.name, "failed": failed} | result | {"runs": {cell.name: _run(cell) for cell in grid}}
         result["findings"] = findings(result)
         (out / "predictions").mkdir(exist_ok=True)
@@ -205,12 +204,3 @@ def _run(cell: Cell) -> dict[str, Any]:
     done = Path(cell.config.out) / MARK
     seconds = json.loads(done.read_text())["seconds"] if done.is_file() else None
     return {"run": cell.config.out, "finished": done.is_file(), "seconds": seconds}
-
-
-def _plain(value: Any) -> Any:
-    """Only what JSON knows: NaN becomes None, tuples lists."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -92,7 +92,7 @@ def open_panel(dataset: Dataset, journal: Path) -> Panel:
         people,
         outcomes,
         (latest[0].model, latest[0].prompt),
-        getattr(latest[0], "answers", "free"),
+        latest[0].answers,
     )
 
 

@@ -10,7 +10,6 @@ from aer_jax import cli
 from aer_jax.corpora import toy
 from aer_jax.data.prepare import prepare
 from aer_jax.errors import UserError
-from aer_jax.proxies.journal import Attempt
 from aer_jax.proxies.quality import quality
 from aer_jax.proxies.quality_text import text
 
@@ -101,7 +100,6 @@ def test_words_json_and_figure(corpus, journal, tmp_path, capsys):
     assert "Known: voice, speaker" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not hasattr(Attempt, "probs"), reason="journals know no distributions here")
 def test_the_exact_proxy_stands_beside_its_votes(corpus, journal, laws, tmp_path):
     probs = [[dict(zip(CLASSES, p_k.tolist(), strict=True))] * 4 for p_k in laws]
     exact = write(tmp_path / "exact", corpus, probs, exact=True)
