@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import rel_entr
-from sklearn.metrics import f1_score, r2_score, recall_score
 
 BINS = 10  # of the calibration error, equally wide
 
@@ -70,6 +69,8 @@ def r2_by_class(references_nk: np.ndarray, probs_nk: np.ndarray) -> np.ndarray:
     Returns:
         float64 [K]; NaN where the references of a class do not vary, because R2 has no meaning there.
     """
+    from sklearn.metrics import r2_score  # a second to import, and training needs only the divergences above
+
     r2_k = np.full(references_nk.shape[1], np.nan)
     for k in np.flatnonzero(np.ptp(references_nk, axis=0) > 1e-12):
         r2_k[k] = r2_score(references_nk[:, k], probs_nk[:, k])
@@ -148,6 +149,8 @@ def pooled(references_nk: np.ndarray, probs_nk: np.ndarray, top_label: bool = Tr
         NaN where a metric has no meaning: r2 when no class varies, and all that need a predicted class
         when `top_label` is False.
     """
+    from sklearn.metrics import f1_score, recall_score
+
     r2_k = r2_by_class(references_nk, probs_nk)
     scores = {"r2": float(np.nanmean(r2_k)) if not np.isnan(r2_k).all() else np.nan}
     if not top_label:
@@ -172,6 +175,8 @@ def pooled(references_nk: np.ndarray, probs_nk: np.ndarray, top_label: bool = Tr
 
 def by_class(references_nk: np.ndarray, probs_nk: np.ndarray, classes: Sequence[str]) -> dict[str, dict]:
     """Of each class: mean reference, mean prediction, r2, references with that label, recall, f1."""
+    from sklearn.metrics import f1_score, recall_score
+
     reference_n, predicted_n = hard_labels(references_nk, probs_nk)
     every = np.arange(len(classes))
     support_k = np.bincount(reference_n, minlength=len(classes))

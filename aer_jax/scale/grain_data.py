@@ -120,6 +120,7 @@ class Epoch:
                 window=window,
                 text_length=text_length,
                 pad_id=self.prompt.pad_id,
+                prefix=self.buckets.prefix,
             )
 
     def _stream(self):

@@ -60,7 +60,8 @@ def finished(tmp_path_factory, corpus):
     """(directory, result) of the experiment of `config`."""
     with pytest.MonkeyPatch.context() as patch:
         path = config.__wrapped__(tmp_path_factory.mktemp("finished"), corpus, patch)
-        yield path.parent / "out", run_experiment(load_experiment(path))
+        result = run_experiment(load_experiment(path))
+    return path.parent / "out", result
 
 
 def test_every_speaker_is_tested_once_a_seed(finished):
