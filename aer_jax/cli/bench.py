@@ -112,5 +112,7 @@ def add(command: Command) -> None:
     )
     sub.add_argument("--data", help="the dataset directory; all but load need it")
     sub.add_argument("--root", type=Path, help="instead of --data: a CREMA-D repository, prepared for this time alone")
-    sub.add_argument("--steps", type=int, default=4, help="train, ablations: timed steps, after one that is not (4)")
+    sub.add_argument(
+        "--steps", type=int, default=2, help="train, ablations: timed steps a turn, after one that is not (2)"
+    )
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")

@@ -35,7 +35,7 @@ def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> d
     Args:
         config: as for `bench_train`; `train.microbatch` are predicted at a time.
         clips: how many.
-        passes: how often each side predicts all of them, in turns, after a pass that is not timed.
+        passes: how many of each side are timed, in turns; each follows one that is not, as in `bench_train`.
 
     Returns:
         sides: name -> {seconds: [one a pass], utterances_per_second in the median pass, peak_bytes, probs_error}.
@@ -72,7 +72,9 @@ def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> d
         answers: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
         for _ in tqdm(range(passes), "bench predict", unit="pass"):
             for name in NAMES:
-                answers[name].append(ours.ask(name) if name == "ours" else theirs.ask(name))
+                side = ours if name == "ours" else theirs
+                side.ask(name)
+                answers[name].append(side.ask(name))
     sides, tolerance = {}, TOLERANCE[config.model.dtype]
     reference_nk = np.array(answers["ours"][0]["probs"])
     for name, each in answers.items():

@@ -1,7 +1,11 @@
 """Training utterances a second: the paper's way in PyTorch, a careful PyTorch, and ours, side by side.
 
 All three start from the same checkpoint, adapters and head, hear the same clips in the same global batches, in the same
-precision and without dropout, and take turns, step by step. Their losses must agree, or nothing is reported.
+precision and without dropout, and take turns. Their losses must agree, or nothing is reported.
+
+A turn is several steps one after another, as in training, and its first is not timed: memory that a process gave back
+while the others had their turn may have gone to other processes, or to the host of a virtual machine, and fetching it
+again took our step on the CPU as long as the step itself.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from aer_jax.scale.side import Side
 from aer_jax.scale.tables import markdown
 from aer_jax.scale.variants import OURS, VARIANTS
 
-STEPS = 4  # timed ones; one before them is not
+TURNS, STEPS = 2, 2  # turns of each side, and timed steps of a turn
 PYTORCH = {
     "paper": "PyTorch, the paper's way",
     "careful": "PyTorch, careful",
@@ -43,7 +47,7 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
 
     Args:
         config: of a run; the head becomes the paper's, which all sides have; no augmentation, DiME-Aug, dropout.
-        steps: how many are timed, after one that is not.
+        steps: how many are timed in each of `TURNS` turns, after one that is not.
         ablations: time ours against itself with one of its means undone at a time, instead of against PyTorch.
 
     Returns:
@@ -62,13 +66,15 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
     """
     config = comparable(config)
     variants = list(VARIANTS) if ablations else [OURS]
+    turns = [range(first, first + 1 + steps) for first in range(0, TURNS * (1 + steps), 1 + steps)]
+    timed = [number for turn in turns for number in turn[1:]]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
         (folder / "config.yaml").write_text(to_yaml(config))
         job = {
             "config": str(folder / "config.yaml"),
             "trainables": str(folder / "trainables.safetensors"),
-            "steps": 1 + steps,
+            "steps": TURNS * (1 + steps),
         }
         bar = stack.enter_context(tqdm(desc="bench train: compile", total=0, unit="step"))
         ours = Side("jax_train", job | {"variants": variants}, ALONE)
@@ -89,16 +95,18 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
             }
             for how in PYTORCH:
                 sides[how] = (stack.enter_context(Side("pytorch_train", pytorch | {"how": how})), None)
-        bar.reset((1 + steps) * len(sides))
+        bar.reset(job["steps"] * len(sides))
         bar.set_description("bench train")
         answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-        for number in range(1 + steps):
+        for turn in turns:
             for name, (side, variant) in sides.items():
-                answers[name].append(side.ask(variant | {"step": number} if variant else number))
-                bar.update()
+                for number in turn:
+                    answers[name].append(side.ask(variant | {"step": number} if variant else number))
+                    bar.update()
         peak = max(side.about["matmul_flops"] for side, _ in sides.values())
         rows = {
-            name: row(answers[name], answers[OURS], ours.about["needs"], peak, config.train.batch) for name in sides
+            name: row(answers[name], answers[OURS], ours.about["needs"], timed, peak, config.train.batch)
+            for name in sides
         }
         for name, (side, _) in sides.items():
             rows[name]["peak_bytes"] = None if ablations else side.ask("memory")["peak_bytes"]
@@ -115,10 +123,10 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
             "dtype": config.model.dtype,
             "batch": config.train.batch,
             "microbatch": config.train.microbatch,
-            "steps": steps,
-            "clips": steps * config.train.batch,
-            "frames": sum(need["frames"] for need in ours.about["needs"][1:]),
-            "tokens": sum(need["tokens"] for need in ours.about["needs"][1:]),
+            "steps": len(timed),
+            "clips": len(timed) * config.train.batch,
+            "frames": sum(ours.about["needs"][number]["frames"] for number in timed),
+            "tokens": sum(ours.about["needs"][number]["tokens"] for number in timed),
             "device": ours.about["device"],
             "compiled_from_cache": ours.about["from_cache"],
             "matmul_flops": peak,
@@ -149,12 +157,15 @@ def comparable(config: Config) -> Config:
     )
 
 
-def row(answers: list, ours: list, needs: list[dict[str, int]], peak: float, batch: int) -> dict[str, Any]:
-    """One side's figures; its first step is left out of all but the losses."""
-    timed, seconds = answers[1:], sum(answer["seconds"] for answer in answers[1:])
+def row(
+    answers: list, ours: list, needs: list[dict[str, int]], which: list[int], peak: float, batch: int
+) -> dict[str, Any]:
+    """One side's figures, of the steps in `which`; the losses of all steps."""
+    timed = [answers[number] for number in which]
+    seconds = sum(answer["seconds"] for answer in timed)
     computed = {name: sum(answer[name] for answer in timed) for name in ("frames", "positions")}
     padded = {name: sum(answer[f"padded_{name}"] for answer in timed) for name in computed}
-    need = {name: sum(each[name] for each in needs[1:]) for name in needs[0]}
+    need = {name: sum(needs[number][name] for number in which) for name in needs[0]}
     errors = [abs(a["loss"] / b["loss"] - 1) for a, b in zip(answers, ours, strict=True)]
     return {
         "seconds": [answer["seconds"] for answer in timed],
