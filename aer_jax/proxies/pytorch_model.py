@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from aer_jax.errors import UserError
 RATE = 16_000
 # Audio-language models are registered under the first or, like Audio Flamingo, under the second alone.
 _GENERATING = (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING)
+# Where nothing is said about code, transformers asks on standard input, which is the questions' pipe.
+_FROM_HERE = {"local_files_only": True, "trust_remote_code": False}
 _OF_TEXT = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 
 
@@ -54,15 +57,15 @@ class ChatModel:
         self._path = checkpoint
         by = f"transformers {transformers.__version__}"
         try:
-            config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
-        except (OSError, ValueError) as error:
+            config = AutoConfig.from_pretrained(checkpoint, **_FROM_HERE)
+        except Exception as error:  # as various as the configurations' own checks
             raise self._unfit(f"is none that {by} can open", error) from error
         config = getattr(config, "thinker_config", config)  # what writes in an omni model; its other parts speak
         model_class = next((known[type(config)] for known in _GENERATING if type(config) in known), None)
         if model_class is None:
             raise self._unfit(f'is a "{config.model_type}", which does not answer in conversations with audio')
         try:
-            self.processor = AutoProcessor.from_pretrained(checkpoint, local_files_only=True)
+            self.processor = AutoProcessor.from_pretrained(checkpoint, **_FROM_HERE)
         except Exception as error:  # an architecture's own, or that of a package that it needs
             raise self._unfit(f"has no processor that {by} can open", error) from error
         self._refuse_deaf(asked)
@@ -94,31 +97,38 @@ class ChatModel:
 
     def _with_audio(self, messages: Messages, clip: np.ndarray) -> list[dict[str, Any]]:
         """The conversation with its clip; tokens that control one are blotted out where they are only quoted."""
-        tokens = self.processor.tokenizer.added_tokens_decoder.values()
-        control = re.compile("|".join(re.escape(token.content) for token in tokens if token.special) or "(?!)")
+
+        def plain(text: str) -> str:
+            return self._control.sub(" ", text)
 
         def part(of: Mapping[str, Any]) -> dict[str, Any]:
-            return {**of, "audio": clip} if of["type"] == "audio" else {**of, "text": control.sub(" ", of["text"])}
+            return {**of, "audio": clip} if of["type"] == "audio" else {**of, "text": plain(of["text"])}
 
         def content(of: str | Sequence[Mapping[str, Any]]) -> str | list[dict[str, Any]]:
-            return control.sub(" ", of) if isinstance(of, str) else [part(each) for each in of]
+            return plain(of) if isinstance(of, str) else [part(each) for each in of]
 
         return [{**message, "content": content(message["content"])} for message in messages]
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        tokens = self.processor.tokenizer.added_tokens_decoder.values()
+        return re.compile("|".join(re.escape(token.content) for token in tokens if token.special) or "(?!)")
 
     def _refuse_deaf(self, asked: Messages) -> None:
         """Try the processor with a second of silence."""
         if not isinstance(self.processor, ProcessorMixin):
             raise self._unfit("has no processor that takes audio")
+        *before, question = asked
+        unheard = [*before, {**question, "content": [part for part in question["content"] if part["type"] != "audio"]}]
         try:
-            made = self._inputs([self._with_audio(asked, np.zeros(RATE, np.float32))])
+            told, untold = (self.processor.apply_chat_template(said, tokenize=False) for said in (asked, unheard))
+            silence = np.zeros(RATE, np.float32)
+            made = self._inputs([self._with_audio(asked, silence)]).keys() if told != untold else set()
         except Exception as error:  # an architecture's or a template's own
             raise self._unfit("has a processor that takes no conversation with audio", error) from error
-        if made.keys() <= _OF_TEXT:
-            raise self._unfit("has a processor that makes nothing of the audio in a conversation")
-        extractor = getattr(self.processor, "feature_extractor", None) or getattr(
-            self.processor, "audio_processor", None
-        )
-        rate = getattr(extractor, "sampling_rate", RATE)
+        if made <= _OF_TEXT:
+            raise self._unfit("has a processor or chat template that makes nothing of the audio in a conversation")
+        rate = getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", RATE)
         if rate != RATE:
             raise self._unfit(f"hears audio at {rate} Hz, where clips are at {RATE} Hz")
 

@@ -143,6 +143,14 @@ def test_of_an_omni_model_the_thinker_answers(dataset, rows, asked, tmp_path):
     assert set(said) <= set(dataset.classes) and [bound.generate([row])[0] for row in rows[1:6:2]] == said
 
 
+def test_in_the_type_that_it_has_on_a_gpu(flamingo, asked, rows, dataset):
+    chat = open_model(flamingo, asked, dataset.classes)
+    chat.model.to(torch.bfloat16)
+    with chat.hearing(rows[:2], dataset) as inputs:
+        assert inputs["input_features"].dtype == torch.bfloat16 and inputs["input_ids"].dtype == torch.int64
+    assert set(Annotator(chat, dataset).generate(rows[:2])) <= set(dataset.classes)
+
+
 @pytest.fixture
 def spoilt(flamingo, tmp_path):
     """A copy of the checkpoint and what is to be changed in a JSON file of it."""
@@ -177,7 +185,7 @@ def test_of_a_kind_that_transformers_does_not_know(spoilt, asked):
     [
         (Qwen2Config, 'it is a "qwen2", which does not answer in conversations with audio'),
         (BartConfig, "it has no processor that takes audio"),
-        (LlavaConfig, "it has a processor that makes nothing of the audio in a conversation"),
+        (LlavaConfig, "it has a processor or chat template that makes nothing of the audio"),
     ],
 )
 def test_models_that_hear_nothing(asked, tmp_path, config, sentence):
@@ -196,10 +204,17 @@ def test_templates_that_leave_the_audio_out(spoilt, asked):
     path = spoilt("processor_config.json", audio_token="<sound>")
     template = path / "chat_template.jinja"
     template.write_text(TEMPLATE.replace("<sound>", ""))
-    with pytest.raises(UserError, match=r"takes no conversation with audio \(ValueError: .*<sound>"):
+    with pytest.raises(UserError, match="chat template that makes nothing of the audio in a conversation"):
         open_model(path, asked)
     template.unlink()
     with pytest.raises(UserError, match=r"takes no conversation with audio \(ValueError: .*chat template"):
+        open_model(path, asked)
+
+
+def test_that_brings_its_own_code(spoilt, asked):
+    path = spoilt("config.json", model_type="of_tomorrow", auto_map={"AutoConfig": "code.Config"})
+    (path / "code.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(UserError, match=r"is none that transformers \S+ can open \(ValueError: .*contains custom code"):
         open_model(path, asked)
 
 
