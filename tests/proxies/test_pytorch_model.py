@@ -211,7 +211,9 @@ def test_templates_that_leave_the_audio_out(spoilt, asked):
         open_model(path, asked)
 
 
-def test_that_brings_its_own_code(spoilt, asked):
+def test_that_brings_its_own_code(spoilt, asked, monkeypatch):
+    """It is neither run nor asked about."""
+    monkeypatch.setattr("builtins.input", lambda _: "y")
     path = spoilt("config.json", model_type="of_tomorrow", auto_map={"AutoConfig": "code.Config"})
     (path / "code.py").write_text("raise SystemExit('it was run')")
     with pytest.raises(UserError, match=r"is none that transformers \S+ can open \(ValueError: .*contains custom code"):
