@@ -130,7 +130,8 @@ def add(command: Command) -> None:
     sub.add_argument(
         "--model",
         required=True,
-        help="checkpoint directory, or a hub id: owner/name or owner/name@revision; openai: the server's name for it",
+        help="checkpoint directory, or a hub id: owner/name or owner/name@revision; Qwen2-Audio or, with transformers, "
+        "another that takes audio; openai: the server's name for it",
     )
     sub.add_argument("--out", type=Path, required=True, help="the journal; one that exists is continued")
     sub.add_argument(

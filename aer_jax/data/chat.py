@@ -72,26 +72,36 @@ class Chat:
         """int32 [tokens], with as many audio tokens as a clip of `samples` at 16 kHz has states."""
         return np.array([*before, *[self.audio_id] * token_count(frame_count(samples)), *after], np.int32)
 
-    def reply(self, messages: Messages, text: str) -> list[int]:
-        """The tokens with which an assistant that says `text` answers, the one that ends its turn included.
-
-        Raises:
-            UserError: they are not the text's own tokens, since some of it merges with what stands around it or is
-                itself a token that controls the conversation.
-        """
-        conversation = [*messages, {"role": "assistant", "content": text}]
-        asked = self._ids(self.render(messages))
-        told = self._ids(self.processor.apply_chat_template(conversation, tokenize=False))
-        said = self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-        end = len(asked) + len(said)
-        special = {id for id, token in self.processor.tokenizer.added_tokens_decoder.items() if token.special}
-        apart = said and told[:end] == asked + said and not special & set(said)
-        if not apart or not special & set(told[end : end + 1]):
-            raise UserError(
-                f"{text!r} cannot be an answer: the tokenizer does not keep it apart from what stands around it; spell "
-                "it otherwise."
-            )
-        return told[len(asked) : end + 1]
-
     def _ids(self, text: str) -> list[int]:
         return self.processor.tokenizer(text)["input_ids"]
+
+
+def reply(processor: Any, messages: Messages, text: str) -> list[int]:
+    """The tokens with which an assistant that says `text` answers, the one that ends its turn included.
+
+    Args:
+        processor: any of transformers' that has a chat template and a tokenizer.
+        messages: what it answers.
+        text: what it says.
+
+    Raises:
+        UserError: they are not the text's own tokens, since some of it merges with what stands around it or is
+            itself a token that controls the conversation.
+    """
+    tokenizer = processor.tokenizer
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]  # the template writes those that it wants
+
+    asked = tokens(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    told = tokens(processor.apply_chat_template([*messages, {"role": "assistant", "content": text}], tokenize=False))
+    said = tokens(text)
+    end = len(asked) + len(said)
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    apart = said and told[:end] == asked + said and not special & set(said)
+    if not apart or not special & set(told[end : end + 1]):
+        raise UserError(
+            f"{text!r} cannot be an answer: the tokenizer does not keep it apart from what stands around it; spell "
+            "it otherwise."
+        )
+    return told[len(asked) : end + 1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aer_jax.data.chat import Chat
+from aer_jax.data.chat import Chat, reply
 from aer_jax.proxies.questions import Questions
 
 
@@ -32,7 +32,7 @@ class AnnotationEncoder(Chat):
         super().__init__(checkpoint)
         prompt = questions.prompt
         asked = prompt.messages("", prompt.personas[0])  # what a label merges with is the template's, whoever is asked
-        self.labels = [self.reply(asked, label) for label in prompt.labels]
+        self.labels = [reply(self.processor, asked, label) for label in prompt.labels]
         self.label_mask_ln = np.arange(max(map(len, self.labels))) < np.array([[len(label)] for label in self.labels])
         self.labels_ln = np.full(self.label_mask_ln.shape, self.pad_id, np.int32)
         self.labels_ln[self.label_mask_ln] = np.concatenate(self.labels)

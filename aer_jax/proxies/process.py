@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aer_jax.data.chat import Messages
+from aer_jax.errors import UserError
+
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -36,7 +39,8 @@ class Worker:
     Args:
         model: checkpoint directory.
         dataset: dataset directory.
-        labels: tokens of the only answers there are; None lets it say what it likes.
+        asked: a conversation like those to come.
+        labels: the only answers there are; None lets it say what it likes.
         environment: variables of its own, for instance which GPU it sees.
 
     Attributes:
@@ -44,13 +48,15 @@ class Worker:
 
     Raises:
         WorkerDied: it ended before the model was loaded.
+        UserError: the model is not fit for this; the worker says why.
     """
 
     def __init__(
         self,
         model: Path,
         dataset: Path,
-        labels: Sequence[Sequence[int]] | None = None,
+        asked: Messages,
+        labels: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
     ):
         self._hung = False
@@ -65,12 +71,14 @@ class Worker:
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the worker
         )
         self.pid = self._process.pid
-        self._setup = {"model": str(model), "dataset": str(dataset), "labels": labels}
+        self._setup = {"model": str(model), "dataset": str(dataset), "asked": asked, "labels": labels}
 
     def __enter__(self) -> Worker:
         """Wait until the model is loaded."""
         try:
-            self._exchange(self._setup, LOADING_SECONDS)
+            said = self._exchange(self._setup, LOADING_SECONDS)
+            if "refused" in said:
+                raise UserError(said["refused"])
         except BaseException:
             self._end()
             raise

@@ -34,7 +34,7 @@ class _Work(NamedTuple):
 
 
 class TransformersEngine:
-    """A Qwen2-Audio checkpoint that answers in PyTorch processes of its own.
+    """A checkpoint that answers in PyTorch processes of its own: Qwen2-Audio, or another that takes audio.
 
     A worker that dies, or has not answered a batch in time, is started again and asked again, see `TRIES`.
 
@@ -47,7 +47,7 @@ class TransformersEngine:
         timeout: seconds that a batch may take.
 
     Raises:
-        UserError: there is no such checkpoint, a number is below 1, or the tokenizer cannot express the labels.
+        UserError: there is no such checkpoint, or a number is below 1.
     """
 
     price = (0.0, 0.0)
@@ -68,11 +68,7 @@ class TransformersEngine:
         self.model, self.questions = model_name(model), questions
         self.answers = "constrained" if constrained else "free"
         self.workers, self.batch, self.timeout = workers, batch, timeout
-        self._checkpoint, self._labels = find_checkpoint(model), None
-        if constrained:
-            from aer_jax.proxies.encode import AnnotationEncoder
-
-            self._labels = AnnotationEncoder(self._checkpoint, questions).labels
+        self._checkpoint = find_checkpoint(model)
 
     def ask(self, asked: Sequence[Asked]) -> Iterator[list[tuple[Asked, Answer]]]:
         """See `Engine`."""
@@ -90,7 +86,14 @@ class TransformersEngine:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         elif self.workers > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.workers))
-        return Worker(self._checkpoint, self.questions.dataset.path, self._labels, environment)
+        prompt = self.questions.prompt
+        return Worker(
+            self._checkpoint,
+            self.questions.dataset.path,
+            asked=prompt.messages("", prompt.personas[0]),
+            labels=prompt.labels if self.answers == "constrained" else None,
+            environment=environment,
+        )
 
     def row(self, asked: Asked) -> dict[str, Any]:
         """A question as the worker takes it."""

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_models import SPECIAL, TEMPLATE, make_tokenizer, sharpen, text_config
 from transformers import (
-    PreTrainedTokenizerFast,
+    AudioFlamingo3Config,
+    AudioFlamingo3ForConditionalGeneration,
+    AudioFlamingo3Processor,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
@@ -13,11 +15,9 @@ from transformers import (
 
 from aer_jax.corpora import toy
 from aer_jax.data.prepare import prepare
+from aer_jax.proxies.listeners import coupled
 from aer_jax.proxies.prompts import load_prompt
 from aer_jax.proxies.questions import Questions
-
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
-WORDS = ["angry", "happy", "neutral", "sad"]
 
 
 @pytest.fixture(scope="session")
@@ -33,41 +33,65 @@ def questions(dataset):
 
 
 @pytest.fixture(scope="session")
+def rows(dataset):
+    """Three listeners of each clip; every second clip has no words, so that lengths differ."""
+    prompt = load_prompt(dataset.classes)
+    people = [coupled(5, prompt.personas)[i] for i in (0, 3, 4)]
+    return [
+        {
+            "utterance": id,
+            "messages": prompt.messages(utterance.transcript * (n % 2), person.persona),
+            "temperature": person.temperature,
+            "seed": person.seed(id),
+        }
+        for n, (id, utterance) in enumerate(dataset.utterances.items())
+        for person in people
+    ]
+
+
+@pytest.fixture(scope="session")
+def asked(dataset):
+    """A conversation like those of the rows, by which a model is tried when it is opened."""
+    prompt = load_prompt(dataset.classes)
+    return prompt.messages("", prompt.personas[0])
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A directory whose model has random weights, sharp enough that what it says depends on what it hears."""
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet, *WORDS])}
-    tokenizer = Tokenizer(models.BPE(vocab={t: i for t, i in vocabulary.items() if t not in WORDS}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=SPECIAL,
-    )
-    fast.add_tokens(WORDS)
-    Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=80), fast).save_pretrained(path)
-
+    path, tokenizer = tmp_path_factory.mktemp("models") / "tiny", make_tokenizer()
+    Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=80), tokenizer).save_pretrained(path)
     torch.manual_seed(0)
     config = Qwen2AudioConfig(
         audio_config={
             "num_mel_bins": 80, "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2,
             "encoder_ffn_dim": 32, "init_std": 0.2,
         },
-        text_config={
-            "vocab_size": len(fast) + 6,  # more columns than the tokenizer has tokens, as published checkpoints
-            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "intermediate_size": 64, "bos_token_id": 0, "eos_token_id": 2, "initializer_range": 0.2,
-        },
-        audio_token_index=fast.convert_tokens_to_ids("<|AUDIO|>"),
+        text_config=text_config(tokenizer),
+        audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
     )  # fmt: skip
     model = Qwen2AudioForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3.0) if parameter.ndim > 1 else parameter.add_(0.1 * torch.randn_like(parameter))
-        labels = fast.convert_tokens_to_ids(WORDS)
-        model.lm_head.weight[[*labels, 2]] *= 3  # labels and the end are often what it says
+    sharpen(model, tokenizer)
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def flamingo(tmp_path_factory):
+    """A random tiny Audio Flamingo 3: another graph, processor and template, and an audio token without bars."""
+    path, tokenizer = tmp_path_factory.mktemp("models") / "flamingo", make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [*SPECIAL, "<sound>"]})
+    AudioFlamingo3Processor(WhisperFeatureExtractor(feature_size=80), tokenizer, TEMPLATE).save_pretrained(path)
+    torch.manual_seed(0)
+    config = AudioFlamingo3Config(
+        audio_config={
+            "model_type": "audioflamingo3_encoder", "num_mel_bins": 80, "hidden_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 0.2,
+        },
+        text_config={"model_type": "qwen2", **text_config(tokenizer)},
+        audio_token_id=tokenizer.convert_tokens_to_ids("<sound>"),
+    )  # fmt: skip
+    model = AudioFlamingo3ForConditionalGeneration(config)
+    sharpen(model, tokenizer)
     model.save_pretrained(path)
     return path

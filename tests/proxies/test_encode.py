@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import aer_jax
+from aer_jax.data.chat import reply
 from aer_jax.errors import UserError
 from aer_jax.proxies.encode import AnnotationEncoder
 from aer_jax.proxies.prompts import Prompt, load_prompt
 from aer_jax.proxies.questions import Questions
-from aer_jax.proxies.worker import Annotator
+from aer_jax.proxies.worker import open_model
 
 TOY = Path(aer_jax.__file__).parent / "demo" / "checkpoint"
 LABELS = ("angry", "angry-ish", "very sad indeed", "Freude", "悲しい")
@@ -35,16 +36,16 @@ def questions(dataset, prompt) -> Questions:
     return Questions(dataset, prompt)
 
 
-def test_tokens_are_those_of_the_worker(checkpoint, dataset, prompt):
+def test_tokens_are_those_of_the_worker(checkpoint, dataset, prompt, asked):
     """To the last token, padding aside: what either engine hears and reads is the same."""
     utterances = dict(dataset.utterances)
     silent = next(iter(utterances))
     utterances[silent] = replace(utterances[silent], transcript="")
     questions = Questions(replace(dataset, utterances=utterances), prompt)
-    annotator, encoder = Annotator(str(checkpoint), dataset), AnnotationEncoder(checkpoint, questions)
+    chat, encoder = open_model(checkpoint, asked), AnnotationEncoder(checkpoint, questions)
     for persona in prompt.personas[:2]:
         rows = [{"utterance": id, "messages": questions.messages(id, persona)} for id in utterances]
-        theirs, _, _ = annotator.inputs(rows)
+        theirs, _, _ = chat.inputs(rows, dataset)
         for row, tokens, mask in zip(rows, theirs["input_ids"], theirs["attention_mask"], strict=True):
             ours = encoder.encode(row["utterance"], persona, len(dataset.audio(row["utterance"])))
             np.testing.assert_array_equal(ours, tokens[mask.bool()].numpy())
@@ -82,7 +83,7 @@ def test_labels_are_whole_turns(path, prompt, questions):
 def test_labels_that_control_the_conversation_are_refused(label, prompt, questions):
     encoder = AnnotationEncoder(TOY, questions)
     with pytest.raises(UserError, match="cannot be an answer"):
-        encoder.reply(prompt.messages("", prompt.personas[0]), label)
+        reply(encoder.processor, prompt.messages("", prompt.personas[0]), label)
 
 
 @pytest.mark.real

@@ -25,7 +25,7 @@ from aer_jax.proxies.journal import read_journal
 from aer_jax.proxies.listeners import Listener, crossed
 from aer_jax.proxies.prompts import load_prompt
 from aer_jax.proxies.questions import Questions
-from aer_jax.proxies.worker import Annotator
+from aer_jax.proxies.worker import Annotator, open_model
 from aer_jax.training.targets import label_distributions
 
 jax.config.update("jax_default_matmul_precision", "highest")  # parity is about float32, on a GPU too
@@ -133,10 +133,12 @@ DRAWS = 1000
 
 
 @pytest.fixture(scope="module")
-def bound(checkpoint, dataset):
+def bound(checkpoint, dataset, asked):
     """The exact engine and the sampling one, bound to the same labels."""
     engine = ExactEngine(checkpoint, Questions(dataset, load_prompt(SAID)), batch=1)
-    return engine, Annotator(str(checkpoint), dataset, engine.encoder.labels)
+    chat = open_model(checkpoint, asked, SAID)
+    assert chat.labels == engine.encoder.labels
+    return engine, Annotator(chat, dataset)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

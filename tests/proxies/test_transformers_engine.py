@@ -113,8 +113,8 @@ def test_closing_ends_the_workers(stand_in, checkpoint, questions, people):
     pids = []
 
     class Noted(Worker):
-        def __init__(self, *args):
-            super().__init__(*args)
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
             pids.append(self.pid)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +132,7 @@ def test_closing_ends_the_workers(stand_in, checkpoint, questions, people):
 def test_each_worker_sees_one_gpu(stand_in, checkpoint, questions, monkeypatch):
     stand_in("pass")
     seen = []
-    monkeypatch.setattr(transformers_engine, "Worker", lambda *args: seen.append(args[3]))
+    monkeypatch.setattr(transformers_engine, "Worker", lambda *args, environment, **rest: seen.append(environment))
     engine = TransformersEngine(checkpoint, questions, workers=3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
     for number in range(3):

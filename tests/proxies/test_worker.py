@@ -1,38 +1,18 @@
 """The worker's own parts, in this process: inputs, sampling, and rows that do not hear each other."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
 
-from aer_jax.proxies.encode import AnnotationEncoder
-from aer_jax.proxies.listeners import coupled
-from aer_jax.proxies.prompts import load_prompt
-from aer_jax.proxies.worker import NEW_TOKENS, Annotator, GumbelSampler
+from aer_jax.errors import UserError
+from aer_jax.proxies.gumbel import GumbelSampler
+from aer_jax.proxies.worker import NEW_TOKENS, Annotator, open_model
 
 
 @pytest.fixture(scope="module")
-def annotator(checkpoint, dataset):
-    return Annotator(str(checkpoint), dataset)
-
-
-@pytest.fixture(scope="module")
-def rows(dataset):
-    """Three listeners of each clip; every second clip has no words, so that lengths differ."""
-    prompt = load_prompt(dataset.classes)
-    people = [coupled(5, prompt.personas)[i] for i in (0, 3, 4)]
-    return [
-        {
-            "utterance": id,
-            "messages": prompt.messages(utterance.transcript * (n % 2), person.persona),
-            "temperature": person.temperature,
-            "seed": person.seed(id),
-        }
-        for n, (id, utterance) in enumerate(dataset.utterances.items())
-        for person in people
-    ]
+def annotator(checkpoint, dataset, asked):
+    return Annotator(open_model(checkpoint, asked), dataset)
 
 
 def test_sampler_draws_from_softmax():
@@ -58,9 +38,10 @@ def test_sampler_noise_depends_on_seed_and_step_alone():
 def test_inputs_are_the_processors(annotator, rows, dataset):
     """Equal, to the bit, to what transformers' processor makes of texts and clips row by row."""
     texts = [
-        annotator.processor.apply_chat_template(r["messages"], add_generation_prompt=True, tokenize=False) for r in rows
+        annotator.chat.processor.apply_chat_template(r["messages"], add_generation_prompt=True, tokenize=False)
+        for r in rows
     ]
-    expected = annotator.processor(
+    expected = annotator.chat.processor(
         text=texts,
         audio=[dataset.audio(row["utterance"]) for row in rows],
         sampling_rate=16_000,
@@ -68,7 +49,7 @@ def test_inputs_are_the_processors(annotator, rows, dataset):
         padding_side="left",
         return_tensors="pt",
     )
-    inputs, first_row, clip_of_row = annotator.inputs(rows)
+    inputs, first_row, clip_of_row = annotator.chat.inputs(rows, dataset)
     assert set(inputs) == set(expected) and inputs["input_features"].shape[-1] == 3000
     for name, tensor in inputs.items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
@@ -76,15 +57,15 @@ def test_inputs_are_the_processors(annotator, rows, dataset):
     assert first_row == [0, 3, 6, 9, 12, 15] and clip_of_row.tolist() == [i // 3 for i in range(18)]
 
 
-def test_tower_heard_once_changes_nothing(annotator, rows):
+def test_tower_heard_once_changes_nothing(annotator, rows, dataset):
     """Logits with the audio tower run once a clip against once a row, 1e-5."""
-    inputs, first_row, clip_of_row = annotator.inputs(rows)
+    inputs, first_row, clip_of_row = annotator.chat.inputs(rows, dataset)
     calls = []
-    hook = annotator.model.model.audio_tower.conv1.register_forward_hook(lambda m, a, o: calls.append(len(o)))
+    hook = annotator.chat.model.model.audio_tower.conv1.register_forward_hook(lambda m, a, o: calls.append(len(o)))
     with torch.inference_mode():
-        with annotator._heard_once(first_row, clip_of_row):
-            once = annotator.model(**inputs).logits
-        each = annotator.model(**inputs).logits
+        with annotator.chat.heard_once(first_row, clip_of_row):
+            once = annotator.chat.model(**inputs).logits
+        each = annotator.chat.model(**inputs).logits
     hook.remove()
     assert calls == [6, 18]
     mask = inputs["attention_mask"].bool()
@@ -104,22 +85,21 @@ def test_greedy_batches_equal_one_by_one(annotator, rows, dataset):
     greedy = [{**row, "temperature": 0} for row in rows[::3]]
     expected = []
     for row in greedy:
-        text = annotator.processor.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
+        text = annotator.chat.processor.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
         audio = [dataset.audio(row["utterance"])]
-        inputs = annotator.processor(text=text, audio=audio, sampling_rate=16_000, return_tensors="pt")
+        inputs = annotator.chat.processor(text=text, audio=audio, sampling_rate=16_000, return_tensors="pt")
         with torch.inference_mode():
-            tokens = annotator.model.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
+            tokens = annotator.chat.model.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
         said = tokens[:, inputs["input_ids"].shape[1] :]
-        expected += annotator.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
+        expected += annotator.chat.processor.tokenizer.batch_decode(said, skip_special_tokens=True)
     assert len({len(row["messages"][1]["content"][0]["text"]) for row in greedy}) > 3 and len(set(expected)) > 1
     assert annotator.generate(greedy) == expected
 
 
-def test_bound_to_labels_it_says_nothing_else(checkpoint, rows, dataset, questions):
+def test_bound_to_labels_it_says_nothing_else(checkpoint, rows, dataset, asked):
     """Labels of one and of many tokens, one of which begins another; batches do not matter here either."""
     labels = ("happy", "happy to be here", "neither", "sad")
-    encoder = AnnotationEncoder(checkpoint, replace(questions, prompt=load_prompt(labels)))
-    bound = Annotator(str(checkpoint), dataset, encoder.labels)
+    bound = Annotator(open_model(checkpoint, asked, labels), dataset)
     said = bound.generate(rows)
     assert set(said) <= set(labels) and len(set(said)) > 1
     assert [bound.generate([row])[0] for row in rows[:3]] == said[:3]
@@ -144,11 +124,11 @@ def test_one_bad_row_fails_alone(annotator, rows):
 
 
 def test_published_generation_settings_are_not_inherited(annotator):
-    settings = annotator.model.generation_config
+    settings = annotator.chat.model.generation_config
     assert settings.repetition_penalty in (None, 1.0) and settings.do_sample is False
 
 
-def test_missing_weights_are_refused(checkpoint, dataset, tmp_path):
+def test_missing_weights_are_refused(checkpoint, asked, tmp_path):
     from safetensors.torch import load_file, save_file
 
     for file in checkpoint.iterdir():
@@ -156,5 +136,5 @@ def test_missing_weights_are_refused(checkpoint, dataset, tmp_path):
     weights = load_file(checkpoint / "model.safetensors")
     del weights[next(name for name in weights if "q_proj.weight" in name)]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks the weights"):
-        Annotator(str(tmp_path), dataset)
+    with pytest.raises(UserError, match=r"lacks the weights .*q_proj"):
+        open_model(tmp_path, asked)
