@@ -35,6 +35,7 @@ class TrainBatches:
         steps_per_epoch: batches an epoch, the same for every epoch; all are full but one of the shortest shape.
         cut: how many examples are longer than `max_seconds`.
         padding: shares of the first epoch; others differ by what augmentation draws.
+        blanks: makes a batch of each shape without clips.
         iter_dataset: a Grain dataset whose iterators Orbax saves; a restored one goes on with the next batch.
     """
 
@@ -46,6 +47,7 @@ class TrainBatches:
         # Threads read batches of one epoch, or of two around its end.
         self._plan = functools.lru_cache(maxsize=2)(self._plan_epoch)
         self.shapes, self.cut = buckets.shapes, buckets.cut
+        self.blanks = buckets.blanks
         self.steps_per_epoch = len(self._plan(0))
         self.padding = buckets.padding(self._plan(0))
         self.iter_dataset = buckets.iter_dataset(self.read, sys.maxsize)
@@ -110,6 +112,7 @@ class EvaluationBatches:
     Attributes:
         shapes: (S, T) of each batch shape.
         cut: how many utterances are longer than `max_seconds`.
+        blanks: makes a batch of each shape without clips.
     """
 
     def __init__(self, buckets: Buckets):
@@ -117,7 +120,7 @@ class EvaluationBatches:
         n = len(buckets.examples)
         every = Draws(np.arange(n), np.zeros(n), np.ones(n))
         buckets.choose(every, slowest=1.0)
-        self.shapes, self.cut = buckets.shapes, buckets.cut
+        self.shapes, self.cut, self.blanks = buckets.shapes, buckets.cut, buckets.blanks
         self._plans = buckets.plan(every)
 
     def __len__(self) -> int:

@@ -171,6 +171,24 @@ class Buckets:
             prefix=self.prefix,
         )
 
+    def blanks(self) -> list[Batch]:
+        """A batch of each shape, as `batch` makes them, of silent fillers alone."""
+        rows, classes = self.batch_rows // self.host.count, len(self.examples[0].target)
+        return [
+            collate(
+                [np.zeros(1, np.float32)],
+                [self.prefix],
+                np.zeros((1, classes)),
+                [-1],
+                batch=rows,
+                window=window,
+                text_length=text_length,
+                pad_id=self.prompt.pad_id,
+                prefix=self.prefix,
+            )
+            for window, text_length in self.shapes
+        ]
+
     def iter_dataset(self, read: Callable[[int], Batch], batches: int) -> grain.IterDataset[Batch]:
         """`read(0)`, `read(1)`, ... ahead of their use; the iterator's whole state is the next number."""
         threads = min(8, os.cpu_count() or 1)

@@ -67,7 +67,7 @@ def main() -> None:
 
         return make_and_stop
 
-    loop.load_model, loop.make_train_step = timed(loop.load_model), stopping(loop.make_train_step)
+    loop.load_model, loop.compile_ahead = timed(loop.load_model), stopping(loop.compile_ahead)
     try:
         loop.train(config)
     except FirstStep:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from aer_jax.config import Config
 from aer_jax.data import dime_aug, dime_features
-from aer_jax.data.batches import evaluation_batches, train_batches
+from aer_jax.data.batches import Batch, evaluation_batches, train_batches
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.examples import Example, real_examples
 from aer_jax.data.prompt import PromptEncoder
@@ -27,6 +27,7 @@ from aer_jax.models.emotion_model import load_model, read_config
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training import readout
+from aer_jax.training.ahead import abstract, compile_ahead
 from aer_jax.training.alarm import refuse_not_finite
 from aer_jax.training.alive import alive
 from aer_jax.training.check import check
@@ -164,6 +165,12 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         batches.set_state({"next_index": latest})  # all of the iterator's state, on however many processes
     frozen = nnx.merge_state(statistics, base)
     done = latest or 0
+    if done < total_steps:
+        blanks = [batch if jax.process_count() == 1 else batch | asking(batch, GO_ON) for batch in stream.blanks()]
+        to_come = [abstract(to_device(batch, mesh, settings.microbatch)) for batch in blanks]
+        step = compile_ahead(step, (state, frozen), to_come, "steps")
+        to_come = [abstract(to_device(batch, mesh)) for batch in validation.blanks()]
+        predict = compile_ahead(predict, (state.trainable, frozen), to_come, "predictions")
 
     # ---- steps ----
     bar = tqdm(total=total_steps, initial=done, unit="step", desc="train", disable=not is_first())
@@ -199,7 +206,7 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
             batch = next(batches)
             input_seconds = time.monotonic() - waits
             if not alone:
-                batch["request"] = np.full(len(batch["weight"]), request(), np.int32)
+                batch = batch | asking(batch, request())
             with trace.step(done + 1):
                 state, measured = step(state, frozen, to_device(batch, mesh, settings.microbatch))
             done += 1
@@ -240,6 +247,11 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
             f"stopped at step {done} of {total_steps} as asked; {run.path} is saved, continue it with --resume."
         )
     return run
+
+
+def asking(batch: Batch, what: int) -> Batch:
+    """What a process would have all of them do, as a part of the batch: it arrives with the metrics."""
+    return {"request": np.full(len(batch["weight"]), what, np.int32)}
 
 
 def pinned(config: Config) -> Config:

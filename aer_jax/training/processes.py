@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
+from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from aer_jax.data.batches import Host
 from aer_jax.errors import Unfinished, UserError
@@ -28,6 +29,7 @@ COORDINATOR, INDEX, COUNT = "AER_JAX_COORDINATOR", "AER_JAX_PROCESS_ID", "AER_JA
 DETECT = "AER_JAX_DISTRIBUTED"
 # How JAX's messages begin or what they name when another process does not answer.
 GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "Gloo", "coordination service")
+MEET_SECONDS = 4 * 3600  # a dead process is found sooner; a late one may be reading a corpus' features
 HEARTBEAT_SECONDS = 150  # then JAX itself ends those that lost another, with a stack trace; see alive.py
 
 
@@ -141,10 +143,20 @@ def is_first() -> bool:
 def first_before_others(what: str) -> Iterator[None]:
     """The first process runs the block, then the others do, and find in place what it left on disk."""
     if not is_first():
-        multihost_utils.sync_global_devices(what)
+        meet(what)
     yield
-    if is_first() and jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+    if is_first():
+        meet(what)
+
+
+def meet(what: str) -> None:
+    """Wait until all processes of the run are here; `what` is a name that none of them uses again.
+
+    JAX's coordination service keeps the list. Where processes wait for one another inside a collective, as
+    `sync_global_devices` has them do, CPUs give up after 30 s, and on a busy machine one may be as late as that.
+    """
+    if jax.process_count() > 1:
+        get_barrier_sync_fn()(key=what, timeout_ms=1000 * MEET_SECONDS)
 
 
 def host_of(mesh: Mesh) -> Host:
