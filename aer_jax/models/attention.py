@@ -53,7 +53,8 @@ def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mas
 def has_kernel(q_btnh: jax.Array, k_bsgh: jax.Array) -> bool:
     """Whether splash attention serves: on TPUs, in bfloat16, for many queries, where the mesh divides rows and heads.
 
-    The platform is the mesh's, not the host's: a plan is compiled for TPUs where there are none.
+    The platform is the mesh's, not the host's: a plan is compiled for TPUs where there are none. Matrix products more
+    precise than the default do not compile inside the kernel.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.abstract_device is None or mesh.abstract_device.platform != "tpu":
@@ -61,6 +62,7 @@ def has_kernel(q_btnh: jax.Array, k_bsgh: jax.Array) -> bool:
     batch, queries, _, head_dim = q_btnh.shape
     return (
         q_btnh.dtype == jnp.bfloat16
+        and jax.config.jax_default_matmul_precision in (None, "default")
         and queries >= LONG
         and head_dim % (LANES // 2) == 0
         and batch % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0

@@ -33,17 +33,28 @@ def test_splash_attention_is_as_exact_as_xlas_for_every_mask():
             assert splash <= 1.5 * xla <= 0.01, name
 
 
-def served(platform: str | None = "tpu", *, mesh=(1, 4, 2), batch=8, queries=LONG, dim=64, heads=4, dtype="bfloat16"):
+def served(
+    platform: str | None = "tpu",
+    *,
+    mesh=(1, 4, 2),
+    batch=8,
+    queries=LONG,
+    dim=64,
+    heads=4,
+    dtype="bfloat16",
+    precision="default",
+) -> bool:
     device = AbstractDevice("a chip", 1, platform) if platform else None
     q, k = (jax.ShapeDtypeStruct((batch, queries, n, dim), jnp.dtype(dtype)) for n in (8, heads))
-    with jax.sharding.use_abstract_mesh(AbstractMesh(mesh, AXES, abstract_device=device)):
+    mesh = AbstractMesh(mesh, AXES, abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh), jax.default_matmul_precision(precision):
         return has_kernel(q, k)
 
 
 def test_where_the_kernel_serves():
     assert served() and served(mesh=(2, 1, 4), dim=128)
     assert not served("cpu") and not served("cuda") and not served(None)
-    assert not served(dtype="float32")
+    assert not served(dtype="float32") and not served(precision="highest")
     assert not served(queries=LONG - 1)
     assert not served(dim=32)
     assert not served(batch=1) and not served(batch=6)
@@ -62,7 +73,7 @@ def test_compiled_for_a_slice_it_writes_no_scores():
     def loss(q, k, v, keys_bs):
         return attention(q, k, v, Mask(keys_bs)).astype(jnp.float32).mean()
 
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), jax.default_matmul_precision("default"):
         traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(x, x, x, keys)
     compiled = traced.lower(lowering_platforms=("tpu",)).compile()
     assert compiled.as_text().count("tpu_custom_call") == 3
