@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.lengths import state_count
+from aer_jax.models.attention import Mask, attention
 from aer_jax.models.dropout import split_key
 from aer_jax.models.layers import INIT_STD, Embedding, LayerNorm, Linear, scan, stack
 
@@ -60,7 +61,7 @@ class Attention(nnx.Module):
         k_bthk = self.k_proj(x_btd, keys[1]).reshape(heads)
         v_bthk = self.v_proj(x_btd, keys[2]).reshape(heads)
         valid_bt = jnp.arange(time) < lengths_b[:, None]
-        y_bthk = jax.nn.dot_product_attention(q_bthk, k_bthk, v_bthk, mask=valid_bt[:, None, None, :])
+        y_bthk = attention(q_bthk, k_bthk, v_bthk, Mask(valid_bt))
         return self.out_proj(y_bthk.reshape(batch, time, d), keys[3])
 
 

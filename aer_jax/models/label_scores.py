@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aer_jax.lengths import frame_count
+from aer_jax.models.attention import Mask
 from aer_jax.models.language_model import causal
 from aer_jax.models.log_mel import log_mel
 from aer_jax.models.qwen2_audio import Qwen2Audio
@@ -71,10 +73,10 @@ def _score(model: Qwen2Audio, audio_bth, tokens_bt, mask_bt, labels_ln) -> jax.A
     return logits_bpv[:, by_ln, labels_ln] - jax.nn.logsumexp(logits_bpv, axis=-1)[:, by_ln]
 
 
-def _packed(mask_bt: jax.Array, labels: int, length: int) -> tuple[jax.Array, jax.Array]:
+def _packed(mask_bt: jax.Array, labels: int, length: int) -> tuple[jax.Array, Mask]:
     """Positions and attention mask of prompts with `labels` continuations of `length` tokens behind each."""
-    label_s = jnp.concatenate([jnp.full(mask_bt.shape[1], -1), jnp.repeat(jnp.arange(labels), length)])
+    label_s = np.concatenate([np.full(mask_bt.shape[1], -1), np.repeat(np.arange(labels), length)])
     valid_bs = jnp.pad(mask_bt, ((0, 0), (0, labels * length)), constant_values=True)
-    positions_bs, causal_bts = causal(valid_bs)
+    positions_bs, mask = causal(valid_bs)
     seen_ts = (label_s == -1) | (label_s[:, None] == label_s)
-    return positions_bs - length * jnp.maximum(label_s, 0), causal_bts & seen_ts
+    return positions_bs - length * np.maximum(label_s, 0), Mask(valid_bs, mask.pattern_ts & seen_ts)

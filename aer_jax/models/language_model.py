@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from aer_jax.models.attention import Mask, attention
 from aer_jax.models.dropout import split_key
 from aer_jax.models.layers import Embedding, Linear, RMSNorm, scan, stack
 
@@ -30,11 +32,11 @@ def rotate(x_bthk: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_bthk.dtype)
 
 
-def causal(mask_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Positions [batch, time] and attention mask [batch, time, time] of text whose valid tokens are marked True."""
+def causal(mask_bt: jax.Array) -> tuple[jax.Array, Mask]:
+    """Positions [batch, time] and attention mask of text whose valid tokens are marked True."""
     time = mask_bt.shape[1]
     positions_bt = jnp.maximum(jnp.cumsum(mask_bt, axis=1) - 1, 0)
-    return positions_bt, jnp.tril(jnp.ones((time, time), bool)) & mask_bt[:, None, :]
+    return positions_bt, Mask(mask_bt, np.tri(time, dtype=bool))
 
 
 class Part(NamedTuple):
@@ -43,24 +45,26 @@ class Part(NamedTuple):
     Attributes:
         embeddings_btd: [batch or 1, time, hidden_size].
         positions_bt: [batch or 1, time], for the rotary embeddings.
-        mask_bts: [batch or 1, time, all positions up to this part's end], True where token t may attend to token s;
-            what no valid token attends to has no effect.
+        mask: over all positions up to this part's end; what no valid token attends to has no effect.
     """
 
     embeddings_btd: jax.Array
     positions_bt: jax.Array
-    mask_bts: jax.Array
+    mask: Mask
 
 
 def after(prefix_1pd: jax.Array, embeddings_btd: jax.Array, mask_bt: jax.Array) -> list[Part]:
     """Rows of causal text behind a prefix that they share; of length 0 it is no part."""
-    positions_bt, mask_bts = causal(mask_bt)
+    positions_bt, mask = causal(mask_bt)
     length = prefix_1pd.shape[1]
     if not length:
-        return [Part(embeddings_btd, positions_bt, mask_bts)]
+        return [Part(embeddings_btd, positions_bt, mask)]
     prefix = Part(prefix_1pd, *causal(jnp.ones((1, length), bool)))
-    mask_bts = jnp.pad(mask_bts, ((0, 0), (0, 0), (length, 0)), constant_values=True)
-    return [prefix, Part(embeddings_btd, length + positions_bt, mask_bts)]
+    behind = ((0, 0), (length, 0))
+    mask = Mask(
+        jnp.pad(mask.keys_bs, behind, constant_values=True), np.pad(mask.pattern_ts, behind, constant_values=True)
+    )
+    return [prefix, Part(embeddings_btd, length + positions_bt, mask)]
 
 
 class Attention(nnx.Module):
@@ -75,13 +79,13 @@ class Attention(nnx.Module):
         self.v_proj = Linear(d, self.kv_heads * self.head_dim, bias=True, rngs=rngs)
         self.o_proj = Linear(self.heads * self.head_dim, d, bias=False, rngs=rngs)
 
-    def __call__(self, x_btd: jax.Array, rope, mask_b1ts: jax.Array, before, key) -> tuple[jax.Array, list]:
+    def __call__(self, x_btd: jax.Array, rope, mask: Mask, before, key) -> tuple[jax.Array, list]:
         """One part.
 
         Args:
             x_btd: its states.
             rope: cosine and sine of its positions.
-            mask_b1ts: see `Part.mask_bts`.
+            mask: see `Part`.
             before: turned keys and values of each part before it.
             key: for dropout.
 
@@ -98,7 +102,7 @@ class Attention(nnx.Module):
             jnp.concatenate([jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in xs], axis=1)
             for xs in zip(*seen, strict=True)
         )
-        y_bthk = jax.nn.dot_product_attention(rotate(q_bthk, *rope), k_bshk, v_bshk, mask=mask_b1ts)
+        y_bthk = attention(rotate(q_bthk, *rope), k_bshk, v_bshk, mask)
         return self.o_proj(y_bthk.reshape(batch, time, -1), keys[3]), seen
 
 
@@ -125,10 +129,10 @@ class DecoderLayer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, rngs=rngs)
 
-    def __call__(self, x_btd: jax.Array, rope, mask_b1ts: jax.Array, before, key) -> tuple[jax.Array, list]:
+    def __call__(self, x_btd: jax.Array, rope, mask: Mask, before, key) -> tuple[jax.Array, list]:
         """One part's new states, and what the next part attends to; arguments are those of `Attention`."""
         attention_key, mlp_key = split_key(key, 2)
-        y_btd, seen = self.self_attn(self.input_layernorm(x_btd), rope, mask_b1ts, before, attention_key)
+        y_btd, seen = self.self_attn(self.input_layernorm(x_btd), rope, mask, before, attention_key)
         x_btd = x_btd + y_btd
         return x_btd + self.mlp(self.post_attention_layernorm(x_btd), mlp_key), seen
 
@@ -169,21 +173,21 @@ class LanguageModel(nnx.Module):
         self,
         embeddings_btd: jax.Array,
         positions_bt: jax.Array,
-        mask_bts: jax.Array,
+        mask: Mask,
         key: jax.Array | None = None,
     ) -> jax.Array:
         """The states of a text in one part, see `Part`."""
-        return self.read([Part(embeddings_btd, positions_bt, mask_bts)], key)[0]
+        return self.read([Part(embeddings_btd, positions_bt, mask)], key)[0]
 
     def read(self, parts: Sequence[Part], key: jax.Array | None = None) -> tuple[jax.Array, ...]:
         """The states of every part of a text; all go through a layer together, so its weights are fetched once."""
         ropes = [rotary(part.positions_bt, self.head_dim, self.theta) for part in parts]
-        masks = [part.mask_bts[:, None] for part in parts]
+        masks = [part.mask for part in parts]
 
         def call(layer, xs, key):
             seen, new = [], []
-            for x_btd, rope, mask_b1ts, part_key in zip(xs, ropes, masks, split_key(key, len(xs)), strict=True):
-                x_btd, seen = layer(x_btd, rope, mask_b1ts, seen, part_key)
+            for x_btd, rope, mask, part_key in zip(xs, ropes, masks, split_key(key, len(xs)), strict=True):
+                x_btd, seen = layer(x_btd, rope, mask, seen, part_key)
                 new.append(x_btd)
             return tuple(new), None
 

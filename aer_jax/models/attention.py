@@ -1,0 +1,126 @@
+"""Attention of both halves of the model, by the kernel that suits the chips and the shapes.
+
+XLA writes the scores of all heads, [batch, heads, queries, keys], to the chip's memory. Long sequences on TPUs use
+splash attention instead, Pallas' block-wise kernel for sparse masks: block after block of scores lives in fast memory
+alone. docs/performance.md has what it saves, and why GPUs have no kernel of their own here.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from aer_jax.models.sharding import BATCH
+
+LONG = 500  # queries, 10 s of the audio tower's; with fewer, XLA keeps much of the scores in fast memory, too
+BLOCK = 512  # queries or keys of a splash block, at most
+LANES = 128  # of which a block must be a multiple
+
+
+class Mask(NamedTuple):
+    """Which keys a query attends to: those that are valid, and of them what the pattern allows.
+
+    Attributes:
+        keys_bs: bool [batch or 1, keys], the valid ones.
+        pattern_ts: bool [queries, keys], the same for all rows and known when the program is compiled; None allows all.
+    """
+
+    keys_bs: jax.Array
+    pattern_ts: np.ndarray | None = None
+
+
+def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mask) -> jax.Array:
+    """Scaled dot-product attention, [batch, queries, heads, head_dim].
+
+    Args:
+        q_btnh: queries.
+        k_bsgh, v_bsgh: keys and values; as many heads, or a divisor of them, each shared by neighbouring query heads.
+        mask: a query that it leaves without any key gets finite values that mean nothing.
+    """
+    if has_kernel(q_btnh, k_bsgh):
+        return _splash(q_btnh, k_bsgh, v_bsgh, mask)
+    mask_bnts = mask.keys_bs[:, None, None, :]
+    if mask.pattern_ts is not None:
+        mask_bnts = mask_bnts & mask.pattern_ts
+    return jax.nn.dot_product_attention(q_btnh, k_bsgh, v_bsgh, mask=mask_bnts)
+
+
+def has_kernel(q_btnh: jax.Array, k_bsgh: jax.Array) -> bool:
+    """Whether splash attention serves: on TPUs, in bfloat16, for many queries, where the mesh divides rows and heads.
+
+    The platform is the mesh's, not the host's: a plan is compiled for TPUs where there are none. Matrix products more
+    precise than the default do not compile inside the kernel.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.abstract_device is None or mesh.abstract_device.platform != "tpu":
+        return False
+    batch, queries, _, head_dim = q_btnh.shape
+    return (
+        q_btnh.dtype == jnp.bfloat16
+        and jax.config.jax_default_matmul_precision in (None, "default")
+        and queries >= LONG
+        and head_dim % (LANES // 2) == 0
+        and batch % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
+        and k_bsgh.shape[2] % mesh.shape["tensor"] == 0
+    )
+
+
+def _splash(q_btnh, k_bsgh, v_bsgh, mask: Mask) -> jax.Array:
+    """A kernel knows no mesh: each device computes its own rows and heads."""
+    keys_bs = jnp.broadcast_to(mask.keys_bs, k_bsgh.shape[:2])
+    heads = P(*BATCH, None, "tensor", None)
+    own = jax.shard_map(
+        functools.partial(_splash_on_one, mask.pattern_ts),
+        in_specs=(heads, heads, heads, BATCH),
+        out_specs=heads,
+        check_vma=False,  # a Pallas call does not say along which axes its results vary
+    )
+    return own(q_btnh, k_bsgh, v_bsgh, keys_bs)
+
+
+def _splash_on_one(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
+    """Padded to whole blocks: queries that are cut off again, and keys of a segment that no query is of."""
+    # Imported here: it takes a second, and machines without TPUs need it for nothing.
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    queries, heads, head_dim = q_btnh.shape[1:]
+    keys = keys_bs.shape[1]
+    block_t, block_s = _block(queries), _block(keys)
+    more_t, more_s = -queries % block_t, -keys % block_s
+
+    if pattern_ts is None:
+        pattern = splash.FullMask((queries + more_t, keys + more_s))
+    else:
+        pattern = splash.NumpyMask(np.pad(pattern_ts, ((0, more_t), (0, more_s)), constant_values=True))
+    kernel = splash.make_splash_mha(
+        splash.MultiHeadMask([pattern] * heads),
+        block_sizes=splash.BlockSizes(
+            block_q=block_t, block_q_dq=block_t, block_q_dkv=block_t,
+            block_kv=block_s, block_kv_dq=block_s, block_kv_dkv=block_s,
+            block_kv_compute=block_s, block_kv_dkv_compute=block_s,
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+    )  # fmt: skip
+
+    def padded(x_bsnh, more: int) -> jax.Array:
+        return jnp.pad(x_bsnh, ((0, 0), (0, more), (0, 0), (0, 0))).swapaxes(1, 2)
+
+    segments = splash.SegmentIds(
+        q=jnp.ones((q_btnh.shape[0], queries + more_t), jnp.int32),
+        kv=jnp.pad(keys_bs, ((0, 0), (0, more_s))).astype(jnp.int32),
+    )
+    scaled_btnh = q_btnh * jnp.asarray(head_dim**-0.5, q_btnh.dtype)
+    y_bnth = jax.vmap(kernel)(padded(scaled_btnh, more_t), padded(k_bsgh, more_s), padded(v_bsgh, more_s), segments)
+    return y_bnth.swapaxes(1, 2)[:, :queries]
+
+
+def _block(length: int) -> int:
+    """The multiple of LANES, at most BLOCK, that fewest blocks of cover a length with least padding."""
+    blocks = -(-length // BLOCK)
+    return -(-length // (blocks * LANES)) * LANES
