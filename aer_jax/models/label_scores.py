@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aer_jax.lengths import frame_count
 from aer_jax.models.language_model import causal
@@ -22,8 +23,8 @@ def label_log_probs(
     samples_b: jax.Array,
     tokens_bpt: jax.Array,
     mask_bpt: jax.Array,
-    labels_ln: jax.Array,
-    label_mask_ln: jax.Array,
+    labels_ln: jax.Array | np.ndarray,
+    label_mask_ln: jax.Array | np.ndarray,
 ) -> jax.Array:
     """Log-probability of every token of every label, given prompt, audio and the label's tokens before it.
 

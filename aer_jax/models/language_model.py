@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from aer_jax.config import Remat
 from aer_jax.models.dropout import split_key
 from aer_jax.models.layers import Embedding, Linear, RMSNorm, scan, stack
 
@@ -140,7 +141,7 @@ class LanguageModel(nnx.Module):
         config: transformers' Qwen2Config.
     """
 
-    def __init__(self, config, *, remat: str = "none", rngs: nnx.Rngs):
+    def __init__(self, config, *, remat: Remat = "none", rngs: nnx.Rngs):
         self.remat = remat
         self.theta = float(config.rope_parameters["rope_theta"])
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -181,7 +182,8 @@ class LanguageModel(nnx.Module):
         masks = [part.mask_bts[:, None] for part in parts]
 
         def call(layer, xs, key):
-            seen, new = [], []
+            seen: list[tuple[jax.Array, jax.Array]] = []
+            new = []
             for x_btd, rope, mask_b1ts, part_key in zip(xs, ropes, masks, split_key(key, len(xs)), strict=True):
                 x_btd, seen = layer(x_btd, rope, mask_b1ts, seen, part_key)
                 new.append(x_btd)
