@@ -134,8 +134,8 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         clips = []
         for part, (ids, some_nk) in readout.some_clips(dataset, targets_nk, validation_nk, config.seed).items():
             batches_of_part = evaluation(ids, targets_nk=some_nk)
-            bar = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
-            clips.append(readout.hear(model, bar, mesh, some_nk, [dataset.utterances[id] for id in ids]))
+            shown = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
+            clips.append(readout.hear(model, shown, mesh, some_nk, [dataset.utterances[id] for id in ids]))
         found = readout.fit_readout(model, *clips)
         if is_first():
             readout.keep_left_out(found, run.path)
@@ -143,8 +143,8 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         fitted = losses | found.choice
     elif isinstance(model.emotion_head, ReadoutHead) and not measured_before:
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[:CLIPS]
-        clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
-        standardise(model, tqdm(clips, desc="standardise", unit="batch", disable=not is_first()), mesh)
+        some_batches = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
+        standardise(model, tqdm(some_batches, desc="standardise", unit="batch", disable=not is_first()), mesh)
     parts = take_apart(model)
     rate = schedule(settings.lr, settings.warmup, total_steps)
     optimizer = make_optimizer(settings, total_steps)
@@ -212,7 +212,7 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
                 log.flush()  # a step that is not finite is never saved
             if epoch_ends:
                 model_now = functools.partial(predict, state.trainable, frozen)
-                logits_nk = predict_rows(validation, *validation_nk.shape, model_now, mesh)
+                logits_nk = predict_rows(validation, len(validation_ids), len(dataset.classes), model_now, mesh)
                 losses = validation_losses(logits_nk, validation_nk, settings.entropy_weight)
                 refuse_not_finite(losses["val_loss"], "the validation loss", done)
                 log.write(done, **losses)

@@ -81,7 +81,7 @@ def hear(
     @jax.jit
     def inputs(state, batch):
         model = nnx.merge(graphdef, state)
-        return model.emotion_head.inputs(model.features(model_batch(batch)))
+        return model.readout.inputs(model.features(model_batch(batch)))
 
     rows, found = [], []
     for batch in batches:
@@ -96,13 +96,14 @@ def hear(
 
 def fit_readout(model: EmotionModel, train: Clips, validation: Clips) -> Fitted:
     """Fit the head, in place, to both splits; the temperature becomes part of its kernel and bias."""
-    head = model.emotion_head
+    head = model.readout
     scale_e = np.asarray(head.scale_e)
     inputs_ne, targets_nk, ids_n, speakers_n = (np.concatenate(parts) for parts in zip(train, validation, strict=True))
     logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e)
     tempered = [temperature(logits_nk, targets_nk) for logits_nk in logits_lnk]
     best = min(range(len(L2)), key=lambda i: tempered[i][1])
     warmth = tempered[best][0]
+    assert head.linear.bias is not None
     (probe,) = fit(inputs_ne, targets_nk, (L2[best],), scale_e)
     for variable, value in (
         (head.mean, probe.mean_f),

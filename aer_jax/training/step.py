@@ -90,7 +90,7 @@ def make_train_step(
     rate: optax.Schedule,
     entropy_weight: float,
     seed: int,
-) -> Callable[[TrainState, nnx.State, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+) -> jax.stages.Wrapped:
     """The compiled step: (state, frozen, batch [microbatches, rows, ...]) -> (state, metrics).
 
     Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
