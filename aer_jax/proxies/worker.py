@@ -71,7 +71,10 @@ class Annotator:
         self.dataset = dataset
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = Qwen2AudioProcessor.from_pretrained(model, local_files_only=True)
-        self.model, loaded = Qwen2AudioForConditionalGeneration.from_pretrained(
+        self.model: Qwen2AudioForConditionalGeneration
+        loaded: dict[str, set[str]]
+        # Its type does not say that it returns a pair where it is asked about what it loaded.
+        self.model, loaded = Qwen2AudioForConditionalGeneration.from_pretrained(  # type: ignore[misc]
             model,
             local_files_only=True,
             dtype=torch.bfloat16 if self.device.type == "cuda" else torch.float32,
@@ -125,10 +128,11 @@ class Annotator:
 
     def _allowed(self, asked: int) -> Callable[[int, torch.Tensor], list[int]] | None:
         """What each row may go on with, `asked` being the length of its prompt."""
-        if self._trie is None:
+        trie = self._trie
+        if trie is None:
             return None
         padding = [self.model.generation_config.pad_token_id]  # behind an answer's end anything may stand
-        return lambda row, tokens: self._trie.get(tuple(tokens[asked:].tolist()), padding)
+        return lambda row, tokens: trie.get(tuple(tokens[asked:].tolist()), padding)
 
     def inputs(self, rows: list[dict[str, Any]]) -> tuple[dict[str, torch.Tensor], list[int], torch.Tensor]:
         """What the processor would make of the rows, left padded, each clip's log-mel computed once.
