@@ -136,7 +136,7 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
             batches_of_part = evaluation(ids, targets_nk=some_nk)
             shown = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
             clips.append(readout.hear(model, shown, mesh, some_nk, [dataset.utterances[id] for id in ids]))
-        found = readout.fit_readout(model, *clips)
+        found = readout.fit_readout(model.readout, *clips)
         if is_first():
             readout.keep_left_out(found, run.path)
         losses = validation_losses(found.logits_nk, found.targets_nk, settings.entropy_weight)
