@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from aer_jax.training.run import open_run
 
 # A file by its path, the bytes of one, or samples.
 Audio: TypeAlias = str | Path | bytes | np.ndarray
+A = TypeVar("A", bound=Audio)
 
 
 def prepare(
@@ -120,7 +121,7 @@ class Model(inference.Model):
     @overload
     def predict(
         self,
-        audio: Sequence[Audio],
+        audio: list[A] | tuple[A, ...],
         *,
         transcript: str | Sequence[str] = "",
         rate: int | None = None,
@@ -130,7 +131,7 @@ class Model(inference.Model):
 
     def predict(
         self,
-        audio: Audio | Sequence[Audio],
+        audio: Audio | list[A] | tuple[A, ...],
         *,
         transcript: str | Sequence[str] = "",
         rate: int | None = None,
@@ -165,7 +166,8 @@ class Model(inference.Model):
         [(0.0, 1.0), (1.0, 2.0)]
         """
         many = isinstance(audio, list | tuple)
-        wanted = _sources(audio if many else [audio], transcript, rate, many)
+        given: Sequence[Audio] = audio if isinstance(audio, list | tuple) else [audio]
+        wanted = _sources(given, transcript, rate, many)
         found = []
         for answer in self.stream(wanted, window, hop):
             if isinstance(answer, BadAudio):
@@ -183,7 +185,7 @@ def load(run: str | Path) -> Model:
     return Model(open_run(run))
 
 
-def predict(run: str | Path, audio: Audio | Sequence[Audio], **options: Any) -> Prediction | list[Prediction]:
+def predict(run: str | Path, audio: Audio | list[A] | tuple[A, ...], **options: Any) -> Prediction | list[Prediction]:
     """`load(run).predict(audio, ...)`; for more than one call keep what `load` returns.
 
     >>> [heard.file for heard in aer_jax.predict("runs/toy", ["clips"])]

@@ -14,6 +14,8 @@ import yaml
 from aer_jax.errors import UserError, nearest
 from aer_jax.files import refuse_remote
 
+Remat = Literal["none", "dots", "full"]  # see `ModelConfig`
+
 
 @dataclass(frozen=True)
 class LabelsConfig:
@@ -109,7 +111,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     head: Literal["paper", "readout"] = "readout"
     readout: Literal["audio+text", "audio"] = "audio+text"
-    remat: Literal["none", "dots", "full"] = "full"
+    remat: Remat = "full"
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 

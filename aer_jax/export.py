@@ -98,8 +98,9 @@ def best_model(run: Run) -> EmotionModel:
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), nnx.state(model, LEARNED)
     )
-    with best_checkpoint(run) as best:
-        nnx.update(model, best.load(best.latest, {"learned": like})["learned"])
+    best, step = best_checkpoint(run)
+    with best:
+        nnx.update(model, best.load(step, {"learned": like})["learned"])
     return model
 
 

@@ -13,7 +13,7 @@ def without_torch() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
-    sys.modules["torch"] = None
+    sys.modules["torch"] = None  # type: ignore[assignment]  # so Python is told that there is no such module
     try:
         yield
     finally:

@@ -6,4 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh test
 ruff check .
 ruff format --check .
+mypy
 pytest -m "not slow" "$@"

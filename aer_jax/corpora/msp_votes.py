@@ -140,14 +140,13 @@ def _from_json(path: Path, corpus: Corpus) -> _Answers:
     if not isinstance(files, dict):
         raise UserError(f"{path} is not a JSON object of files; fetch it again.")
     for file, workers in files.items():
-        where, id = f"{path}, {file}", None
+        where, answers = f"{path}, {file}", {}
         with corpus.reading(where):
             id = turn(file, where)
             if not isinstance(workers, dict):
                 raise UserError(f"{where}: not an object of workers.")
-        if id is None or not isinstance(workers, dict):
-            continue
-        for rater, answer in workers.items():
+            answers = workers
+        for rater, answer in answers.items():
             primary = None
             with corpus.reading(f"{where}, {rater}"):
                 primary = answer.get("EmoClass_Major") if isinstance(answer, dict) else None

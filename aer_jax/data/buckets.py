@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import grain
@@ -48,7 +49,8 @@ class BatchPlan(NamedTuple):
     draws: Draws
 
 
-class Host(NamedTuple):
+@dataclass(frozen=True)
+class Host:
     """Which of the processes that share every batch this one is; jax.process_index() and jax.process_count()."""
 
     index: int
@@ -202,8 +204,7 @@ class Buckets:
 
     def _seconds(self, example: Example) -> float:
         """Duration of the clip, or of the shorter one of two that are mixed."""
-        ids = [example.first] if example.second is None else [example.first, example.second]
-        return min(self.dataset.utterances[id].seconds for id in ids)
+        return min(self.dataset.utterances[id].seconds for id in example.heard)
 
     def _audio(self, row: int, semitones: float, tempo: float) -> np.ndarray:
         example = self.examples[row]

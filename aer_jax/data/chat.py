@@ -12,10 +12,10 @@ from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
 from aer_jax.lengths import frame_count, token_count
 
-Messages = Sequence[dict[str, Any]]  # as `apply_chat_template` takes them
+Messages = list[dict[str, Any]]  # as `apply_chat_template` takes them
 
 
-def shared_prefix(prefix: np.ndarray, prompts: Iterable[Sequence[int]]) -> np.ndarray:
+def shared_prefix(prefix: np.ndarray, prompts: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
     """As much of `prefix` as all `prompts` begin with: int32 [P]."""
     for tokens in prompts:
         same_p = np.equal(prefix[: len(tokens)], tokens[: len(prefix)])

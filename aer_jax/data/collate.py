@@ -26,7 +26,7 @@ def collate(
     audio: Sequence[np.ndarray],
     tokens: Sequence[np.ndarray],
     targets_nk: np.ndarray,
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray,
     *,
     batch: int,
     window: int,

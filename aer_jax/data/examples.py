@@ -27,6 +27,11 @@ class Example:
     alpha: float = 0.0
 
     @property
+    def heard(self) -> tuple[str, ...]:
+        """The utterances that sound in it, one or two."""
+        return (self.first,) if self.second is None else (self.first, self.second)
+
+    @property
     def spoken(self) -> str:
         """The utterance whose words and speaker the prompt names: the one that is heard more."""
         return self.first if self.second is None or self.alpha < 0.5 else self.second

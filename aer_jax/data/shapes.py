@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from aer_jax.data.windows import window_for
 
@@ -20,7 +21,7 @@ _TOKEN_STEP = 8
 CANDIDATES = 128
 
 
-def needs_of(samples_n: np.ndarray, tokens_n: np.ndarray) -> np.ndarray:
+def needs_of(samples_n: ArrayLike, tokens_n: ArrayLike) -> np.ndarray:
     """The least shape that holds each clip and its prompt, int64 [n, 2]: samples, tokens after the prefix."""
     tokens_n = np.asarray(tokens_n, np.int64)
     return np.stack([window_for(samples_n), -(-tokens_n // _TOKEN_STEP) * _TOKEN_STEP], axis=1)

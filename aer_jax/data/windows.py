@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from aer_jax.lengths import HOP, MAX_SAMPLES, TAIL, frame_count
 
@@ -10,7 +11,7 @@ from aer_jax.lengths import HOP, MAX_SAMPLES, TAIL, frame_count
 STEP = 2 * HOP
 
 
-def window_for(samples_n: np.ndarray) -> np.ndarray:
+def window_for(samples_n: ArrayLike) -> np.ndarray:
     """The shortest window for each clip: a multiple of 320, `TAIL` longer than the clip's frames, at most 30 s.
 
     A clip of almost 30 s fills its window to the end, as it does in the 30 s that the model was published with.

@@ -145,7 +145,7 @@ class Lessons:
 
 def teach(model: Qwen2Audio, lessons: Lessons, seed: int) -> None:
     """Train every parameter by next-token cross-entropy on the answers, in place."""
-    graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
+    graphdef, parameters, *rest = nnx.split(model, nnx.Param, ...)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adamw(optax.warmup_cosine_decay_schedule(0, PEAK_RATE, 100, STEPS), weight_decay=0.01),
@@ -153,7 +153,7 @@ def teach(model: Qwen2Audio, lessons: Lessons, seed: int) -> None:
     moments = optimizer.init(parameters)
 
     def loss(parameters, batch):
-        model = nnx.merge(graphdef, parameters, rest)
+        model = nnx.merge(graphdef, parameters, *rest)
         features = model(batch["audio"], batch["samples"], batch["tokens"], batch["mask"])
         log_p_btv = jax.nn.log_softmax(model.logits(features.hidden_bth[:, :-1]))
         next_bt = jnp.take_along_axis(log_p_btv, batch["tokens"][:, 1:, None], axis=2)[..., 0]

@@ -42,7 +42,10 @@ def speaker_intervals(values: Mapping[str, np.ndarray], speakers: Sequence[str] 
 
 
 def sums_interval(
-    terms_nm: np.ndarray, speakers: Sequence[str], statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
+    terms_nm: np.ndarray,
+    speakers: Sequence[str] | np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    seed: int = 0,
 ) -> tuple[float, float] | None:
     """The same for a figure that is no mean but a function of sums over utterances, as a correlation is.
 

@@ -73,7 +73,7 @@ def fit_probe(
 def left_out(
     features_nf: np.ndarray,
     targets_nk: np.ndarray,
-    speakers_n: Sequence[str],
+    speakers_n: Sequence[str] | np.ndarray,
     scale_f: np.ndarray | None = None,
 ) -> np.ndarray:
     """What a probe says about speakers that it has not heard, in up to `FOLDS` turns, for each penalty.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,10 @@ from matplotlib.figure import Figure
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity_bins
 from aer_jax.experiments.thinning import PRIOR
 
-_STYLE: dict[Any, Any] = {
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+_STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "aer_jax",  # the same file from the same numbers
     "text.parse_math": False,

@@ -9,16 +9,15 @@ The loss of an utterance is the mean over its H votes, the loss of w the mean ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 
 MOST = 100.0  # a weight as large as this is synthetic votes alone
 
 
 def held_out_loss(
-    human_nk: np.ndarray, synthetic_nmk: np.ndarray, weights_m: Sequence[float]
+    human_nk: np.ndarray, synthetic_nmk: np.ndarray, weights_m: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Brier score of held-out human votes, leave one out.
 

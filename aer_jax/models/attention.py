@@ -62,7 +62,7 @@ def has_kernel(q_btnh: jax.Array, k_bsgh: jax.Array) -> bool:
     batch, queries, _, head_dim = q_btnh.shape
     return (
         q_btnh.dtype == jnp.bfloat16
-        and jax.config.jax_default_matmul_precision in (None, "default")
+        and jax.config.values["jax_default_matmul_precision"] in (None, "default")
         and queries >= LONG
         and head_dim % (LANES // 2) == 0
         and batch % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
@@ -93,6 +93,7 @@ def _splash_on_one(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_b
     block_t, block_s = _block(queries), _block(keys)
     more_t, more_s = -queries % block_t, -keys % block_s
 
+    pattern: splash.FullMask | splash.NumpyMask
     if pattern_ts is None:
         pattern = splash.FullMask((queries + more_t, keys + more_s))
     else:

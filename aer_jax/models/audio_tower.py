@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from aer_jax.config import Remat
 from aer_jax.lengths import state_count
 from aer_jax.models.attention import Mask, attention
 from aer_jax.models.dropout import split_key
@@ -90,7 +91,7 @@ class AudioTower(nnx.Module):
         config: transformers' Qwen2AudioEncoderConfig.
     """
 
-    def __init__(self, config, *, remat: str = "none", rngs: nnx.Rngs):
+    def __init__(self, config, *, remat: Remat = "none", rngs: nnx.Rngs):
         d = config.d_model
         self.remat = remat
         self.conv1 = Conv1d(config.num_mel_bins, d, stride=1, rngs=rngs)

@@ -20,7 +20,7 @@ def torch_linear(d_in: int, d_out: int, *, rngs: nnx.Rngs) -> Linear:
     linear = Linear(d_in, d_out, bias=True, rngs=rngs)
     bound = d_in**-0.5
     linear.kernel[...] = jax.random.uniform(rngs.params(), (d_in, d_out), minval=-bound, maxval=bound)
-    linear.bias[...] = jax.random.uniform(rngs.params(), (d_out,), minval=-bound, maxval=bound)
+    linear.bias = nnx.Param(jax.random.uniform(rngs.params(), (d_out,), minval=-bound, maxval=bound))
     return linear
 
 
@@ -51,7 +51,7 @@ class PaperHead(nnx.Module):
         self.k_proj = xavier_linear(h, h, 3 * h, rngs=rngs)
         self.v_proj = xavier_linear(h, h, 3 * h, rngs=rngs)
         self.out_proj = torch_linear(h, h, rngs=rngs)
-        self.out_proj.bias[...] = jnp.zeros(h)
+        self.out_proj.bias = nnx.Param(jnp.zeros(h))
         self.norm1 = LayerNorm(h)
         self.linear1 = torch_linear(h, h, rngs=rngs)
         self.norm2 = LayerNorm(h)
@@ -71,8 +71,8 @@ class PaperHead(nnx.Module):
 
         def heads(*parts: jax.Array) -> jax.Array:
             """Parts of the text in a row, [batch, time, heads, width]; one that all share is projected once."""
-            parts = [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in parts]
-            return jnp.concatenate(parts, axis=1).reshape(batch, -1, self.heads, h // self.heads)
+            rows = [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in parts]
+            return jnp.concatenate(rows, axis=1).reshape(batch, -1, self.heads, h // self.heads)
 
         y_b1nk = jax.nn.dot_product_attention(
             heads(self.q_proj(first_b1h)),

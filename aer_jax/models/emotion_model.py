@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from aer_jax.config import ModelConfig
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
     audio_samples: jax.Array
     tokens: jax.Array
     token_mask: jax.Array
-    prefix: jax.Array = NO_PREFIX
+    prefix: jax.Array | np.ndarray = NO_PREFIX
 
 
 class EmotionModel(nnx.Module):
@@ -57,6 +58,7 @@ class EmotionModel(nnx.Module):
             dropout=settings.dropout,
             key=rngs.params(),
         )
+        self.emotion_head: PaperHead | ReadoutHead
         if config.head == "paper":
             if text.hidden_size % PaperHead.heads:
                 raise UserError(
@@ -69,10 +71,18 @@ class EmotionModel(nnx.Module):
             hidden_size = text.hidden_size if config.readout == "audio+text" else 0
             self.emotion_head = ReadoutHead(size, hidden_size, classes, rngs=rngs)
 
+    @property
+    def readout(self) -> ReadoutHead:
+        """The head of a model that has the readout, which alone is standardised and fitted."""
+        assert isinstance(self.emotion_head, ReadoutHead)
+        return self.emotion_head
+
     def features(self, batch: Batch, key: jax.Array | None = None) -> Features:
-        """What the head reads; where it reads no text, the language model is left out and its states are None."""
+        """What the head reads; where it reads no text, the language model is left out and the text has length 0."""
         if isinstance(self.emotion_head, ReadoutHead) and not self.emotion_head.sizes[1]:
-            return Features(None, None, self.base.audio_statistics(batch.audio, batch.audio_samples, key), None)
+            audio_lbe = self.base.audio_statistics(batch.audio, batch.audio_samples, key)
+            rows = audio_lbe.shape[1]
+            return Features(jnp.zeros((rows, 0, 0)), jnp.zeros((rows, 0), bool), audio_lbe, jnp.zeros((0, 0)))
         return self.base(*batch, key)
 
     def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
@@ -88,7 +98,7 @@ def read_config(checkpoint: str | Path):
         UserError: there is no readable config.json of a Qwen2-Audio model, or of one that computes something else.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import Qwen2AudioConfig
+    from transformers import PreTrainedConfig, Qwen2AudioConfig
 
     file = find_checkpoint(checkpoint) / "config.json"
     try:
@@ -105,6 +115,7 @@ def read_config(checkpoint: str | Path):
             f"{file} does not describe a Qwen2-Audio model ({reason}); copy the checkpoint again."
         ) from None
     text, audio = config.text_config, config.audio_config
+    assert isinstance(text, PreTrainedConfig) and isinstance(audio, PreTrainedConfig)  # no longer the file's objects
     published = (
         ("text_config.rope_type", text.rope_parameters.get("rope_type", "default"), "default"),
         ("text_config.use_sliding_window", bool(text.use_sliding_window), False),

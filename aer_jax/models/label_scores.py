@@ -24,8 +24,8 @@ def label_log_probs(
     samples_b: jax.Array,
     tokens_bpt: jax.Array,
     mask_bpt: jax.Array,
-    labels_ln: jax.Array,
-    label_mask_ln: jax.Array,
+    labels_ln: jax.Array | np.ndarray,
+    label_mask_ln: jax.Array | np.ndarray,
 ) -> jax.Array:
     """Log-probability of every token of every label, given prompt, audio and the label's tokens before it.
 

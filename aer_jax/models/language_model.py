@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from aer_jax.config import Remat
 from aer_jax.models.attention import Mask, attention
 from aer_jax.models.dropout import split_key
 from aer_jax.models.layers import Embedding, Linear, RMSNorm, scan, stack
@@ -60,10 +61,8 @@ def after(prefix_1pd: jax.Array, embeddings_btd: jax.Array, mask_bt: jax.Array) 
     if not length:
         return [Part(embeddings_btd, positions_bt, mask)]
     prefix = Part(prefix_1pd, *causal(jnp.ones((1, length), bool)))
-    behind = ((0, 0), (length, 0))
-    mask = Mask(
-        jnp.pad(mask.keys_bs, behind, constant_values=True), np.pad(mask.pattern_ts, behind, constant_values=True)
-    )
+    keys_bs = jnp.pad(mask_bt, ((0, 0), (length, 0)), constant_values=True)
+    mask = Mask(keys_bs, np.tri(mask_bt.shape[1], keys_bs.shape[1], length, dtype=bool))
     return [prefix, Part(embeddings_btd, length + positions_bt, mask)]
 
 
@@ -144,7 +143,7 @@ class LanguageModel(nnx.Module):
         config: transformers' Qwen2Config.
     """
 
-    def __init__(self, config, *, remat: str = "none", rngs: nnx.Rngs):
+    def __init__(self, config, *, remat: Remat = "none", rngs: nnx.Rngs):
         self.remat = remat
         self.theta = float(config.rope_parameters["rope_theta"])
         self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -185,7 +184,8 @@ class LanguageModel(nnx.Module):
         masks = [part.mask for part in parts]
 
         def call(layer, xs, key):
-            seen, new = [], []
+            seen: list[tuple[jax.Array, jax.Array]] = []
+            new = []
             for x_btd, rope, mask, part_key in zip(xs, ropes, masks, split_key(key, len(xs)), strict=True):
                 x_btd, seen = layer(x_btd, rope, mask, seen, part_key)
                 new.append(x_btd)

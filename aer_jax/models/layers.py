@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from aer_jax.config import Remat
 from aer_jax.models.lora import LoRA
 from aer_jax.models.sharding import by_rows, gathered
 
@@ -79,7 +80,7 @@ class RMSNorm(nnx.Module):
 # What the backward pass finds of each layer: everything, its input and the base's matrix products, its input alone.
 # The adapters' products are cheap to repeat and, in float32, would take as much memory again. Forward and backward pass
 # are loops of their own, so nothing need keep the compiler from merging them.
-REMAT: dict[str, Callable] = {
+REMAT: dict[Remat, Callable] = {
     "none": lambda body: body,
     "dots": functools.partial(
         jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(PRODUCT)
@@ -94,16 +95,17 @@ def stack(layers: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -
 
 
 X = TypeVar("X")
+Y = TypeVar("Y")
 
 
 def scan(
     layers: nnx.Module,
     x: X,
-    call: Callable[[nnx.Module, X, jax.Array | None], tuple[X, jax.Array | None]],
+    call: Callable[[nnx.Module, X, jax.Array | None], tuple[X, Y]],
     *,
     key: jax.Array | None,
-    remat: str,
-) -> tuple[X, jax.Array | None]:
+    remat: Remat,
+) -> tuple[X, Y]:
     """Run stacked layers one after another, compiled once.
 
     Args:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.typing import Key
 
 from aer_jax.errors import UserError
 from aer_jax.models.dropout import dropout
@@ -35,7 +37,15 @@ class LoRA(nnx.Module):
         return (x @ self.a[...]) @ self.b[...] * self.scaling
 
 
-def torch_name(path: Sequence[str | int]) -> str:
+@runtime_checkable
+class Adaptable(Protocol):
+    """A linear layer with room for an adapter, see `layers.Linear`."""
+
+    kernel: nnx.Param[jax.Array]
+    lora: LoRA | None
+
+
+def torch_name(path: Sequence[Key]) -> str:
     """A module's name in torch, the layer's number written N: `language_model.layers.N.mlp.up_proj`."""
     return ".".join("layers.N" if part == "layers" else str(part) for part in path)
 
@@ -54,12 +64,8 @@ def attach(
     Raises:
         UserError: a pattern is no regular expression or matches nothing.
     """
-    linears = {
-        torch_name(path): module
-        for path, module in nnx.iter_modules(model)
-        if hasattr(module, "lora") and hasattr(module, "kernel")
-    }
-    chosen: dict[str, nnx.Module] = {}
+    linears = {torch_name(path): module for path, module in nnx.iter_modules(model) if isinstance(module, Adaptable)}
+    chosen: dict[str, Adaptable] = {}
     for pattern in targets:
         try:
             hits = {name: module for name, module in linears.items() if re.fullmatch(pattern, name)}

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
+from flax.typing import Key, PathParts
 
 from aer_jax.config import ModelConfig
 from aer_jax.hub import split_revision
@@ -32,8 +33,7 @@ LEARNED = nnx.Any(TRAINABLE, HeadStatistics)
 
 IN_PROJ = ("q_proj", "k_proj", "v_proj")  # the order in which torch stacks them
 
-Path = tuple[str | int, ...]
-Values = dict[Path, np.ndarray]
+Values = dict[PathParts, np.ndarray]
 
 
 def abstract_model(config: ModelConfig, classes: int) -> EmotionModel:
@@ -54,7 +54,7 @@ class Adapted(NamedTuple):
 
     name: str
     weight: str
-    path: Path
+    path: PathParts
     lora: LoRA
     layer: Any
 
@@ -121,13 +121,13 @@ def adapter_config(model: EmotionModel, config: ModelConfig) -> dict[str, Any]:
 class HeadTensor(NamedTuple):
     """One of torch's head tensors: our parameters that it stacks, each transposed, and its shape."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[PathParts, ...]
     shape: tuple[int, ...]
 
 
 def head_layout(head: nnx.Module) -> dict[str, HeadTensor]:
     """torch's name of each of a head's tensors; the head may be abstract."""
-    torch_kinds = {ours: torch for ours, torch, *_ in RULES}
+    torch_kinds: dict[Key, str] = {ours: torch for ours, torch, *_ in RULES}
     shapes = {path: variable.shape[::-1] for path, variable in nnx.to_flat_state(nnx.state(head))}
     layout = {}
     for (module, *kind), shape in shapes.items():
@@ -136,7 +136,7 @@ def head_layout(head: nnx.Module) -> dict[str, HeadTensor]:
             name, shape = f"attention.in_proj_{torch_kinds[kind[0]]}", (len(IN_PROJ) * shape[0], *shape[1:])
         else:
             paths = ((module, *kind),)
-            name = ".".join([module, *(torch_kinds[part] for part in kind)])
+            name = ".".join([str(module), *(torch_kinds[part] for part in kind)])
             name = f"attention.{name}" if module == "out_proj" else name
         layout[name] = HeadTensor(paths, shape)
     return layout

@@ -168,9 +168,9 @@ def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder:
     known = {spelling: layer for layer in layers for spelling in layer.spellings}
     found, strangers = {}, []
     for name, tensor in tensors.items():
-        module, matrix = re.fullmatch(r"(.*)\.(lora_.*)", name).groups()
-        if module in known and matrix in ("lora_A.weight", "lora_B.weight"):
-            found[known[module].name, matrix[5].lower()] = tensor
+        module, _, ending = name.rpartition(".lora_")
+        if module in known and ending in ("A.weight", "B.weight"):
+            found[known[module].name, ending[0].lower()] = tensor
         else:
             strangers.append(name)
     missing = [f"{layer.name}.lora_{m.upper()}" for layer in layers for m in "ab" if (layer.name, m) not in found]

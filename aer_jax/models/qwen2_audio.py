@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from aer_jax.config import Remat
 from aer_jax.lengths import frame_count
 from aer_jax.models.audio_tower import AudioTower
 from aer_jax.models.dropout import split_key
@@ -54,7 +55,7 @@ class Qwen2Audio(nnx.Module):
         remat: see `layers.scan`.
     """
 
-    def __init__(self, config, *, output_layer: bool = False, remat: str = "none", rngs: nnx.Rngs):
+    def __init__(self, config, *, output_layer: bool = False, remat: Remat = "none", rngs: nnx.Rngs):
         text = config.text_config
         self.audio_token = config.audio_token_id
         self.mel_bins = config.audio_config.num_mel_bins
@@ -71,7 +72,7 @@ class Qwen2Audio(nnx.Module):
         samples_b: jax.Array,
         tokens_bt: jax.Array,
         mask_bt: jax.Array,
-        prefix_p: jax.Array = NO_PREFIX,
+        prefix_p: jax.Array | np.ndarray = NO_PREFIX,
         key: jax.Array | None = None,
     ) -> Features:
         """Hear and read a batch.
@@ -125,4 +126,5 @@ class Qwen2Audio(nnx.Module):
 
     def logits(self, hidden_bth: jax.Array) -> jax.Array:
         """Next-token logits, float32 and not rounded to the base's type before; only with `output_layer`."""
+        assert self.lm_head is not None, "made without output_layer"
         return jnp.matmul(hidden_bth, self.lm_head.kernel[...], preferred_element_type=jnp.float32)

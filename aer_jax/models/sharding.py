@@ -25,7 +25,7 @@ OPENS = r"(q_proj|k_proj|v_proj|gate_proj|up_proj|fc1|multi_modal_projector\.lin
 CLOSES = r"(o_proj|out_proj|down_proj|fc2)"
 
 # First match wins. Specs name the last axes; the leading axis of stacked layers is never divided.
-RULES = (
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (rf"{OPENS}\.kernel", ("fsdp", "tensor")),
     (rf"{CLOSES}\.kernel", ("tensor", "fsdp")),
     (rf"{OPENS}\.bias", ("tensor",)),
@@ -59,7 +59,7 @@ def make_mesh(shape: MeshConfig, devices: Sequence[jax.Device] | None = None) ->
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def sharding(mesh: Mesh, path: Sequence[str | int], shape: Sequence[int]) -> NamedSharding:
+def sharding(mesh: Mesh | AbstractMesh, path: Sequence[str | int], shape: Sequence[int]) -> NamedSharding:
     """Where the parameter at `path` lives."""
     return NamedSharding(mesh, spec_of(mesh, path, shape))
 
@@ -108,6 +108,6 @@ def key_names(path) -> list[str]:
     return [name for name in names if name != "value"]
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """A copy on each device."""
     return NamedSharding(mesh, P())

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.typing import PathParts
 from tqdm import tqdm
 
 from aer_jax.errors import UserError
@@ -43,7 +44,7 @@ class Parameter:
         reverse: whether torch keeps the axes of one layer in the opposite order.
     """
 
-    path: tuple[str | int, ...]
+    path: PathParts
     variable: nnx.Variable
     names: tuple[str, ...]
     stacked: bool
@@ -127,7 +128,8 @@ def load_parameter(
     where = sharding(parameter.path, shape)
     index_of = {
         device: tuple(slice(*part.indices(size)) for part, size in zip(index, shape, strict=True))
-        for device, index in where.addressable_devices_indices_map(shape).items()
+        for device, index in where.devices_indices_map(shape).items()
+        if device in where.addressable_devices
     }
     if parameter.nbytes(checkpoint) <= PIECE:
         whole = parameter.read(checkpoint).astype(dtype)

@@ -52,7 +52,8 @@ def against(human_nk: np.ndarray, other: np.ndarray, speakers_n: np.ndarray, cla
     other_nk = np.broadcast_to(other, human_nk.shape)
     measured = {name: measure(human_nk, other_nk) for name, measure in _MEASURES.items()}
     row = _means(measured, speakers_n)
-    r_k, ci = correlations(human_nk, other_nk), {}
+    r_k = correlations(human_nk, other_nk)
+    ci: dict[str, tuple[float, float] | None] = {}
     for k, name in enumerate(classes):
         ci[name] = None
         if np.isfinite(r_k[k]):
@@ -79,8 +80,10 @@ def baselines(
     usable = whole_nk.sum(axis=1) >= 2
     if usable.any():
         cuts = list(halves(whole_nk[usable]))
+        none_u = np.zeros(int(usable.sum()))
         measured = {
-            name: sum(measure(one, other) for one, other in cuts) / HALVINGS for name, measure in _MEASURES.items()
+            name: sum((measure(one, other) for one, other in cuts), none_u) / HALVINGS
+            for name, measure in _MEASURES.items()
         }
         r_k = np.mean([correlations(one, other) for one, other in cuts], axis=0)
         rows["split_half"] = _means(measured, speakers_n[usable]) | _correlation_row(r_k, classes)

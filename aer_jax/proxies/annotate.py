@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
-from aer_jax.proxies.attempts import Attempt
+from aer_jax.proxies.attempts import Attempt, Outcome
 from aer_jax.proxies.engine import Answer, Asked, Engine
 from aer_jax.proxies.journal import Journal, read_journal
 from aer_jax.proxies.listeners import Listener, crossed
@@ -144,7 +144,8 @@ def _refuse_other_people(journal: Journal, people: Sequence[Listener]) -> None:
 def _attempt(
     asked: Asked, answer: Answer, questions: Questions, engine: Engine, synonyms: Mapping[str, str]
 ) -> Attempt:
-    label = outcome = None
+    label: str | None = None
+    outcome: Outcome | None = None
     if answer.error is not None:
         outcome = "failed"
     elif answer.probs is None:

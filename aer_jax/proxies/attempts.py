@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 from aer_jax.errors import UserError
 
-ANSWERS = ("free", "constrained", "exact")
+Answers = Literal["free", "constrained", "exact"]
+Outcome = Literal["unparsed", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ class Attempt:
     model: str
     response: str
     label: str | None = None
-    outcome: Literal["unparsed", "failed"] | None = None
+    outcome: Outcome | None = None
     error: str | None = None
-    answers: Literal["free", "constrained", "exact"] = "free"
+    answers: Answers = "free"
     probs: dict[str, float] | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
@@ -71,7 +72,7 @@ class Attempt:
         return json.dumps(values, ensure_ascii=False) + "\n"
 
 
-_KINDS = {"listener": int, "temperature": (int, float), "seed": int}
+_KINDS: dict[str, type | tuple[type, ...]] = {"listener": int, "temperature": (int, float), "seed": int}
 
 
 def parse_attempt(line: bytes, where: str) -> Attempt:
@@ -88,11 +89,11 @@ def parse_attempt(line: bytes, where: str) -> Attempt:
     for field in fields(Attempt)[:8]:
         if not isinstance(values[field.name], _KINDS.get(field.name, str)):
             raise UserError(f"{where}: {field.name} is {values[field.name]!r}.")
-    if attempt.answers not in ANSWERS:
+    if attempt.answers not in get_args(Answers):
         raise UserError(f"{where}: answers is {attempt.answers!r}.")
     if attempt.probs is not None and not _is_distribution(attempt.probs):
         raise UserError(f"{where}: probs must be shares of the labels, at least 0, that sum to 1.")
-    known = attempt.outcome in (None, "unparsed", "failed")
+    known = attempt.outcome in (None, *get_args(Outcome))
     if not known or [attempt.label, attempt.outcome, attempt.probs].count(None) != 2:
         raise UserError(f'{where} must have either a label, or probs, or the outcome "unparsed" or "failed".')
     return attempt

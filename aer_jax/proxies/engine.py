@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from aer_jax.proxies.attempts import Answers
 from aer_jax.proxies.listeners import Listener
 
 
@@ -44,10 +45,10 @@ class Engine(Protocol):
     """
 
     model: str
-    answers: str
+    answers: Answers
     price: tuple[float, float]
 
-    def ask(self, asked: Sequence[Asked]) -> Iterator[list[tuple[Asked, Answer]]]:
+    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
         """Answer each question once, some at a time and in any order.
 
         Closing the iterator ends whatever was started for it.

@@ -7,7 +7,7 @@ hears an utterance once, whatever the number of personas; temperatures cost noth
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import grain
@@ -29,6 +29,7 @@ from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import make_mesh, sharding
 from aer_jax.models.weights import load_base
+from aer_jax.proxies.attempts import Answers
 from aer_jax.proxies.encode import AnnotationEncoder
 from aer_jax.proxies.engine import Answer, Asked
 from aer_jax.proxies.model_name import model_name
@@ -55,7 +56,8 @@ class ExactEngine:
         UserError: there is no such checkpoint, it cannot express the labels, or the mesh does not fit the devices.
     """
 
-    answers, price = "exact", (0.0, 0.0)
+    answers: Answers = "exact"
+    price = (0.0, 0.0)
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class ExactEngine:
         rows = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         self.batch = -(-batch // rows) * rows
 
-    def ask(self, asked: Sequence[Asked]) -> Iterator[list[tuple[Asked, Answer]]]:
+    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
         """See `Engine`: all listeners of the utterances of one batch at a time."""
         personas = list(dict.fromkeys(pair.listener.persona for pair in asked))
         by_utterance: dict[str, list[Asked]] = {}
@@ -99,13 +101,20 @@ class ExactEngine:
         waiting: tuple[jax.Array, jax.Array] | None = None
 
         def collect(row_b: jax.Array, log_probs_bplt: jax.Array) -> tuple[list[str], np.ndarray]:
-            row_b, log_probs_bplt = fetch((row_b, log_probs_bplt))
-            return [ids[row] for row in row_b if row >= 0], log_probs_bplt[row_b >= 0]
+            rows, log_probs = fetch((row_b, log_probs_bplt))
+            return [ids[row] for row in rows if row >= 0], log_probs[rows >= 0]
 
         for batch in self._batches(ids, personas):
             laid = to_device(batch, self.mesh)
-            inputs = [laid[name] for name in ("audio", "audio_samples", "tokens", "token_mask")]
-            scored = _label_log_probs(model, *inputs, self.encoder.labels_ln, self.encoder.label_mask_ln)
+            scored = _label_log_probs(
+                model,
+                laid["audio"],
+                laid["audio_samples"],
+                laid["tokens"],
+                laid["token_mask"],
+                self.encoder.labels_ln,
+                self.encoder.label_mask_ln,
+            )
             if waiting is not None:  # the device is at work while the batch before is written down
                 yield collect(*waiting)
             waiting = laid["row"], scored

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def _temperatures(values: list[float]) -> list[Any]:
     return [f"{low:.1f} to {low + BIN:.1f}" for low in floors]
 
 
-def _rows(panel: Panel, name: str, levels: list[Hashable], in_order: bool = False) -> list[dict[str, Any]]:
+def _rows(panel: Panel, name: str, levels: list[Any], in_order: bool = False) -> list[dict[str, Any]]:
     different = list(dict.fromkeys(levels))
     different = sorted(different) if in_order else different
     return [{name: level} | _row(panel, [i for i, other in enumerate(levels) if other == level]) for level in different]

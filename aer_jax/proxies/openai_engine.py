@@ -9,7 +9,7 @@ import io
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.lengths import SAMPLE_RATE
+from aer_jax.proxies.attempts import Answers
 from aer_jax.proxies.engine import Answer, Asked
 from aer_jax.proxies.questions import Questions
 
@@ -47,7 +48,7 @@ class OpenAIEngine:
             out of range.
     """
 
-    answers = "free"
+    answers: Answers = "free"
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class OpenAIEngine:
         self._audio = functools.lru_cache(maxsize=4 * concurrency)(self._encode_audio)
         self._answered = False
 
-    def ask(self, asked: Sequence[Asked]) -> Iterator[list[tuple[Asked, Answer]]]:
+    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
         """See `Engine`."""
         left = iter(asked)
         pending: dict[Future[Answer], Asked] = {}
@@ -129,7 +130,7 @@ class OpenAIEngine:
         """One request, or more where the client tries again; a reply that is no completion is a ValueError."""
         reply = self._client.chat.completions.create(
             model=self.model,
-            messages=self._messages(asked),
+            messages=self._messages(asked),  # type: ignore[arg-type]  # plain JSON of the same form
             temperature=asked.listener.temperature,
             seed=asked.listener.seed(asked.utterance),
             max_tokens=NEW_TOKENS,

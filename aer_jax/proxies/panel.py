@@ -38,7 +38,7 @@ class Panel:
     whole_nk: np.ndarray
     votes_nlk: np.ndarray
     people: list[Attempt]
-    outcomes: list[Counter]
+    outcomes: list[Counter[str | None]]
     origin: tuple[str, str]
     answers: str
 
@@ -64,7 +64,7 @@ def open_panel(dataset: Dataset, journal: Path) -> Panel:
     first = {attempt.listener: attempt for attempt in latest}
     people = [first[index] for index in sorted(first)]
     row = {person.listener: i for i, person in enumerate(people)}
-    outcomes = [Counter() for _ in people]
+    outcomes: list[Counter[str | None]] = [Counter() for _ in people]
     for attempt in latest:
         outcomes[row[attempt.listener]][attempt.outcome] += 1
 
@@ -72,6 +72,7 @@ def open_panel(dataset: Dataset, journal: Path) -> Panel:
     ids = [id for id in dataset.utterances if id in asked]
     votes_of: list[list] = [[] for _ in people]
     for vote in read_votes(journal, dataset.classes):
+        assert vote.rater is not None  # a journal's votes have one
         votes_of[row[int(vote.rater.rpartition("#")[2])]].append(vote)
     votes_nlk = np.stack([count_votes(votes, ids, dataset.classes) for votes in votes_of], axis=1)
     human = [vote for vote in dataset.votes if vote.source == "human"]

@@ -70,6 +70,8 @@ class Worker:
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the worker
         )
+        assert self._process.stdin and self._process.stdout  # pipes
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self.pid = self._process.pid
         self._setup = {"model": str(model), "dataset": str(dataset), "asked": asked, "labels": labels}
 
@@ -111,9 +113,9 @@ class Worker:
         if timeout:
             timer.start()
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-            reply = self._process.stdout.readline()
+            self._stdin.write(json.dumps(message) + "\n")
+            self._stdin.flush()
+            reply = self._stdout.readline()
         except BrokenPipeError:
             reply = ""
         finally:
@@ -146,6 +148,6 @@ class Worker:
     def _end(self) -> None:
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
+        for stream in (self._stdin, self._stdout, self._log):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()

@@ -29,7 +29,10 @@ from aer_jax.errors import UserError
 
 RATE = 16_000
 # Audio-language models are registered under the first or, like Audio Flamingo, under the second alone.
-_GENERATING = (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING)
+_GENERATING: tuple[Mapping[Any, Any], ...] = (
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 # Where nothing is said about code, transformers asks on standard input, which is the questions' pipe.
 _FROM_HERE = {"local_files_only": True, "trust_remote_code": False}
 _OF_TEXT = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
@@ -61,7 +64,9 @@ class ChatModel:
         except Exception as error:  # as various as the configurations' own checks
             raise self._unfit(f"is none that {by} can open", error) from error
         config = getattr(config, "thinker_config", config)  # what writes in an omni model; its other parts speak
-        model_class = next((known[type(config)] for known in _GENERATING if type(config) in known), None)
+        model_class: type[PreTrainedModel] | None = next(
+            (known[type(config)] for known in _GENERATING if type(config) in known), None
+        )
         if model_class is None:
             raise self._unfit(f'is a "{config.model_type}", which does not answer in conversations with audio')
         try:
@@ -71,7 +76,8 @@ class ChatModel:
         self._refuse_deaf(asked)
         self.labels = None if labels is None else [reply(self.processor, asked, label) for label in labels]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = self._load(model_class, config).to(self.device).eval()
+        self.model = self._load(model_class, config)
+        torch.nn.Module.to(self.model, self.device).eval()
 
     @contextmanager
     def hearing(self, rows: Sequence[Mapping[str, Any]], dataset: Dataset) -> Iterator[Mapping[str, torch.Tensor]]:
@@ -133,7 +139,10 @@ class ChatModel:
             raise self._unfit(f"hears audio at {rate} Hz, where clips are at {RATE} Hz")
 
     def _load(self, model_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
-        model, loaded = model_class.from_pretrained(
+        loaded: dict[str, set[str]]
+        model: PreTrainedModel
+        # Its type does not say that it returns a pair where it is asked about what it loaded.
+        model, loaded = model_class.from_pretrained(  # type: ignore[misc]
             self._path,
             config=config,
             local_files_only=True,

@@ -9,7 +9,6 @@ second finds the limit, where the exponential is flat too early and saturates at
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,10 +83,11 @@ def fit_exponential(js_m: np.ndarray, near: Fit | None = None) -> Fit | None:
         except RuntimeError:
             return None
     rmse = np.sqrt(np.mean((_exponential(n_m, *found) - js_m) ** 2))
-    return Fit(*map(float, found), float(rmse))
+    a, b, c = map(float, found)
+    return Fit(a, b, c, float(rmse))
 
 
-def fit_inverse(js_m: np.ndarray) -> dict[str, float] | None:
+def fit_inverse(js_m: np.ndarray) -> dict[str, Any] | None:
     """a + b / N by least squares over N >= FROM, {a, b, rmse, n_gain}; None where these are fewer than three.
 
     n_gain is the N at which GAIN of the way from the measured js(1) to a is reached, b / N = (1 - GAIN) (js(1) - a); it
@@ -106,7 +106,7 @@ def fit_inverse(js_m: np.ndarray) -> dict[str, float] | None:
 def saturation(
     human_nk: np.ndarray,
     votes_nlk: np.ndarray,
-    speakers_n: Sequence[str],
+    speakers_n: np.ndarray,
     exact_nk: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The curve with intervals over speakers, both fits, and the number that reaches 90 % of the gain.
@@ -123,10 +123,10 @@ def saturation(
         votes do not reach it.
     """
     used_n, js_um = js_by_number(human_nk, votes_nlk)
-    speakers_u, js_m = np.asarray(speakers_n)[used_n], js_um.mean(axis=0)
+    speakers_u, js_m = speakers_n[used_n], js_um.mean(axis=0)
     ci = speaker_intervals({str(m): js_um[:, m] for m in range(js_um.shape[1])}, speakers_u)
     drawn = speaker_draws(speakers_u)
-    curves = []
+    curves = np.zeros((0, js_um.shape[1]))
     if drawn is not None:
         speaker_u, times_rs = drawn
         sums_sm = np.zeros((times_rs.shape[1], js_um.shape[1]))

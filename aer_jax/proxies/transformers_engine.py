@@ -7,7 +7,7 @@ import queue
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
+from aer_jax.proxies.attempts import Answers
 from aer_jax.proxies.engine import Answer, Asked
 from aer_jax.proxies.model_name import model_name
 from aer_jax.proxies.process import Worker, WorkerDied
@@ -66,11 +67,11 @@ class TransformersEngine:
             if value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}.")
         self.model, self.questions = model_name(model), questions
-        self.answers = "constrained" if constrained else "free"
+        self.answers: Answers = "constrained" if constrained else "free"
         self.workers, self.batch, self.timeout = workers, batch, timeout
         self._checkpoint = find_checkpoint(model)
 
-    def ask(self, asked: Sequence[Asked]) -> Iterator[list[tuple[Asked, Answer]]]:
+    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
         """See `Engine`."""
         batches = [_Work(asked[at : at + self.batch]) for at in range(0, len(asked), self.batch)]
         pool = _Pool(self, deque(batches))
@@ -161,7 +162,8 @@ class _Pool:
                         continue
                     replies = worker.ask([self.engine.row(asked) for asked in work.asked], self.engine.timeout)
                     self._deaths = 0
-                    self._out.put([(a, Answer(**reply)) for a, reply in zip(work.asked, replies, strict=True)])
+                    answers = (Answer(reply.get("response", ""), error=reply.get("error")) for reply in replies)
+                    self._out.put(list(zip(work.asked, answers, strict=True)))
                     work = None
         except WorkerDied as death:
             if not self._stopped.is_set():

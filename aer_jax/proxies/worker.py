@@ -82,7 +82,7 @@ class Annotator:
         sampler = GumbelSampler([row["temperature"] for row in rows], [row["seed"] for row in rows])
         with self.chat.hearing(rows, self.dataset) as inputs:
             length = inputs["input_ids"].shape[1]
-            tokens = self.chat.model.generate(
+            tokens = self.chat.model.generate(  # type: ignore[operator]  # its mixin hides behind torch's attributes
                 **inputs,
                 logits_processor=LogitsProcessorList([sampler]),
                 prefix_allowed_tokens_fn=self._allowed(length),
@@ -91,10 +91,11 @@ class Annotator:
 
     def _allowed(self, length: int) -> Callable[[int, torch.Tensor], list[int]] | None:
         """What each row may go on with, `length` being that of its prompt."""
-        if self._trie is None:
+        trie = self._trie
+        if trie is None:
             return None
         padding = [self.chat.model.generation_config.pad_token_id]  # behind an answer's end anything may stand
-        return lambda row, tokens: self._trie.get(tuple(tokens[length:].tolist()), padding)
+        return lambda row, tokens: trie.get(tuple(tokens[length:].tolist()), padding)
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def choose(plan: dime_aug.Plan, samples: int) -> list[Example]:
 
 def _content(config: Config, dataset: Dataset, plan: dime_aug.Plan, samples: int) -> dict[str, Any]:
     shown = choose(plan, samples)
-    parents = list(dict.fromkeys(id for mix in shown for id in (mix.first, mix.second)))
+    parents = list(dict.fromkeys(id for mix in shown for id in mix.heard))
     targets_nk = label_distributions(dataset, parents, config.labels)
     target_of = dict(zip(parents, targets_nk.tolist(), strict=True))
     most = round(config.data.max_seconds * SAMPLE_RATE)
@@ -88,13 +88,14 @@ def _content(config: Config, dataset: Dataset, plan: dime_aug.Plan, samples: int
 def _sample(
     mix: Example, dataset: Dataset, audio_of: dict[str, np.ndarray], target_of: dict[str, Sequence[float]]
 ) -> dict[str, Any]:
-    first_t, second_t = audio_of[mix.first], audio_of[mix.second]
+    first, second = mix.heard
+    first_t, second_t = audio_of[first], audio_of[second]
     mixed_t = mix_audio(first_t, second_t, mix.alpha)
     scale = Scale.of(first_t, second_t)
     clips = [
-        ("first", mix.first, first_t, target_of[mix.first], 1 - mix.alpha),
+        ("first", first, first_t, target_of[first], 1 - mix.alpha),
         ("mix", mix.spoken, mixed_t, mix.target, None),
-        ("second", mix.second, second_t, target_of[mix.second], mix.alpha),
+        ("second", second, second_t, target_of[second], mix.alpha),
     ]
     return {
         "label": dataset.classes[int(np.argmax(mix.target))],

@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -23,6 +23,9 @@ from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.reports.runs import Run
 from aer_jax.reports.table import Row
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 ARM_COLOURS, CLASS_COLOURS = 6, 10
 _NAMES = ["ink", "muted", "rule", "paper", "synthetic"]
 _NAMES += [f"arm-{i}" for i in range(ARM_COLOURS)] + [f"class-{i}" for i in range(CLASS_COLOURS)]
@@ -31,7 +34,7 @@ INK, MUTED, RULE, PAPER = (PLACEHOLDERS[name] for name in _NAMES[:4])
 WIDTH = 4.6  # inches; the page shows figures between 4.9 and 7.5 inches of its own
 
 
-def style(palette: Mapping[str, str]) -> dict[str, Any]:
+def style(palette: Mapping[str, str]) -> dict[RcKeyType, Any]:
     """Matplotlib's settings with a palette's colours: `PLACEHOLDERS` for the page, `light()` for a picture."""
     return {
         "svg.fonttype": "none",
@@ -98,8 +101,8 @@ def divergence(rows: Sequence[Row]) -> Markup:
                 ax.plot(row.interval, [y, y], color=colour, lw=2, solid_capstyle="butt")
             face = colour if row.arm is not None else PAPER
             ax.plot(js, y, "o", ms=6, mfc=face, mec=colour, mew=1.4)
-        floor = min(row.values["js"] for row in rows if row.arm is not None)
-        ax.axvline(floor, color=RULE, lw=0.8, ls=(0, (3, 3)), zorder=0)
+        of_arms = [js for row in rows if row.arm is not None and (js := row.values["js"]) is not None]
+        ax.axvline(min(of_arms), color=RULE, lw=0.8, ls=(0, (3, 3)), zorder=0)
         ax.set_yticks(range(len(rows)), [row.name for row in rows])
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_xlim(left=0)
@@ -145,7 +148,7 @@ def training_curves(runs: Sequence[Run]) -> list[Markup | None]:
     curves = [(_curve(run, "loss"), _curve(run, "val_loss")) for run in runs]
     values = np.concatenate([[0.0], *(y for pair in curves for _, y in pair)])
     values = values[np.isfinite(values)]
-    figures = []
+    figures: list[Markup | None] = []
     with matplotlib.rc_context(_STYLE):
         for i, (run, (train, validation)) in enumerate(zip(runs, curves, strict=True)):
             if not len(train[0]) and not len(validation[0]):

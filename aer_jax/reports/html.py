@@ -107,7 +107,7 @@ def _confusion(run: Run) -> dict[str, list[list[float]]]:
 
 def _leading(arms: Sequence[table.Row], column: str) -> float | None:
     """The best value of a column among several arms; None where there is nothing to compare."""
-    values = [row.values[column] for row in arms if row.values[column] is not None]
+    values = [value for row in arms if (value := row.values[column]) is not None]
     if len(arms) < 2 or not values:
         return None
     return min(values) if table.COLUMNS[column][1] else max(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import matplotlib.ticker
@@ -15,10 +15,13 @@ from matplotlib.figure import Figure
 from aer_jax.errors import UserError
 from aer_jax.files import replace_text
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 _INK, _MUTED, _RULE = "#1c2430", "#5b6470", "#d8dde3"
 _SYNTHETIC, _EXACT, _HUMAN, _FIT = "#2f6db5", "#d98a29", "#3f9a6c", "#9a6bb5"
 _GROUPS = ("#2f6db5", "#d98a29", "#3f9a6c", "#9a6bb5")
-_STYLE = {
+_STYLE: dict[RcKeyType, Any] = {
     "font.size": 9,
     "axes.edgecolor": _RULE,
     "axes.labelcolor": _MUTED,
@@ -151,8 +154,8 @@ def _ambiguity(ax: Axes, found: dict[str, Any]) -> None:
 
 def _bias(ax: Axes, found: dict[str, Any]) -> None:
     classes, groups = found["classes"], found["groups"]["rows"]
-    everyone = [{k: found["by_class"][k][what] for k in classes} for what in ("bias", "ci")]
-    parts = [("all", *everyone, _INK)]
+    of_all, ci_of_all = ({k: found["by_class"][k][what] for k in classes} for what in ("bias", "ci"))
+    parts = [("all", of_all, ci_of_all, _INK)]
     named = 1 < len(groups) <= len(_GROUPS)
     if named:
         parts += [

@@ -114,9 +114,12 @@ def _object(path: Path, mend: str) -> dict[str, Any]:
 
 
 def _objects(path: Path, mend: str) -> list[dict[str, Any]]:
-    found = [_parsed(line) for line in _lines(path)]
-    if None in found:
-        raise UserError(f"{path}, line {found.index(None) + 1}, is not a JSON object; {mend}.")
+    found = []
+    for number, line in enumerate(_lines(path), 1):
+        value = _parsed(line)
+        if value is None:
+            raise UserError(f"{path}, line {number}, is not a JSON object; {mend}.")
+        found.append(value)
     return found
 
 

@@ -66,7 +66,7 @@ def abstract_step(config: Config, mesh: Mesh | AbstractMesh, shape: BatchShape, 
     )
     moments = jax.eval_shape(make_optimizer(config.train, STEPS).init, parts.trainable)
     state = TrainState(
-        jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
+        jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),  # type: ignore[arg-type]  # for an array
         jax.tree.map_with_path(placed, parts.trainable),
         jax.tree.map_with_path(placed, moments),
     )

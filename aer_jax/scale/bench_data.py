@@ -68,10 +68,11 @@ def bench_data(config: Config, clips: int = CLIPS, epochs: int = EPOCHS) -> dict
     if not ids:
         raise UserError(f"{dataset.path} has no training clips to time; look at its report.md.")
     drawn = np.random.default_rng(config.seed).permutation(len(ids))[:clips]
+    drawn_ids = [ids[i] for i in drawn]
     job = {
         "dataset": str(dataset.path),
         "checkpoint": str(find_checkpoint(config.model.checkpoint or TOY)),
-        "ids": [ids[i] for i in drawn],
+        "ids": drawn_ids,
         "seed": config.seed,
         "augment": config.data.augment,
         "max_seconds": config.data.max_seconds,
@@ -81,7 +82,7 @@ def bench_data(config: Config, clips: int = CLIPS, epochs: int = EPOCHS) -> dict
     }
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
-        files = write_wavs(dataset, job["ids"], folder)
+        files = write_wavs(dataset, drawn_ids, folder)
         stack.enter_context(one_core())
         ours = stack.enter_context(Side("grain_data", job, _ALONE))
         pytorch = stack.enter_context(

@@ -71,7 +71,7 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
         (folder / "config.yaml").write_text(to_yaml(config))
-        job = {
+        job: dict[str, Any] = {
             "config": str(folder / "config.yaml"),
             "trainables": str(folder / "trainables.safetensors"),
             "steps": TURNS * (1 + steps),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from aer_jax.config import Config, MeshConfig
+from aer_jax.config import Config, MeshConfig, Remat
 from aer_jax.errors import UserError
 from aer_jax.scale.abstract_step import base_config
 from aer_jax.scale.chips import Slice
@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
         )
 
 
-def candidates(config: Config, topology: Slice, work: Work, flops: dict[str, float]) -> list[Candidate]:
+def candidates(config: Config, topology: Slice, work: Work, flops: Mapping[Remat, float]) -> list[Candidate]:
     """Every mesh and microbatch for `train.batch`, quickest by arithmetic first.
 
     Args:
@@ -56,7 +56,7 @@ def candidates(config: Config, topology: Slice, work: Work, flops: dict[str, flo
 
 
 def change(
-    config: Config, *, mesh: MeshConfig | None = None, microbatch: int | None = None, remat: str | None = None
+    config: Config, *, mesh: MeshConfig | None = None, microbatch: int | None = None, remat: Remat | None = None
 ) -> Config:
     """`config` with other values of these settings."""
     changed: dict[str, Any] = {"mesh": mesh or config.mesh}
@@ -103,7 +103,7 @@ def _microbatches(batch: int, rows: int) -> Iterator[int]:
         microbatch *= 2
 
 
-def settled(config: Config, topology: Slice, work: Work, flops: dict[str, float]) -> tuple[Config, bool]:
+def settled(config: Config, topology: Slice, work: Work, flops: Mapping[Remat, float]) -> tuple[Config, bool]:
     """The settings with a mesh that makes the slice, and whether the plan had to choose it.
 
     A mesh section that is left out is chosen with the microbatch: the quickest by arithmetic that fits, or the leanest.

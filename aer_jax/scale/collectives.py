@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from typing import NamedTuple
+from dataclasses import dataclass
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
@@ -20,7 +20,8 @@ _LOOP = re.compile(r" while\(.*condition=%?([\w.~-]+), body=%?([\w.~-]+)")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
-class Collective(NamedTuple):
+@dataclass(frozen=True)
+class Collective:
     """Collectives of one kind and group size in one step.
 
     Attributes:
@@ -55,7 +56,8 @@ def collectives(program: str, chips: int) -> list[Collective]:
     """
     bodies = _computations(program)
     times = _times(bodies)
-    seen, found = set(), defaultdict(lambda: [0, 0])
+    seen: set[tuple[str, ...]] = set()
+    found: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])  # -> how many, bytes
     for name, lines in bodies.items():
         for line in lines:
             if not (match := _OPERATION.match(line)):
@@ -66,11 +68,12 @@ def collectives(program: str, chips: int) -> list[Collective]:
             if key in seen:
                 continue
             seen.add(key)
-            if times[name] is None:
+            runs = times[name]
+            if runs is None:
                 raise ValueError(f"the trip count of the loop around {line.split(' = ')[0].strip()} is not constant")
             total = found[kind, _group(line, chips)]
-            total[0] += times[name]
-            total[1] += times[name] * _payload(result, kind, bool(starts))
+            total[0] += runs
+            total[1] += runs * _payload(result, kind, bool(starts))
     rows = [
         Collective(kind, group, count, payload, round(payload * _share(kind, group)))
         for (kind, group), (count, payload) in found.items()
@@ -114,9 +117,10 @@ def _times(bodies: dict[str, list[str]]) -> dict[str, int | None]:
     def times(name: str) -> int | None:
         if name not in known:
             known[name] = 0  # nothing calls itself
-            products = [None if None in (n, own) else n * own for n, own in ((times(c), k) for c, k in calls[name])]
+            pairs = [(times(caller), own) for caller, own in calls[name]]
+            products = [n * own for n, own in pairs if n is not None and own is not None]
             # The pieces of one collective are called from one loop; more than one caller does not mean more runs.
-            known[name] = None if None in products else max(products, default=1)
+            known[name] = max(products, default=1) if len(products) == len(pairs) else None
         return known[name]
 
     return {name: times(name) for name in bodies}

@@ -9,6 +9,7 @@ hide.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
-from aer_jax.config import Config, MeshConfig
+from aer_jax.config import Config, MeshConfig, Remat
 from aer_jax.lengths import HOP
 from aer_jax.models.sharding import AXES
 from aer_jax.scale.abstract_step import abstract_step, base_config, chip_bytes
@@ -115,14 +116,15 @@ def estimate(config: Config, shape: BatchShape, classes: int) -> Estimate:
     )
 
 
-def prefix_again(config: Config, shape: BatchShape, remat: str) -> int:
+def prefix_again(config: Config, shape: BatchShape, remat: Remat) -> int:
     """Operations by which a step exceeds that of one chip and one microbatch: each chip reads the prefix in each."""
     copies = config.mesh.data * config.mesh.fsdp * config.train.batch // config.train.microbatch
     once = model_flops(base_config(config.model.checkpoint), 0, shape.prefix)
     return (copies - 1) * once * (3 if remat == "full" else 2) // 2
 
 
-class _Layers(NamedTuple):
+@dataclass(frozen=True)
+class _Layers:
     """A stack of transformer layers as one chip sees it; `matrices` of the feed-forward block have its inner width."""
 
     count: int
@@ -141,7 +143,7 @@ class _Layers(NamedTuple):
         """Attention scores of one layer, float32."""
         return 4 * self.rows * self.heads * self.time**2 // tensor
 
-    def kept(self, remat: str, item: int, tensor: int) -> int:
+    def kept(self, remat: Remat, item: int, tensor: int) -> int:
         """For the backward pass, of all layers."""
         kept = self.state(item)
         if remat != "full":

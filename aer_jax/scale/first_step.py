@@ -38,9 +38,9 @@ def main() -> None:
 
     seconds["import"] = time.time() - begun - seconds["python"]
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event.endswith(COMPILES):
-            seconds["compile"] += duration
+            seconds["compile"] += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
 

@@ -20,7 +20,7 @@ def count_flops(jaxpr: core.ClosedJaxpr | core.Jaxpr) -> int:
 
 
 def _equation(equation) -> int:
-    name, inputs = equation.primitive.name, [getattr(v, "aval", None) for v in equation.invars]
+    name, inputs = equation.primitive.name, [v.aval for v in equation.invars]
     outputs = [v.aval for v in equation.outvars]
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]

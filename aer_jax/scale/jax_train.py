@@ -35,11 +35,11 @@ from aer_jax.scale.flops import model_flops
 from aer_jax.scale.side import Clock, peak_bytes, reset_peak, serve
 from aer_jax.scale.variants import VARIANTS, prefix_of
 from aer_jax.training.optimizer import make_optimizer, schedule
-from aer_jax.training.step import Parts, init_state, make_train_step, take_apart, to_device
+from aer_jax.training.step import Parts, TrainState, init_state, make_train_step, take_apart, to_device
 from aer_jax.training.targets import label_distributions
 
 
-class WithOutputLayer(nnx.Module):
+class WithOutputLayer(EmotionModel):
     """The same model that also computes the vocabulary's logits at every position, which nobody reads."""
 
     def __init__(self, model: EmotionModel, lm_head: Linear):
@@ -48,7 +48,7 @@ class WithOutputLayer(nnx.Module):
 
     def __call__(self, batch, key=None) -> jax.Array:
         base_key, head_key = split_key(key, 2)
-        features = EmotionModel.features(self, batch, base_key)
+        features = self.features(batch, base_key)
         logits_btv = jax.lax.stop_gradient(features.hidden_bth @ self.lm_head.kernel[...])
         # Far below a float32's rounding, and yet the compiler cannot leave the logits out.
         return self.emotion_head(features, head_key) + 1e-30 * logits_btv.astype(jnp.float32).max()
@@ -104,7 +104,8 @@ class Training:
         self.start = jax.tree.map(np.asarray, self.parts.trainable)
         self.compile_seconds: dict[str, dict[str, float]] = {}
         self.compiled: dict[str, dict[tuple, Any]] = {}
-        self.states, self.frozen = {}, {}
+        self.states: dict[str, TrainState] = {}
+        self.frozen: dict[str, nnx.State] = {}
         for variant in self.variants:
             self._prepare(variant)
 
@@ -209,7 +210,7 @@ class Training:
             parameter, Checkpoint(self.config.model.checkpoint), lambda path, shape: replicated(self.mesh), dtype
         )
         whole = WithOutputLayer(model, base.lm_head)
-        loaded = nnx.State({"lm_head": {"kernel": parameter.variable.replace(kernel)}})
+        loaded: nnx.State = nnx.State({"lm_head": {"kernel": parameter.variable.replace(kernel)}})
         return whole, nnx.merge_state(self.parts.frozen, loaded)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
-from aer_jax.config import Config
+from aer_jax.config import Config, Remat
 from aer_jax.lengths import HOP, SAMPLE_RATE
 from aer_jax.models.layers import REMAT
 from aer_jax.models.sharding import make_mesh
@@ -63,13 +64,13 @@ def sweep(
     flops = {remat: step_flops(config, work, remat) for remat in REMAT}
     found = candidates(config, chips, work, flops)
     front = pareto(fitting(found, chips) or found)[:SWEPT]
-    if chips.is_tpu and has_compiler():
-        front = tqdm(front, f"compile {len(front)} of {len(found)} candidates for {chips}", unit="program")
-    plans = [_planned(candidate.config, chips, work, chosen=True) for candidate in front]
+    what = f"compile {len(front)} of {len(found)} candidates for {chips}"
+    shown = tqdm(front, what, unit="program") if chips.is_tpu and has_compiler() else front
+    plans = [_planned(candidate.config, chips, work, chosen=True) for candidate in shown]
     return sorted(plans, key=lambda made: made["seconds"]["step"])
 
 
-def step_flops(config: Config, work: Work, remat: str, shape: BatchShape | None = None) -> int:
+def step_flops(config: Config, work: Work, remat: Remat, shape: BatchShape | None = None) -> int:
     """Operations of one step of all chips together, recomputation included; no mesh changes them."""
     shape = shape or work.shapes[-1]
     one = change(config, remat=remat, microbatch=config.train.batch)
@@ -111,7 +112,7 @@ def _planned(config: Config, chips: Slice, work: Work, chosen: bool) -> dict[str
         "fits": fits,
         "shapes": shapes,
         "hbm_traffic_bytes_per_chip": needs.traffic,
-        "collectives": [row._asdict() for row in sent] if sent is not None else None,
+        "collectives": [dataclasses.asdict(row) for row in sent] if sent is not None else None,
         "wire_bytes_per_chip": _wire(needs, sent),
         "compiler": {"seconds": round(compiled.seconds, 1), "flops_bodies_once": compiled.flops,
                      "bytes_bodies_once": compiled.hbm} if compiled else None,
@@ -209,7 +210,7 @@ def _advice(config: Config, chips: Slice, work: Work) -> list[str]:
         changed = (other.mesh, other.train.microbatch, other.model.remat)
         return sum(a != b for a, b in zip(own, changed, strict=True))
 
-    best = {}
+    best: dict[tuple[bool, ...], Candidate] = {}
     for candidate in sorted(fit, key=lambda c: (differs(c), c.seconds)):
         changed = candidate.config
         what = (changed.mesh != own[0], changed.train.microbatch != own[1], changed.model.remat != own[2])

@@ -11,7 +11,7 @@ times one epoch for each further line.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import librosa
@@ -29,7 +29,7 @@ class Clips(torch.utils.data.Dataset):
 
     def __init__(self, visits: list[list[Any]], files: dict[str, str], most: int):
         self.visits, self.files, self.most = visits, files, most
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
 
     def __len__(self) -> int:
         return len(self.visits)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import (
     Qwen2AudioForConditionalGeneration,
+    Qwen2AudioModel,
     Qwen2AudioProcessor,
     get_cosine_with_hard_restarts_schedule_with_warmup,
 )
@@ -60,9 +61,14 @@ class PaperModel(nn.Module):
         super().__init__()
         base = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, local_files_only=True)
         targets = targets if isinstance(targets, str) else list(targets)
-        settings = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
+        settings = peft.LoraConfig(
+            r=rank,
+            lora_alpha=alpha,  # type: ignore[arg-type]  # it need not be whole
+            lora_dropout=0.0,
+            target_modules=targets,
+        )
         self.adapted = peft.get_peft_model(base, settings)
-        self.emotion_head = TorchHead(base.config.text_config.hidden_size, classes)
+        self.emotion_head = TorchHead(base.config.get_text_config().hidden_size, classes)
         ours, theirs = set(trainables), set(self.named_tensors())
         assert ours == theirs, f"only ours: {sorted(ours - theirs)}; only theirs: {sorted(theirs - ours)}"
         with torch.no_grad():
@@ -81,16 +87,23 @@ class PaperModel(nn.Module):
         hidden_bth = self.adapted(**inputs, output_hidden_states=True).hidden_states[-1]
         return self.emotion_head(hidden_bth.float(), inputs["attention_mask"])
 
+    @property
+    def base(self) -> Qwen2AudioModel:
+        """Audio tower and language model, adapted."""
+        whole = self.adapted.get_base_model()
+        assert isinstance(whole, Qwen2AudioForConditionalGeneration)
+        return whole.model
+
     def hidden(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The language model's states after its last norm."""
-        return self.adapted.base_model.model.model(**inputs, use_cache=False).last_hidden_state
+        return self.base(**inputs, use_cache=False).last_hidden_state
 
     def cut_window(self, frames: int) -> None:
         """Let the audio tower hear windows of so many mel frames instead of 30 s.
 
         transformers insists on as many frames as its table of positions has room for, so the table is cut.
         """
-        tower = self.adapted.base_model.model.model.audio_tower
+        tower = self.base.audio_tower
         if not hasattr(self, "_positions"):
             self._positions = tower.embed_positions.weight.detach()
         tower.config.max_source_positions = frames // 2
@@ -105,6 +118,7 @@ class PaperModel(nn.Module):
         tensors = {}
         for name, parameter in self.trained().items():
             tensor = parameter.grad if gradients else parameter.detach()
+            assert tensor is not None, f"{name} has no gradient"
             if name.startswith(IN_PROJECTION):
                 for part, view in zip("qkv", tensor.chunk(3), strict=True):
                     tensors[f"emotion_head.{part}_proj.{name.removeprefix(IN_PROJECTION)}"] = view
@@ -154,7 +168,7 @@ class PaperTraining:
         groups = [{"params": adapters, "lr": settings["lr"]}, {"params": head, "lr": settings["head_lr"]}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings["weight_decay"])
         self.schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
-            self.optimizer, settings["warmup"], steps, num_cycles=1
+            self.optimizer, int(settings["warmup"]), steps, num_cycles=1
         )
 
     def step(self, inputs: Mapping[str, torch.Tensor], target_bk: torch.Tensor) -> dict[str, float]:

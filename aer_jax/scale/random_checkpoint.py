@@ -78,7 +78,7 @@ def write_random_checkpoint(
             shards.append([])
         shards[-1].append(name)
     rng = np.random.default_rng(seed)
-    file_of = {}
+    file_of: dict[str, str] = {}
     for number, names in enumerate(tqdm(shards, "write", unit="file"), 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         save_file({n: _random(n, shapes[n], rng) for n in names}, partial / file, metadata={"format": "pt"})

@@ -46,6 +46,8 @@ class Side:
             env=os.environ | OFFLINE | dict(environment or {}),
             encoding="utf-8",
         )
+        assert self._process.stdin and self._process.stdout  # pipes
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         try:
             self.about = self.ask(job)
         except BaseException:
@@ -63,9 +65,9 @@ class Side:
     def ask(self, message: Any) -> Any:
         """Its answer to one message, both JSON."""
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            self._stdin.write(json.dumps(message) + "\n")
+            self._stdin.flush()
+            answer = self._stdout.readline()
         except BrokenPipeError:
             answer = ""
         if answer:

@@ -13,7 +13,9 @@ from aer_jax.training.processes import is_first, meet
 Abstract = dict[str, jax.ShapeDtypeStruct]
 
 
-def compile_ahead(function: Callable, arguments: Sequence[Any], batches: Sequence[Abstract], what: str) -> Callable:
+def compile_ahead(
+    function: jax.stages.Wrapped, arguments: Sequence[Any], batches: Sequence[Abstract], what: str
+) -> Callable:
     """Compile a jitted function for the shapes of all batches that will come.
 
     Steps then take what they take, a program that does not fit the device fails before the first of them, and the

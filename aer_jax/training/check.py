@@ -23,8 +23,8 @@ def check(config: Config, mesh: jax.sharding.Mesh) -> None:
         UserError: one is missing, out of range, or does not fit another; or there is no checkpoint.
     """
     needed = {"out": config.out, "data.dataset": config.data.dataset, "model.checkpoint": config.model.checkpoint}
-    for name, value in needed.items():
-        if not value:
+    for name, given in needed.items():
+        if not given:
             raise UserError(f"{name} is not set; add it to the config file or as {name}=... on the command line.")
     read_config(config.model.checkpoint)
     Checkpoint(config.model.checkpoint)

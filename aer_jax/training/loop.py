@@ -135,25 +135,21 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         clips = []
         for part, (ids, some_nk) in readout.some_clips(dataset, targets_nk, validation_nk, config.seed).items():
             batches_of_part = evaluation(ids, targets_nk=some_nk)
-            bar = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
-            clips.append(readout.hear(model, bar, mesh, some_nk, [dataset.utterances[id] for id in ids]))
-        found = readout.fit_readout(model, *clips)
+            shown = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
+            clips.append(readout.hear(model, shown, mesh, some_nk, [dataset.utterances[id] for id in ids]))
+        found = readout.fit_readout(model.readout, *clips)
         if is_first():
             readout.keep_left_out(found, run.path)
         losses = validation_losses(found.logits_nk, found.targets_nk, settings.entropy_weight)
         fitted = losses | found.choice
     elif isinstance(model.emotion_head, ReadoutHead) and not measured_before:
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[:CLIPS]
-        clips = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
-        standardise(model, tqdm(clips, desc="standardise", unit="batch", disable=not is_first()), mesh)
+        some_batches = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
+        standardise(model, tqdm(some_batches, desc="standardise", unit="batch", disable=not is_first()), mesh)
     parts = take_apart(model)
     rate = schedule(settings.lr, settings.warmup, total_steps)
     optimizer = make_optimizer(settings, total_steps)
     state = init_state(parts, optimizer, mesh)
-    step = make_train_step(
-        parts.graphdef, optimizer, rate=rate, entropy_weight=settings.entropy_weight, seed=config.seed
-    )
-    predict = make_predict_step(parts.graphdef)
 
     # ---- where an earlier process stopped ----
     statistics, base = parts.frozen.split(HeadStatistics, ...)
@@ -165,12 +161,24 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         batches.set_state({"next_index": latest})  # all of the iterator's state, on however many processes
     frozen = nnx.merge_state(statistics, base)
     done = latest or 0
-    if done < total_steps:
-        blanks = [batch if jax.process_count() == 1 else batch | asking(batch, GO_ON) for batch in stream.blanks()]
-        to_come = [abstract(to_device(batch, mesh, settings.microbatch)) for batch in blanks]
-        step = compile_ahead(step, (state, frozen), to_come, "steps")
-        to_come = [abstract(to_device(batch, mesh)) for batch in validation.blanks()]
-        predict = compile_ahead(predict, (state.trainable, frozen), to_come, "predictions")
+
+    # ---- programs ----
+    alone = jax.process_count() == 1
+    blanks = [stream.blanks(), validation.blanks()] if done < total_steps else [[], []]
+    if not alone:
+        blanks[0] = [batch | asking(batch, GO_ON) for batch in blanks[0]]
+    step = compile_ahead(
+        make_train_step(parts.graphdef, optimizer, rate=rate, entropy_weight=settings.entropy_weight, seed=config.seed),
+        (state, frozen),
+        [abstract(to_device(batch, mesh, settings.microbatch)) for batch in blanks[0]],
+        "steps",
+    )
+    predict = compile_ahead(
+        make_predict_step(parts.graphdef),
+        (state.trainable, frozen),
+        [abstract(to_device(batch, mesh)) for batch in blanks[1]],
+        "predictions",
+    )
 
     # ---- steps ----
     bar = tqdm(total=total_steps, initial=done, unit="step", desc="train", disable=not is_first())
@@ -186,7 +194,6 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     )
     trace = Profile(run.path / "profile", profile)
     saved_at, saved = time.monotonic(), done
-    alone = jax.process_count() == 1
 
     def request() -> int:
         """What this process would have all of them do."""
@@ -219,7 +226,7 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
                 log.flush()  # a step that is not finite is never saved
             if epoch_ends:
                 model_now = functools.partial(predict, state.trainable, frozen)
-                logits_nk = predict_rows(validation, *validation_nk.shape, model_now, mesh)
+                logits_nk = predict_rows(validation, len(validation_ids), len(dataset.classes), model_now, mesh)
                 losses = validation_losses(logits_nk, validation_nk, settings.entropy_weight)
                 refuse_not_finite(losses["val_loss"], "the validation loss", done)
                 log.write(done, **losses)

@@ -91,10 +91,11 @@ class MetricsLog:
         self._last = now
         rates = self._rates({name: values.pop(name) for name in COUNTS}, seconds)
         self.write(step, **values, seconds=round(seconds, 4), input_seconds=round(input_seconds, 4), **rates)
-        speed = {"utt/s": f"{rates['utterances_per_second']:.3g}"}
+        shown = {"loss": f"{values['loss']:.4f}"}
         if "mfu" in rates:
-            speed["mfu"] = f"{rates['mfu']:.0%}"
-        self._bar.set_postfix(loss=f"{values['loss']:.4f}", **speed, refresh=False)
+            shown["mfu"] = f"{rates['mfu']:.0%}"
+        shown["utt/s"] = f"{rates['utterances_per_second']:.3g}"
+        self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
 
     def write(self, step: int, **values: float) -> None:

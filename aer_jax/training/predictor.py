@@ -28,17 +28,18 @@ from aer_jax.training.run import Run
 from aer_jax.training.step import make_predict_step, take_apart, to_device
 
 
-def best_checkpoint(run: Run) -> Checkpoints:
-    """The checkpoint directory that holds what the run's best epoch learned.
+def best_checkpoint(run: Run) -> tuple[Checkpoints, int]:
+    """The checkpoint directory that holds what the run's best epoch learned, and the step at which it did.
 
     Raises:
         UserError: no epoch is over yet.
     """
     folder = run.path / "best"
     best = Checkpoints(folder) if folder.is_dir() else None
-    if best is None or best.latest is None:
+    step = best.latest if best else None
+    if best is None or step is None:
         raise UserError(f"{run.path} has no best checkpoint yet; let `aer-jax train` finish its first epoch.")
-    return best
+    return best, step
 
 
 SHAPES = 8  # of loose clips, where the run counted its own
@@ -61,7 +62,7 @@ class Predictor:
 
     def __init__(self, run: Run):
         config = run.config
-        best = best_checkpoint(run)
+        best, self.step = best_checkpoint(run)
         self.run, self.classes = run, run.classes
         self.batch = config.train.microbatch
         self.mesh = make_mesh(config.mesh)
@@ -69,7 +70,6 @@ class Predictor:
         model = load_model(config.model, len(self.classes), self.mesh, config.seed)
         learned = nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))
         with best:
-            self.step = best.latest
             nnx.update(model, best.load(self.step, {"learned": learned})["learned"])
         self._parts = take_apart(model)
         self._step = make_predict_step(self._parts.graphdef)

@@ -166,8 +166,9 @@ def host_of(mesh: Mesh) -> Host:
         UserError: they are not side by side.
     """
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    parts = NamedSharding(mesh, BATCH).addressable_devices_indices_map((rows,)).values()
-    mine = sorted({part.indices(rows)[:2] for (part,) in parts})
+    where = NamedSharding(mesh, BATCH)
+    parts = where.devices_indices_map((rows,))
+    mine = sorted({parts[device][0].indices(rows)[:2] for device in where.addressable_devices})
     count, first = len(mine), mine[0][0]
     if first % count or mine[-1][1] != first + count:
         raise UserError(

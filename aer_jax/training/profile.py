@@ -50,7 +50,7 @@ class Profile:
 
     def after(self, step: int, result: Any) -> None:
         """End the window with its last step, once the device has finished it: `result` is what it computes."""
-        if self._open and step >= self._window[1]:
+        if self._open and self._window is not None and step >= self._window[1]:
             jax.block_until_ready(result)
             self._stop()
 

@@ -22,6 +22,7 @@ from scipy.special import softmax
 from aer_jax.evaluation.linear_probe import L2, fit, left_out, temperature
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.files import replace_text
+from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.training.processes import fetch
 from aer_jax.training.step import model_batch, to_device
@@ -81,7 +82,7 @@ def hear(
     @jax.jit
     def inputs(state, batch):
         model = nnx.merge(graphdef, state)
-        return model.emotion_head.inputs(model.features(model_batch(batch)))
+        return model.readout.inputs(model.features(model_batch(batch)))
 
     rows, found = [], []
     for batch in batches:
@@ -94,15 +95,15 @@ def hear(
     return Clips(np.concatenate(found), targets_nk[row_n], np.array(ids), np.array(speakers))
 
 
-def fit_readout(model: EmotionModel, train: Clips, validation: Clips) -> Fitted:
-    """Fit the head, in place, to both splits; the temperature becomes part of its kernel and bias."""
-    head = model.emotion_head
+def fit_readout(head: ReadoutHead, train: Clips, validation: Clips) -> Fitted:
+    """Fit `head`, in place, to both splits; the temperature becomes part of its kernel and bias."""
     scale_e = np.asarray(head.scale_e)
     inputs_ne, targets_nk, ids_n, speakers_n = (np.concatenate(parts) for parts in zip(train, validation, strict=True))
     logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e)
     tempered = [temperature(logits_nk, targets_nk) for logits_nk in logits_lnk]
     best = min(range(len(L2)), key=lambda i: tempered[i][1])
     warmth = tempered[best][0]
+    assert head.linear.bias is not None
     (probe,) = fit(inputs_ne, targets_nk, (L2[best],), scale_e)
     for variable, value in (
         (head.mean, probe.mean_f),

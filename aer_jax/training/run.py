@@ -148,7 +148,7 @@ def resume_run(config: Config) -> Run:
     run = read_run(config.out)
     refuse_changed(run, config)
     run = dataclasses.replace(run, config=config)
-    now = {"packages": {name: version(name) for name in PACKAGES}, "devices": len(jax.devices())}
+    now: dict[str, Any] = {"packages": {name: version(name) for name in PACKAGES}, "devices": len(jax.devices())}
     was = {name: run.environment[name] for name in now}
     if others := [
         f"{name} {was['packages'].get(name)} -> {new}"

@@ -23,7 +23,7 @@ def standardise(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh:
     @jax.jit
     def inputs(state, batch):
         model = nnx.merge(graphdef, state)
-        return model.emotion_head.inputs(model.features(model_batch(batch)))
+        return model.readout.inputs(model.features(model_batch(batch)))
 
     rows = []
     for batch in batches:
@@ -32,7 +32,7 @@ def standardise(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh:
         rows.append(inputs_be[row_b >= 0])
     inputs_ne = np.concatenate(rows)
     for variable, value in (
-        (model.emotion_head.mean, inputs_ne.mean(axis=0)),
-        (model.emotion_head.deviation, inputs_ne.std(axis=0) + 1e-5),
+        (model.readout.mean, inputs_ne.mean(axis=0)),
+        (model.readout.deviation, inputs_ne.std(axis=0) + 1e-5),
     ):
         variable.set_value(jax.device_put(value, variable.sharding))

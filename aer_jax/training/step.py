@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -90,7 +90,7 @@ def make_train_step(
     rate: optax.Schedule,
     entropy_weight: float,
     seed: int,
-) -> Callable[[TrainState, nnx.State, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+) -> jax.stages.Wrapped:
     """The compiled step: (state, frozen, batch [microbatches, rows, ...]) -> (state, metrics).
 
     Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
@@ -159,6 +159,6 @@ def counts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 def make_predict_step(
     graphdef: nnx.GraphDef,
-) -> Callable[[nnx.State, nnx.State, dict[str, jax.Array]], jax.Array]:
+) -> jax.stages.Wrapped:
     """The compiled prediction without dropout: (trainable, frozen, batch [rows, ...]) -> logits [rows, classes]."""
     return jax.jit(lambda trainable, frozen, batch: nnx.merge(graphdef, trainable, frozen)(model_batch(batch)))

@@ -11,7 +11,7 @@ from aer_jax.scale.collectives import Collective, collectives
 
 # In each of 5 turns: gather [4, 6] into [32, 6], reduce a [3]; once: scatter [32, 6] into [4, 6], exchange, send on.
 PROGRAM = """
-import functools, json
+import dataclasses, functools, json
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -32,7 +32,7 @@ def step(x, y):
 
 shape = jax.ShapeDtypeStruct
 compiled = jax.jit(step).lower(shape((32, 6), jnp.float32), shape((24,), jnp.float32)).compile()
-print(json.dumps(collectives(compiled.as_text(), 8)))
+print(json.dumps([dataclasses.astuple(row) for row in collectives(compiled.as_text(), 8)]))
 """
 
 

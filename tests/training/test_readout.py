@@ -24,13 +24,6 @@ from aer_jax.training.readout import Clips, fit_readout
 from aer_jax.training.run import open_run
 
 
-class Headed(nnx.Module):
-    """What `fit_readout` sees of a model."""
-
-    def __init__(self, audio_size, hidden_size, classes):
-        self.emotion_head = ReadoutHead(audio_size, hidden_size, classes, rngs=nnx.Rngs(0))
-
-
 def clips(n, size, classes, seed):
     rng = np.random.default_rng(seed)
     inputs_ne = rng.normal(2, 3, (n, size)).astype(np.float32)
@@ -49,11 +42,10 @@ def put(inputs_ne, head):
 
 @pytest.mark.parametrize("hidden_size", [0, 4])
 def test_the_head_is_scikit_learns_at_the_chosen_penalty_and_temperature(hidden_size):
-    model = Headed(8, hidden_size, 3)
+    head = ReadoutHead(8, hidden_size, 3, rngs=nnx.Rngs(0))
     parts = clips(60, 8 + hidden_size, 3, 0), clips(30, 8 + hidden_size, 3, 1)
-    ids_n, logits_nk, targets_nk, choice = fit_readout(model, *parts)
+    ids_n, logits_nk, targets_nk, choice = fit_readout(head, *parts)
     inputs_ne = np.concatenate([part.inputs_ne for part in parts])
-    head = model.emotion_head
     n = len(inputs_ne)
     x_ne = (inputs_ne - inputs_ne.mean(0)) / inputs_ne.std(0) * np.asarray(head.scale_e)
     theirs = LogisticRegression(C=1 / (n * choice["readout_l2"]), tol=1e-9, max_iter=10_000)
