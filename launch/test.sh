@@ -7,4 +7,5 @@ source launch/setup.sh test
 ruff check .
 ruff format --check .
 mypy
-pytest -m "not slow" "$@"
+# By file, because fixtures of a file are dear; a process takes up to 5 GB.
+pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile "$@"
