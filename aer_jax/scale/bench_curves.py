@@ -25,7 +25,7 @@ from aer_jax.scale.side import Side
 from aer_jax.scale.tables import markdown
 
 DEVICES = 8
-COSTS = {"flops": "operations", "held": "memory held", "working": "working memory"}  # of one device
+COSTS = {"flops": "operations", "held": "held memory", "working": "working memory"}  # of one device
 STEP = {"seconds": 5.0, "rows": 8, "data": 1, "fsdp": 1}
 PROXIES = {"seconds": 5.0, "rows": 8, "labels": 8, "listeners": 5}
 
@@ -51,7 +51,7 @@ class Curve(NamedTuple):
 
 CURVES = {
     "seconds": Curve(
-        "clip length, s", STEP, "seconds", (2.5, 5, 10, 20, 30), {"flops": 1.2, "working": 1.6},
+        "seconds of a clip", STEP, "seconds", (2.5, 5, 10, 20, 30), {"flops": 1.4, "working": 1.8},
         "a prompt is read however short the clip, so short ones grow by less than 1; attention, quadratic, bends the "
         "end upwards, and its scores are the working memory of long clips",
     ),
@@ -165,36 +165,33 @@ def table(result: dict[str, Any]) -> str:
     """What `bench_curves` returned, as a table in Markdown, and in words."""
     rows = []
     for curve in result["curves"].values():
-        sizes, exponents = curve["sizes"], curve["exponent"]
-        row = {"exponents of": f"{curve['axis']}, {sizes[0]:g} to {sizes[-1]:g}"}
+        sizes, costs = curve["sizes"], {}
         for cost, name in COSTS.items():
-            most = curve["most"].get(cost)
-            row[name] = f"{exponents[cost]:.2f}"
-            row[f"{name} at most"] = "" if most is None else f"{most:g}"
-        rows.append(row)
-    return "\n".join(
-        [
-            markdown(rows),
-            "",
-            f"{result['checkpoint']}, compiled for a CPU and not run; costs of one device",
-            "",
-            *map(sentence, result["curves"].values()),
-        ]
-    )
+            most = f" (at most {curve['most'][cost]:g})" if cost in curve["most"] else ""
+            costs[name] = f"{rounded(curve['exponent'][cost])}{most}"
+        rows.append({"exponent along": f"{curve['axis']}, {sizes[0]:g} to {sizes[-1]:g}"} | costs)
+    about = f"{result['checkpoint']}, compiled for a CPU and not run; costs of one device"
+    return "\n".join([markdown(rows), "", about, "", *map(sentence, result["curves"].values())])
 
 
 def sentence(curve: dict[str, Any]) -> str:
     """One curve in words."""
     flops, sizes = curve["flops"], curve["sizes"]
-    said = [f"- {curve['axis']} x {sizes[-1] / sizes[0]:g}: operations x {flops[-1] / flops[0]:.3g}"]
-    for cost, most in curve["most"].items():
-        fitted, end = curve["exponent"][cost], curve["end"][cost]
-        said.append(f"{COSTS[cost]} grow as size^{fitted:.2f} (^{end:.2f} at the end), at most ^{most:g}")
-    return f"{', '.join(said)}: {curve['why']}."
+    said = ", ".join(
+        f"{COSTS[cost]} {rounded(curve['exponent'][cost])} (at the end {rounded(curve['end'][cost])}, at most {most:g})"
+        for cost, most in curve["most"].items()
+    )
+    times = f"{sizes[-1] / sizes[0]:g} times the {curve['axis']} cost {flops[-1] / flops[0]:.3g} times the operations"
+    return f"- {times}; exponents: {said}. Why: {curve['why']}."
+
+
+def rounded(value: float) -> str:
+    """An exponent as it is shown."""
+    return f"{round(value, 2) + 0.0:.2f}"  # no -0.00
 
 
 def _environment() -> dict[str, str]:
-    """Fake devices; code that never runs need not be fast, and a program that comes from a cache says less of itself."""
+    """Fake devices; code that never runs need not be fast, and a program from a cache says less of itself."""
     flags = [
         f"--xla_force_host_platform_device_count={DEVICES}",
         "--xla_backend_optimization_level=0",

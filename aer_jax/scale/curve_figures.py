@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aer_jax.reports.figures import light, style
+from aer_jax.scale.bench_curves import rounded
 
 FIGURES = {name: (name,) for name in ("seconds", "rows", "labels", "listeners")} | {"devices": ("data", "fsdp")}
 PANELS = {"operations of one device, TFLOP": ("flops",), "memory of one device, GB": ("working", "held")}
@@ -34,7 +35,7 @@ def _figure(curves: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     palette = light()
     # The salt and the missing date make the same file of the same numbers.
     with matplotlib.rc_context(style(palette) | {"svg.hashsalt": "aer_jax"}):
-        figure = Figure((7.0, 2.9), layout="constrained")
+        figure = Figure((7.0, 3.4 if len(curves) > 1 else 3.0), layout="constrained")
         axes = figure.subplots(1, len(PANELS))
         for ax, (title, costs) in zip(axes, PANELS.items(), strict=True):
             for i, (name, curve) in enumerate(curves.items()):
@@ -44,19 +45,21 @@ def _figure(curves: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             first, *others = curves.values()
             ax.set_xlabel("devices" if others else first["axis"])
             _scale(ax, first["sizes"])
-            ax.legend(loc="best", fontsize=7.5)
+            ax.legend(
+                loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1 if others else 2, handlelength=3, fontsize=7.5
+            )
         figure.savefig(path, metadata={"Date": None})
 
 
 def _line(ax: Axes, curve: Mapping[str, Any], cost: str, name: str, colour: str, muted: str) -> None:
     """A cost, with its exponent, and dotted the steepest that it may be."""
     sizes, values = np.array(curve["sizes"], float), np.array(curve[cost]) / UNITS[cost]
-    words = " ".join(filter(None, [name, "" if cost == "flops" else cost]))
-    label = f"{words}: size^{curve['exponent'][cost]:.2f}" if words else f"size^{curve['exponent'][cost]:.2f}"
+    most = curve["most"].get(cost)
+    words = [name, "" if cost == "flops" else cost, f"exponent {rounded(curve['exponent'][cost])}"]
+    label = " ".join(filter(None, words)) + ("" if most is None else f", at most {most:g}")
     ax.plot(sizes, values, "o", ls=DASHES[cost], color=colour, ms=3.5, lw=1.4, label=label)
-    if cost in curve["most"]:
-        most = curve["most"][cost]
-        ax.plot(sizes, values[0] * (sizes / sizes[0]) ** most, ":", color=muted, lw=1, label=f"at most size^{most:g}")
+    if most is not None:
+        ax.plot(sizes, values[0] * (sizes / sizes[0]) ** most, ":", color=muted, lw=1)
 
 
 def _scale(ax: Axes, sizes: Sequence[float]) -> None:
@@ -65,8 +68,8 @@ def _scale(ax: Axes, sizes: Sequence[float]) -> None:
     ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
     ax.minorticks_off()
     low, high = ax.get_ylim()
-    ticks = [m * 10.0**e for e in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1) for m in (1, 2, 5)]
-    shown = [tick for tick in ticks if low <= tick <= high]
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)))
+    shown = [tick for tick in np.outer(decades, (1, 2, 3, 5, 7)).flat if low <= tick <= high]
     ax.set_yticks(shown, [f"{tick:g}" for tick in shown])
     ax.grid(visible=True)
     ax.tick_params(axis="y", labelcolor=ax.xaxis.label.get_color())

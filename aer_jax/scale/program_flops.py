@@ -12,10 +12,10 @@ _PRODUCT = re.compile(r" (dot|convolution)\(%?([\w.~-]+), %?([\w.~-]+)\)")
 
 
 def program_flops(program: str) -> int:
-    """Operations of the matrix products and convolutions, a multiplication and an addition being two; see `count_flops`.
+    """Operations of the matrix products and convolutions, a multiplication and an addition being two.
 
-    What each device of a mesh computes stands in its program alone, and XLA's own count (`cost_analysis`) takes the
-    body of a loop, and so a layer of the model, once.
+    The same as `count_flops` of the traced function where one device computes all of it. What each device of a mesh
+    computes stands in its program alone, and XLA's own count (`cost_analysis`) takes a loop's body, here a layer, once.
 
     Args:
         program: HLO text compiled for a CPU, where products stay instructions of their own, `compiled.as_text()`.
