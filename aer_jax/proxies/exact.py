@@ -6,6 +6,7 @@ hears an utterance once, whatever the number of personas; temperatures cost noth
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,7 +96,6 @@ class ExactEngine:
             utterances, and float32 [utterances, personas, labels, longest label], see `label_log_probs`.
         """
         jax.set_mesh(self.mesh)
-        model = load_annotator(self._checkpoint, self.mesh, self._dtype)
         waiting: tuple[jax.Array, jax.Array] | None = None
 
         def collect(row_b: jax.Array, log_probs_bplt: jax.Array) -> tuple[list[str], np.ndarray]:
@@ -105,12 +105,16 @@ class ExactEngine:
         for batch in self._batches(ids, personas):
             laid = to_device(batch, self.mesh)
             inputs = [laid[name] for name in ("audio", "audio_samples", "tokens", "token_mask")]
-            scored = _label_log_probs(model, *inputs, self.encoder.labels_ln, self.encoder.label_mask_ln)
+            scored = _label_log_probs(self._model, *inputs, self.encoder.labels_ln, self.encoder.label_mask_ln)
             if waiting is not None:  # the device is at work while the batch before is written down
                 yield collect(*waiting)
             waiting = laid["row"], scored
         if waiting is not None:
             yield collect(*waiting)
+
+    @functools.cached_property
+    def _model(self) -> Qwen2Audio:
+        return load_annotator(self._checkpoint, self.mesh, self._dtype)
 
     def _answer(self, log_probs_lt: np.ndarray, temperature: float) -> Answer:
         probs_l = tempered(log_probs_lt[None], self.encoder.labels, temperature)[0]

@@ -65,16 +65,23 @@ class Annotator:
         model: checkpoint directory in Hugging Face layout; nothing is downloaded.
         dataset: where the audio comes from.
         labels: tokens of the only answers there are, each with the one that ends the turn; None for free answers.
+        dtype: of weights and activations; None is bfloat16 on a GPU and float32 elsewhere.
     """
 
-    def __init__(self, model: str, dataset: Dataset, labels: Sequence[Sequence[int]] | None = None):
+    def __init__(
+        self,
+        model: str,
+        dataset: Dataset,
+        labels: Sequence[Sequence[int]] | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         self.dataset = dataset
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = Qwen2AudioProcessor.from_pretrained(model, local_files_only=True)
         self.model, loaded = Qwen2AudioForConditionalGeneration.from_pretrained(
             model,
             local_files_only=True,
-            dtype=torch.bfloat16 if self.device.type == "cuda" else torch.float32,
+            dtype=dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32),
             output_loading_info=True,
         )
         # transformers fills what is missing with random numbers and only warns.
@@ -114,7 +121,7 @@ class Annotator:
         """What the model says to each row."""
         inputs, first_row, clip_of_row = self.inputs(rows)
         sampler = GumbelSampler([row["temperature"] for row in rows], [row["seed"] for row in rows])
-        with self._heard_once(first_row, clip_of_row):
+        with self.heard_once(first_row, clip_of_row):
             tokens = self.model.generate(
                 **inputs,
                 logits_processor=LogitsProcessorList([sampler]),
@@ -166,7 +173,7 @@ class Annotator:
         return inputs, [ids.index(clip) for clip in clips], clip_of_row.to(self.device)
 
     @contextmanager
-    def _heard_once(self, first_row: list[int], clip_of_row: torch.Tensor) -> Iterator[None]:
+    def heard_once(self, first_row: list[int], clip_of_row: torch.Tensor) -> Iterator[None]:
         """While it lasts, the audio tower runs once a clip, not once a listener of the clip."""
 
         def fewer(module, args, kwargs):

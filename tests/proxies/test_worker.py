@@ -76,13 +76,13 @@ def test_inputs_are_the_processors(annotator, rows, dataset):
     assert first_row == [0, 3, 6, 9, 12, 15] and clip_of_row.tolist() == [i // 3 for i in range(18)]
 
 
-def test_tower_heard_once_changes_nothing(annotator, rows):
+def test_towerheard_once_changes_nothing(annotator, rows):
     """Logits with the audio tower run once a clip against once a row, 1e-5."""
     inputs, first_row, clip_of_row = annotator.inputs(rows)
     calls = []
     hook = annotator.model.model.audio_tower.conv1.register_forward_hook(lambda m, a, o: calls.append(len(o)))
     with torch.inference_mode():
-        with annotator._heard_once(first_row, clip_of_row):
+        with annotator.heard_once(first_row, clip_of_row):
             once = annotator.model(**inputs).logits
         each = annotator.model(**inputs).logits
     hook.remove()
