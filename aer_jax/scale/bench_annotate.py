@@ -21,7 +21,7 @@ from aer_jax.scale.tables import markdown
 
 CLIPS, PASSES = 16, 2
 LISTENERS = 8  # as many as `aer-jax annotate` asks
-EVERY = 8  # PyTorch hears each 8th clip alone, for it hears 30 s of each and so needs the same time for all
+EVERY = 16  # PyTorch is asked about each 16th clip alone: it hears 30 s of any, and so needs the same time for all
 PYTORCH = {
     "loop": "transformers, each label a pass of its own",
     "careful": "transformers, the same, a clip heard once a batch",
@@ -38,7 +38,7 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
         config: `model.checkpoint` and `model.dtype` are asked; `train.microbatch` clips, or rows of PyTorch's, at a
             time.
         clips: how many, evenly taken.
-        passes: how often each side hears its clips, in turns, after a pass (of PyTorch, a clip) that is not timed.
+        passes: how often each side hears its clips, in turns, after a pass (of PyTorch, a batch) that is not timed.
 
     Returns:
         sides: name -> {clips, seconds: [one a pass], cpu_seconds, utterances_per_second in the median pass,
@@ -122,7 +122,8 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
 
 def difference(found: Any, expected: np.ndarray) -> float:
     """The worst of some log-likelihoods: in nats, relative where what is expected is beyond 1."""
-    return float((np.abs(np.array(found) - expected) / np.maximum(1, np.abs(expected))).max())
+    found = np.reshape(found, expected.shape)
+    return float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())
 
 
 def refuse_other(name: str, error: float, tolerance: float) -> None:
@@ -153,7 +154,7 @@ def table(result: dict[str, Any]) -> str:
     return (
         f"{markdown(rows)}\n\n{result['listeners']} listeners of {result['personas']} personas, {result['labels']} "
         f"labels; {sides['ours']['clips']} clips, PyTorch {sides['loop']['clips']} of them, {result['batch']} at a "
-        f"time, {result['dtype']}, on {result['device']}; median of {result['passes']} passes in turns; our first pass, "
+        f"time, {result['dtype']}, on {result['device']}; median of {result['passes']} passes in turns; our first, "
         f"which loads and compiles, took {result['first_seconds']:.0f} s; {parsed:.0%} of the sampled answers were "
         "labels"
     )

@@ -12,12 +12,14 @@ All make log-mel of 30 s once a clip and batch.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from aer_jax.data.dataset import open_dataset
-from aer_jax.proxies.listeners import crossed
+from aer_jax.proxies.listeners import Listener, crossed
 from aer_jax.proxies.parsing import parse, synonyms_of
 from aer_jax.proxies.prompts import load_prompt
 from aer_jax.proxies.questions import Questions
@@ -26,29 +28,36 @@ from aer_jax.scale.side import Clock, peak_bytes, reset_peak, serve
 
 
 class Votes:
-    """The job's clips, and each way to get votes about them."""
+    """The job's clips, and each way to get votes about them.
+
+    Attributes:
+        asked: by likelihoods about (utterance, persona, label), and by sampling of (utterance, listener).
+    """
 
     def __init__(self, job: dict[str, Any]):
-        self.ids, self.batch = job["ids"], job["batch"]
+        self.batch = job["batch"]
         self.dataset = open_dataset(job["dataset"])
         self.questions = Questions(self.dataset, load_prompt(self.dataset.classes))
-        self.people = crossed(job["listeners"], self.questions.prompt.personas)
         self.annotator = Annotator(job["checkpoint"], self.dataset, dtype=getattr(torch, job["dtype"]))
         self.labels_ln, self.label_mask_ln = torch.tensor(job["labels"]), torch.tensor(job["label_mask"])
+        ids, personas = job["ids"], self.questions.prompt.personas
+        labels, people = range(len(self.labels_ln)), crossed(job["listeners"], personas)
+        scored = list(itertools.product(ids, personas, labels))
+        sampled = list(itertools.product(ids, people))
+        self.asked = {"loop": scored, "careful": scored, "sampled": sampled}
 
-    def likelihoods(self, ids: list[str], how: str) -> list[list[list[float]]]:
-        """Log-likelihoods [clips, personas, labels]."""
-        personas, labels = self.questions.prompt.personas, range(len(self.labels_ln))
-        asked = [(id, persona, label) for id in ids for persona in personas for label in labels]
-        found: list[float] = []
+    def answers(self, how: str, limit: int | None = None) -> list[Any]:
+        """Log-likelihoods, or what was said, of all that is asked or the first so much of it."""
+        asked, found = self.asked[how][:limit], []
         for first in range(0, len(asked), self.batch):
             some = asked[first : first + self.batch]
-            rows = [{"utterance": id, "messages": self.questions.messages(id, persona)} for id, persona, _ in some]
-            found += self._score(rows, torch.tensor([label for *_, label in some]), how).tolist()
-        return torch.tensor(found, dtype=torch.float64).view(len(ids), len(personas), len(labels)).tolist()
+            found += self._sample(some) if how == "sampled" else self._score(some, how)
+        return found
 
     @torch.inference_mode()
-    def _score(self, rows: list[dict[str, Any]], label_r: torch.Tensor, how: str) -> torch.Tensor:
+    def _score(self, asked: Sequence[tuple[str, str, int]], how: str) -> list[float]:
+        rows = [{"utterance": id, "messages": self.questions.messages(id, persona)} for id, persona, _ in asked]
+        label_r = torch.tensor([label for *_, label in asked])
         model, device = self.annotator.model, self.annotator.device
         inputs, first_row, clip_of_row = self.annotator.inputs(rows)
         said_rn, mask_rn = self.labels_ln[label_r].to(device), self.label_mask_ln[label_r].to(device)
@@ -62,40 +71,42 @@ class Votes:
                 states_rth = model.model(**inputs, use_cache=False).last_hidden_state
             logits_rnv = model.lm_head(states_rth[:, before:-1])
         log_probs_rn = logits_rnv.float().log_softmax(-1).gather(-1, said_rn[..., None])[..., 0]
-        return (log_probs_rn * mask_rn).sum(-1)
+        return (log_probs_rn * mask_rn).sum(-1).tolist()
 
-    def sample(self, ids: list[str]) -> float:
-        """The share of the listeners' answers that are labels."""
-        asked = [(id, person) for id in ids for person in self.people]
-        said: list[str] = []
-        for first in range(0, len(asked), self.batch):
-            rows = [
+    def _sample(self, asked: Sequence[tuple[str, Listener]]) -> list[str]:
+        return self.annotator.generate(
+            [
                 {
                     "utterance": id,
                     "messages": self.questions.messages(id, person.persona),
                     "temperature": person.temperature,
                     "seed": person.seed(id),
                 }
-                for id, person in asked[first : first + self.batch]
+                for id, person in asked
             ]
-            said += self.annotator.generate(rows)
+        )
+
+    def parsed(self, answers: list[str]) -> float:
+        """The share of sampled answers that are labels."""
         labels = self.questions.prompt.labels
         synonyms = synonyms_of(self.dataset.name, labels)
-        return sum(parse(answer, labels, synonyms) is not None for answer in said) / len(said)
+        return sum(parse(answer, labels, synonyms) is not None for answer in answers) / len(answers)
 
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     votes = Votes(job)
-
-    def ask(ids: list[str], how: str) -> dict[str, Any]:
-        clock = Clock()
-        result = {"parsed": votes.sample(ids)} if how == "sampled" else {"log_likelihoods": votes.likelihoods(ids, how)}
-        return {**clock.taken(), **result, "peak_bytes": peak_bytes()}
-
-    for how in ("careful", "sampled"):  # not timed: one clip; the loop runs what these two run
-        ask(votes.ids[:1], how)
+    for how in votes.asked:
+        votes.answers(how, votes.batch)
     reset_peak()
-    return {"versions": {"torch": torch.__version__}}, lambda how: ask(votes.ids, how)
+
+    def answer(how: str) -> dict[str, Any]:
+        clock = Clock()
+        found = votes.answers(how)
+        taken = clock.taken()
+        result = {"parsed": votes.parsed(found)} if how == "sampled" else {"log_likelihoods": found}
+        return {**taken, **result, "peak_bytes": peak_bytes()}
+
+    return {"versions": {"torch": torch.__version__}}, answer
 
 
 if __name__ == "__main__":
