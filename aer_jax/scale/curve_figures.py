@@ -35,7 +35,7 @@ def _figure(curves: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     palette = light()
     # The salt and the missing date make the same file of the same numbers.
     with matplotlib.rc_context(style(palette) | {"svg.hashsalt": "aer_jax"}):
-        figure = Figure((7.0, 3.4 if len(curves) > 1 else 3.0), layout="constrained")
+        figure = Figure((7.0, 3.4 if len(curves) > 1 else 3.1), layout="constrained")
         axes = figure.subplots(1, len(PANELS))
         for ax, (title, costs) in zip(axes, PANELS.items(), strict=True):
             for i, (name, curve) in enumerate(curves.items()):
@@ -45,9 +45,7 @@ def _figure(curves: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             first, *others = curves.values()
             ax.set_xlabel("devices" if others else first["axis"])
             _scale(ax, first["sizes"])
-            ax.legend(
-                loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1 if others else 2, handlelength=3, fontsize=7.5
-            )
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), handlelength=3, fontsize=7.5)
         figure.savefig(path, metadata={"Date": None})
 
 
