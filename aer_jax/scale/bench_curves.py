@@ -68,7 +68,7 @@ CURVES = {
         "a clip is heard once, a persona is a prompt, and listeners that differ in temperature alone cost nothing",
     ),
     "data": Curve(
-        "devices along data", STEP | {"rows": 32}, "data", (1, 2, 4, 8), {"flops": -0.9, "working": -0.5},
+        "devices along data", STEP | {"rows": 32}, "data", (1, 2, 4, 8), {"flops": -0.9, "working": -0.6},
         "a device has its share of the clips, but reads the common beginning itself and holds all weights and the "
         "adapters' gradients",
     ),
