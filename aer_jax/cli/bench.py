@@ -17,9 +17,11 @@ WHAT = {
     "train": "training steps, beside PyTorch as the paper did it and as one may do it carefully",
     "ablations": "training steps, with one of our means undone at a time",
     "predict": "predictions, beside a transformers loop",
+    "annotate": "synthetic votes by exact likelihoods, beside transformers' loop over labels and sampled answers",
     "start": "from the command to the first training step, with an empty cache of compiled programs and once more",
     "data": "clips to batches on one core, beside a PyTorch DataLoader doing the paper's work",
     "load": "a checkpoint from files to sharded arrays",
+    "curves": "how operations and memory of compiled programs grow with clips, batches, labels, listeners, devices",
 }
 
 
@@ -46,6 +48,18 @@ def bench(args: argparse.Namespace) -> None:
             from aer_jax.scale.bench_start import bench_start, table
 
             result = bench_start([*args.settings, f"model.checkpoint={args.model}", f"data.dataset={data}"])
+        elif what == "curves":
+            needs(what, out=args.out)
+            from aer_jax.scale.bench_curves import bench_curves, refuse_steep, table
+            from aer_jax.scale.curve_figures import write_curves
+
+            result = bench_curves(config)
+            write_curves(result, args.out)
+        elif what == "annotate":
+            needs(what, data=data, model=args.model)
+            from aer_jax.scale.bench_annotate import bench_annotate, table
+
+            result = bench_annotate(config, args.clips)
         elif what in ("train", "ablations"):
             needs(what, data=data)
             if args.steps < 1:
@@ -60,9 +74,11 @@ def bench(args: argparse.Namespace) -> None:
 
             result = bench_predict(config)
     show(args, result, table(result))
+    if what == "curves":
+        refuse_steep(result)
 
 
-def needs(what: str, **flags: str | None) -> None:
+def needs(what: str, **flags: str | Path | None) -> None:
     """Refuse what a bench cannot do without."""
     for name, value in flags.items():
         if not value:
@@ -107,12 +123,14 @@ def add(command: Command) -> None:
     sub.add_argument("what", choices=tuple(WHAT))
     sub.add_argument(
         "--model",
-        help="checkpoint directory or hub id; train, ablations: random weights in the 7B's shapes without it; data: of "
-        "the tokenizer, a small one without it",
+        help="checkpoint directory or hub id; train, ablations: random weights in the 7B's shapes without it, curves: "
+        "these shapes alone; data: of the tokenizer, a small one without it",
     )
-    sub.add_argument("--data", help="the dataset directory; all but load need it")
+    sub.add_argument("--data", help="the dataset directory; all but load and curves need it")
     sub.add_argument("--root", type=Path, help="instead of --data: a CREMA-D repository, prepared for this time alone")
     sub.add_argument(
         "--steps", type=int, default=2, help="train, ablations: timed steps a turn, after one that is not (2)"
     )
+    sub.add_argument("--clips", type=int, default=16, help="annotate: of the dataset, evenly taken (16)")
+    sub.add_argument("--out", type=Path, help="curves: folder for the figures and curves.json")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")

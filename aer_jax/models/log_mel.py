@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aer_jax.lengths import HOP, SAMPLE_RATE
+from aer_jax.models.sharding import on_own_rows
 
 N_FFT = 400
 
@@ -46,7 +47,7 @@ def log_mel(audio_bs: jax.Array, bins: int) -> jax.Array:
     padded_bs = jnp.pad(audio_bs.astype(jnp.float32), ((0, 0), (N_FFT // 2, N_FFT // 2)), mode="reflect")
     index_fn = np.arange(frames)[:, None] * HOP + np.arange(N_FFT)
     hann_n = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
-    spectrum_bfk = jnp.fft.rfft(padded_bs[:, index_fn] * hann_n.astype(np.float32))
+    spectrum_bfk = on_own_rows(jnp.fft.rfft, padded_bs[:, index_fn] * hann_n.astype(np.float32))
     power_bfk = jnp.square(spectrum_bfk.real) + jnp.square(spectrum_bfk.imag)
     mel_bfm = jnp.matmul(power_bfk, mel_filters(bins), precision="highest")
     log_bfm = jnp.log10(jnp.maximum(mel_bfm, 1e-10))

@@ -10,7 +10,7 @@ of 1, 2, 4, 5, 10 or 20 keeps heads whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -84,6 +84,17 @@ def by_rows(x: jax.Array) -> jax.Array:
     if mesh.empty or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def on_own_rows(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function` of activations [batch, ...], which treats rows alike; each device computes it for its own rows.
+
+    For what XLA cannot divide, a Fourier transform for instance: it would gather all rows on every device.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return function(x)
+    return jax.shard_map(function, in_specs=BATCH, out_specs=BATCH)(x)
 
 
 def gathered(parameters):

@@ -6,6 +6,7 @@ hears an utterance once, whatever the number of personas; temperatures cost noth
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -97,7 +98,6 @@ class ExactEngine:
             utterances, and float32 [utterances, personas, labels, longest label], see `label_log_probs`.
         """
         jax.set_mesh(self.mesh)
-        model = load_annotator(self._checkpoint, self.mesh, self._dtype)
         waiting: tuple[jax.Array, jax.Array] | None = None
 
         def collect(row_b: jax.Array, log_probs_bplt: jax.Array) -> tuple[list[str], np.ndarray]:
@@ -107,7 +107,7 @@ class ExactEngine:
         for batch in self._batches(ids, personas):
             laid = to_device(batch, self.mesh)
             scored = _label_log_probs(
-                model,
+                self._model,
                 laid["audio"],
                 laid["audio_samples"],
                 laid["tokens"],
@@ -120,6 +120,10 @@ class ExactEngine:
             waiting = laid["row"], scored
         if waiting is not None:
             yield collect(*waiting)
+
+    @functools.cached_property
+    def _model(self) -> Qwen2Audio:
+        return load_annotator(self._checkpoint, self.mesh, self._dtype)
 
     def _answer(self, log_probs_lt: np.ndarray, temperature: float) -> Answer:
         probs_l = tempered(log_probs_lt[None], self.encoder.labels, temperature)[0]

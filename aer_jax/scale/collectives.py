@@ -7,16 +7,15 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from aer_jax.scale.program import computations, how_often
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
 _BYTES |= {"s64": 8, "u64": 8, "c64": 8}
 
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.~-]+) \(.*\{$")
 _OPERATION = re.compile(
     rf"^\s*(?:ROOT )?%?[\w.~-]+ = (.+?) ({'|'.join(KINDS)})(-start)?\(", re.ASCII
 )  # the result's shape, the kind, and whether another instruction waits for it
-_CALLED = re.compile(r"(?:calls|to_apply|called_computations|branch_computations)=\{?((?:%[\w.~-]+(?:, )?)+)\}?")
-_LOOP = re.compile(r" while\(.*condition=%?([\w.~-]+), body=%?([\w.~-]+)")
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
 
 
@@ -54,8 +53,8 @@ def collectives(program: str, chips: int) -> list[Collective]:
     Raises:
         ValueError: a loop around a collective has no trip count, or a collective no groups, that can be read.
     """
-    bodies = _computations(program)
-    times = _times(bodies)
+    bodies = computations(program)
+    times = how_often(bodies)
     seen: set[tuple[str, ...]] = set()
     found: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])  # -> how many, bytes
     for name, lines in bodies.items():
@@ -87,52 +86,6 @@ def _share(kind: str, group: int) -> float:
         return 1.0
     others = (group - 1) / group
     return {"all-gather": others, "all-to-all": others, "all-reduce": 2 * others, "reduce-scatter": group - 1}[kind]
-
-
-def _computations(program: str) -> dict[str, list[str]]:
-    """Name -> its instructions; the entry's name is "ENTRY"."""
-    bodies: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in program.splitlines():
-        if match := _COMPUTATION.match(line):
-            lines = bodies["ENTRY" if line.startswith("ENTRY") else match[1]] = []
-        else:
-            lines.append(line)
-    return bodies
-
-
-def _times(bodies: dict[str, list[str]]) -> dict[str, int | None]:
-    """How often each computation runs in one run of the program; None where a loop's trip count is not constant."""
-    calls: dict[str, list[tuple[str, int | None]]] = defaultdict(list)  # callee -> (caller, times a call)
-    for name, lines in bodies.items():
-        for line in lines:
-            if match := _LOOP.search(line):
-                trips = _trips(line, bodies.get(match[1], []))
-                calls[match[2]].append((name, trips))
-            for called in _CALLED.findall(line):
-                for callee in re.findall(r"[\w.~-]+", called):
-                    calls[callee].append((name, 1))
-    known: dict[str, int | None] = {"ENTRY": 1}
-
-    def times(name: str) -> int | None:
-        if name not in known:
-            known[name] = 0  # nothing calls itself
-            pairs = [(times(caller), own) for caller, own in calls[name]]
-            products = [n * own for n, own in pairs if n is not None and own is not None]
-            # The pieces of one collective are called from one loop; more than one caller does not mean more runs.
-            known[name] = max(products, default=1) if len(products) == len(pairs) else None
-        return known[name]
-
-    return {name: times(name) for name in bodies}
-
-
-def _trips(loop: str, condition: list[str]) -> int | None:
-    """Trip count: as the compiler noted it, or the constant that the loop's counter, from zero, stays below."""
-    if noted := re.search(r"known_trip_count[^\d]*(\d+)", loop):
-        return int(noted[1])
-    constants = [int(match[1]) for line in condition if (match := re.search(r" constant\((\d+)\)", line))]
-    below = any("direction=LT" in line for line in condition)
-    return constants[0] if below and len(constants) == 1 else None
 
 
 def _payload(result: str, kind: str, starts: bool) -> int:

@@ -145,3 +145,33 @@ def test_eight_devices_predict_what_one_predicts(tiny_80):
     for name, run in found.items():
         assert run["devices"] == 8
         np.testing.assert_allclose(run["predictions"], one, rtol=0, atol=1e-5, err_msg=name)
+
+
+# What log_mel makes of 8 clips on a mesh whose rows are divided by 4, and the shapes that its Fourier transforms have.
+LOG_MEL = """
+import json, re
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from aer_jax.config import MeshConfig
+from aer_jax.models.log_mel import log_mel
+from aer_jax.models.sharding import BATCH, make_mesh
+
+audio_bs = np.random.default_rng(0).normal(size=(8, 1600)).astype(np.float32)
+one = np.asarray(jax.jit(log_mel, static_argnums=1)(audio_bs, 80))
+mesh = make_mesh(MeshConfig(2, 2, 2))
+jax.set_mesh(mesh)
+laid = jax.device_put(audio_bs, NamedSharding(mesh, BATCH))
+compiled = jax.jit(log_mel, static_argnums=1).lower(laid, 80).compile()
+text, error = compiled.as_text(), float(np.abs(np.asarray(compiled(laid)) - one).max())
+print(json.dumps([error, "all-gather" in text, re.findall(r"c64\\[(\\d+),10,201\\]\\S* fft", text)]))
+"""
+
+
+def test_each_device_hears_its_own_clips():
+    """XLA alone would gather all of them on every device, for it does not divide a Fourier transform."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", LOG_MEL], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    error, gathers, rows = json.loads(done.stdout)
+    assert error < 1e-5 and not gathers and rows == ["2"]

@@ -10,7 +10,7 @@ from aer_jax.scale.tables import table_of
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("file", sorted((DOCS / "bench").glob("*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted((DOCS / "bench").rglob("*.json")), ids=lambda file: file.stem)
 def test_tables_of_the_page_are_what_was_measured(file):
     table, *_ = table_of(json.loads(file.read_text())).split("\n\n")
     assert table in (DOCS / "performance.md").read_text(), f"paste `python -m aer_jax.scale.tables {file}`"
