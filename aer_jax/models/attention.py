@@ -85,7 +85,7 @@ def _splash(q_btnh, k_bsgh, v_bsgh, mask: Mask) -> jax.Array:
 
 def _splash_on_one(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
     """Padded to whole blocks: queries that are cut off again, and keys of a segment that no query is of."""
-    # Imported here: it takes a second, and machines without TPUs need it for nothing.
+    # Imported here: experimental, and of no use where there are no TPUs.
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     queries, heads, head_dim = q_btnh.shape[1:]
