@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Tests compile much and compute little: XLA's code need not be fast. The processes that tests start inherit this.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -15,6 +17,10 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_llvm_disable_expensive_passes=true",
     ]
 ).strip()
+
+# Each of several test processes has a cache of its own for what librosa has compiled: written by two at once it breaks.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"aer_jax_tests_numba_{worker}"))
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
@@ -26,12 +32,15 @@ def mini_checkpoint() -> Path:
         return Path(given)
     path = Path.home() / ".cache" / "aer_jax" / "mini"
     builder = BESIDE / "tools" / "build_mini_checkpoint.py"
-    if not path.exists():
-        if not builder.exists():
-            pytest.skip("no real weights: set AER_JAX_MINI to a Qwen2-Audio checkpoint directory")
-        built = subprocess.run([sys.executable, builder, path], capture_output=True, text=True)
-        if built.returncode:
-            pytest.skip(f"the mini checkpoint could not be built: {(built.stderr.splitlines() or ['no message'])[-1]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # of several test processes the first one builds it
+        if not path.exists():
+            if not builder.exists():
+                pytest.skip("no real weights: set AER_JAX_MINI to a Qwen2-Audio checkpoint directory")
+            built = subprocess.run([sys.executable, builder, path], capture_output=True, text=True)
+            if built.returncode:
+                last = (built.stderr.splitlines() or ["no message"])[-1]
+                pytest.skip(f"the mini checkpoint could not be built: {last}")
     return path
 
 

@@ -123,13 +123,16 @@ def features(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
     known = cache.read()
     missing = [id for id in dict.fromkeys(ids) if id not in known]
     if missing:
-        chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
+        # One by itself: librosa's compiled functions are cached on disk, and of processes that write them at the same
+        # time one may crash.
+        known[missing[0]] = _chunk_features(_part(dataset, missing[:1]))[0]
+        chunks = [missing[i : i + CHUNK] for i in range(1, len(missing), CHUNK)]
         jobs = 1 if len(missing) < SERIAL else -1
         results = joblib.Parallel(n_jobs=jobs, return_as="generator")(
             joblib.delayed(_chunk_features)(_part(dataset, chunk)) for chunk in chunks
         )
         saved_at = time.monotonic()
-        with tqdm(total=len(missing), desc="DiME-Aug features", unit="clip", delay=2) as bar:
+        with tqdm(total=len(missing), initial=1, desc="DiME-Aug features", unit="clip", delay=2) as bar:
             for chunk, features_nf in zip(chunks, results, strict=True):
                 known.update(zip(chunk, features_nf, strict=True))
                 bar.update(len(chunk))
