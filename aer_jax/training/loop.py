@@ -168,7 +168,14 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     if not alone:
         blanks[0] = [batch | asking(batch, GO_ON) for batch in blanks[0]]
     step = compile_ahead(
-        make_train_step(parts.graphdef, optimizer, rate=rate, entropy_weight=settings.entropy_weight, seed=config.seed),
+        make_train_step(
+            parts.graphdef,
+            optimizer,
+            rate=rate,
+            entropy_weight=settings.entropy_weight,
+            seed=config.seed,
+            where=jax.tree.map(lambda a: a.sharding, state),
+        ),
         (state, frozen),
         [abstract(to_device(batch, mesh, settings.microbatch)) for batch in blanks[0]],
         "steps",

@@ -90,6 +90,7 @@ def make_train_step(
     rate: optax.Schedule,
     entropy_weight: float,
     seed: int,
+    where: TrainState | None = None,
 ) -> jax.stages.Wrapped:
     """The compiled step: (state, frozen, batch [microbatches, rows, ...]) -> (state, metrics).
 
@@ -98,7 +99,8 @@ def make_train_step(
     The metrics are the loss (nats), its divergence `js` (base 2) and `bc`, means over utterances with dropout on; the
     learning rate; norms of gradient and update; and `counts`. Where the batch has `request`, int32 [microbatches,
     rows], its maximum is among them: so the processes of a run agree, without waiting for one another, on what any of
-    them asks for. `rate` is only reported.
+    them asks for. `rate` is only reported. `where` has the shardings that the next state is given, those of the state:
+    the compiler might choose others, and a step that is compiled ahead would not take them. None leaves them to it.
     """
 
     def loss(trainable, frozen, batch, key):
@@ -139,7 +141,7 @@ def make_train_step(
             metrics["request"] = batch["request"].max()
         return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), moments), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=None if where is None else (where, None))
 
 
 def counts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
