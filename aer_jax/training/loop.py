@@ -164,9 +164,9 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
 
     # ---- programs ----
     alone = jax.process_count() == 1
-    blanks = [stream.blanks(), validation.blanks()] if done < total_steps else [[], []]
+    blanks, validation_blanks = (stream.blanks(), validation.blanks()) if done < total_steps else ([], [])
     if not alone:
-        blanks[0] = [batch | asking(batch, GO_ON) for batch in blanks[0]]
+        blanks = [batch | asking(batch, GO_ON) for batch in blanks]
     step = compile_ahead(
         make_train_step(
             parts.graphdef,
@@ -177,13 +177,13 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
             where=jax.tree.map(lambda a: a.sharding, state),
         ),
         (state, frozen),
-        [abstract(to_device(batch, mesh, settings.microbatch)) for batch in blanks[0]],
+        [abstract(to_device(batch, mesh, settings.microbatch)) for batch in blanks],
         "steps",
     )
     predict = compile_ahead(
         make_predict_step(parts.graphdef),
         (state.trainable, frozen),
-        [abstract(to_device(batch, mesh)) for batch in blanks[1]],
+        [abstract(to_device(batch, mesh)) for batch in validation_blanks],
         "predictions",
     )
 

@@ -4,7 +4,7 @@ import sys
 
 import jax
 import numpy as np
-from conftest import make_batch
+from kit import make_batch
 from toy_runs import CHECKPOINT, toy_dataset
 
 from aer_jax.config import LoraConfig, MeshConfig, ModelConfig, TrainConfig

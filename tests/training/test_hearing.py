@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import make_batch, make_kit
+from kit import make_batch, make_kit
 from toy_runs import CHECKPOINT, toy_dataset
 
 from aer_jax.corpora import crema_d
