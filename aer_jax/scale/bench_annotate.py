@@ -15,8 +15,8 @@ from aer_jax.config import Config, to_yaml
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
-from aer_jax.scale.bench_train import ALONE, Disagreement
-from aer_jax.scale.side import Side
+from aer_jax.scale.bench_train import Disagreement
+from aer_jax.scale.side import SHARED, Side
 from aer_jax.scale.tables import markdown
 
 CLIPS, PASSES = 16, 2
@@ -60,7 +60,7 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
         (folder / "config.yaml").write_text(to_yaml(config))
-        ours = stack.enter_context(Side("jax_annotate", {"config": str(folder / "config.yaml"), "ids": ids}, ALONE))
+        ours = stack.enter_context(Side("jax_annotate", {"config": str(folder / "config.yaml"), "ids": ids}, SHARED))
         job = {
             "checkpoint": str(find_checkpoint(config.model.checkpoint)),
             "dataset": config.data.dataset,

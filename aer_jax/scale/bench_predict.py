@@ -15,8 +15,8 @@ from aer_jax.config import Config, to_yaml
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
-from aer_jax.scale.bench_train import ALONE, PYTORCH, Disagreement, comparable
-from aer_jax.scale.side import Side
+from aer_jax.scale.bench_train import PYTORCH, Disagreement, comparable
+from aer_jax.scale.side import SHARED, Side
 from aer_jax.scale.tables import markdown
 
 CLIPS, PASSES = 32, 2
@@ -59,7 +59,7 @@ def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> d
             "trainables": str(folder / "trainables.safetensors"),
             "ids": ids,
         }
-        ours = stack.enter_context(Side("jax_predict", job, ALONE))
+        ours = stack.enter_context(Side("jax_predict", job, SHARED))
         pytorch = job | {
             "checkpoint": str(find_checkpoint(config.model.checkpoint)),
             "dataset": config.data.dataset,

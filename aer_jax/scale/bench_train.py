@@ -1,11 +1,12 @@
 """Training utterances a second: the paper's way in PyTorch, a careful PyTorch, and ours, side by side.
 
-All three start from the same checkpoint, adapters and head, hear the same clips in the same global batches, in the same
-precision and without dropout, and take turns. Their losses must agree, or nothing is reported.
+All start from the same checkpoint, adapters and head, hear the same clips in the same global batches, in the same
+precision and without dropout. Their losses must agree, or nothing is reported.
 
-A turn is several steps one after another, as in training, and its first is not timed: memory that a process gave back
-while the others had their turn may have gone to other processes, or to the host of a virtual machine, and fetching it
-again took our step on the CPU as long as the step itself.
+On CPUs they take turns. A turn is several steps one after another, as in training, and its first is not timed: memory
+that a process gave back while the others had their turn may have gone to other processes, or to the host of a virtual
+machine, and fetching it again took our step on the CPU as long as the step itself. An accelerator has no room for all
+the models: there a side has all its turns in a row, and ends before the next one loads.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PYTORCH = {
     "cut": "PyTorch, careful, transformers' 30 s cut open",
 }
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a step's loss, relative
-ALONE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # sides share one accelerator
+MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}  # of an accelerator, instead of three quarters
 
 
 class Disagreement(UserError):
@@ -46,16 +47,17 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
     """Time training steps on `config.data.dataset`.
 
     Args:
-        config: of a run; the head becomes the paper's, which all sides have; no augmentation, DiME-Aug, dropout.
+        config: of a run; what `comparable` says is changed.
         steps: how many are timed in each of `TURNS` turns, after one that is not.
         ablations: time ours against itself with one of its means undone at a time, instead of against PyTorch.
 
     Returns:
         sides: name -> {seconds: [one a step], cpu_seconds (of all cores; others on a busy machine lengthen it less),
-            input_seconds, loss: [one a step], utterances_per_second, tokens_per_second (of real tokens),
-            computed_frames, computed_positions, padded_frames, padded_positions (shares of these), mfu (4N of real
-            frames and tokens, of the fastest matrix product that any side ran), peak_bytes, loss_error (worst relative
-            difference from ours; None where dropout is drawn), compile_seconds}.
+            input_seconds, loss: [one a step], microbatch (PyTorch's may be smaller, where memory is short),
+            utterances_per_second, tokens_per_second (of real tokens), computed_frames, computed_positions,
+            padded_frames, padded_positions (shares of these), mfu (4N of real frames and tokens, of the fastest matrix
+            product that any side ran), peak_bytes, loss_error (worst relative difference from ours; None where dropout
+            is drawn), compile_seconds}.
         ratio_to_paper_pytorch, ratio_to_careful_pytorch, ratio_to_cut_pytorch: of utterances a second; and
             cpu_ratio_...; absent with `ablations`.
         and what the bench was run on.
@@ -76,40 +78,52 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
             "trainables": str(folder / "trainables.safetensors"),
             "steps": TURNS * (1 + steps),
         }
-        bar = stack.enter_context(tqdm(desc="bench train: compile", total=0, unit="step"))
-        ours = Side("jax_train", job | {"variants": variants}, ALONE)
-        stack.enter_context(ours)
-        sides: dict[str, tuple[Side, Any]] = {name: (ours, {"variant": name}) for name in variants}
-        if not ablations:
-            bar.set_description("bench train: load PyTorch")
-            about = ours.about
-            pytorch = job | {
-                "checkpoint": str(find_checkpoint(config.model.checkpoint)),
-                "dataset": config.data.dataset,
-                "max_seconds": config.data.max_seconds,
-                "dtype": config.model.dtype,
-                "microbatch": config.train.microbatch,
-                **{name: getattr(config.train, name) for name in ("weight_decay", "clip_norm", "entropy_weight")},
-                **{name: about[name] for name in ("rates", "lora", "classes")},
-                "steps": about["clips"],
-            }
-            for how in PYTORCH:
-                sides[how] = (stack.enter_context(Side("pytorch_train", pytorch | {"how": how})), None)
-        bar.reset(job["steps"] * len(sides))
-        bar.set_description("bench train")
-        answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-        for turn in turns:
-            for name, (side, variant) in sides.items():
-                for number in turn:
-                    answers[name].append(side.ask(variant | {"step": number} if variant else number))
-                    bar.update()
-        peak = max(side.about["matmul_flops"] for side, _ in sides.values())
+        bar = stack.enter_context(tqdm(desc="bench train", unit="step"))
+        ours = stack.enter_context(Side("jax_train", job | {"variants": variants}, MEMORY))
+        pytorch = [] if ablations else list(PYTORCH)
+        bar.reset(job["steps"] * len([*variants, *pytorch]))
+
+        def start(how: str) -> Side:
+            settings = ("weight_decay", "clip_norm", "entropy_weight", "microbatch")
+            return Side(
+                "pytorch_train",
+                job
+                | {
+                    "how": how,
+                    "checkpoint": str(find_checkpoint(config.model.checkpoint)),
+                    "dataset": config.data.dataset,
+                    "max_seconds": config.data.max_seconds,
+                    "dtype": config.model.dtype,
+                    **{name: getattr(config.train, name) for name in settings},
+                    **{name: ours.about[name] for name in ("rates", "lora", "classes")},
+                    "steps": ours.about["clips"],
+                },
+            )
+
+        one_by_one = [variants, *([how] for how in pytorch)]
+        at_once = [[*variants, *pytorch]]
+        answers: dict[str, list[dict[str, Any]]] = {name: [] for name in at_once[0]}
+        abouts: dict[str, dict[str, Any]] = {}
+        memory: dict[str, int] = {}
+        for names in at_once if ours.about["device"] == "cpu" else one_by_one:
+            with ExitStack() as alive:
+                sides = {name: ours if name in variants else alive.enter_context(start(name)) for name in names}
+                for turn in turns:
+                    for name, side in sides.items():
+                        for number in turn:
+                            question = {"variant": name, "step": number} if side is ours else number
+                            answers[name].append(side.ask(question))
+                            bar.update()
+                for name, side in sides.items():
+                    abouts[name], memory[name] = side.about, side.ask("memory")["peak_bytes"]
+            ours.end()
+        peak = max(about["matmul_flops"] for about in abouts.values())
         rows = {
             name: row(answers[name], answers[OURS], ours.about["needs"], timed, peak, config.train.batch)
-            for name in sides
+            for name in answers
         }
-        for name, (side, _) in sides.items():
-            rows[name]["peak_bytes"] = None if ablations else side.ask("memory")["peak_bytes"]
+        for name, each in rows.items():
+            each["peak_bytes"] = None if ablations else memory[name]
         for name in variants:
             rows[name]["compile_seconds"] = ours.about["compile_seconds"][name]
             if VARIANTS[name].dropout:
@@ -130,7 +144,7 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
             "device": ours.about["device"],
             "compiled_from_cache": ours.about["from_cache"],
             "matmul_flops": peak,
-            "versions": {k: v for side, _ in sides.values() for k, v in side.about["versions"].items()},
+            "versions": {k: v for about in abouts.values() for k, v in about["versions"].items()},
             "tolerance": tolerance,
             "sides": rows,
         }
@@ -147,13 +161,18 @@ def ratio(theirs: dict[str, Any], ours: dict[str, Any], of: str) -> float:
 
 
 def comparable(config: Config) -> Config:
-    """The settings with what all sides can do alike."""
+    """The settings with what all sides can do alike.
+
+    The paper's head learns at the adapters' rate: the readout's suits a linear layer, and a loss that runs away differs
+    between any two programs.
+    """
     lora = dataclasses.replace(config.model.lora, dropout=0.0)
     mixes = dataclasses.replace(config.data.dime_aug, ratio=0.0)
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, head="paper", lora=lora),
         data=dataclasses.replace(config.data, augment=0.0, dime_aug=mixes),
+        train=dataclasses.replace(config.train, head_lr=config.train.lr),
     )
 
 
@@ -173,6 +192,7 @@ def row(
         "input_seconds": [answer["input_seconds"] for answer in timed],
         "loss": [answer["loss"] for answer in answers],
         "loss_error": max(errors),
+        "microbatch": timed[-1]["microbatch"],
         "utterances_per_second": len(timed) * batch / seconds,
         "tokens_per_second": need["tokens"] / seconds,
         **{f"padded_{name}": padded[name] / computed[name] for name in computed},
@@ -205,6 +225,7 @@ def table(result: dict[str, Any]) -> str:
                 "ours is faster by": f"{ratio(side, ours, 'seconds'):.2f}",
                 "by processor time": f"{ratio(side, ours, 'cpu_seconds'):.2f}",
                 "real tokens/s": f"{side['tokens_per_second']:.0f}",
+                "clips at a time": str(side.get("microbatch", result["microbatch"])),
                 "padded frames": f"{side['padded_frames']:.0%}",
                 "padded positions": f"{side['padded_positions']:.0%}",
                 "MFU": f"{side['mfu']:.0%}",
@@ -214,6 +235,8 @@ def table(result: dict[str, Any]) -> str:
             }
         )
     hidden = {"peak memory, GB"} if result["bench"] == "ablations" else set()
+    if len({each["clips at a time"] for each in rows}) == 1:
+        hidden.add("clips at a time")
     rows = [{name: value for name, value in each.items() if name not in hidden} for each in rows]
     shapes = f"{len(ours['compile_seconds'])} shape(s){', compiled before' if result['compiled_from_cache'] else ''}"
     return (

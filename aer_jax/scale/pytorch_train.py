@@ -4,13 +4,14 @@ The job says how:
 
 - `paper`: the processor makes log-mel of 30 s and tokens as each step comes, the whole model runs with its output
   layer and keeps every layer's states, microbatches are padded to their longest prompt, gradients accumulate;
-- `careful`: log-mel and tokens are made before any step and cost it nothing, no output layer, no cache of keys;
+- `careful`: log-mel and tokens are made before a step's time begins, no output layer, no cache of keys;
 - `cut`: as `careful`, and windows end with the microbatch's longest clip. transformers refuses anything but 30 s, so
   this needs a hand inside it: the audio tower's table of positions is cut.
 
-All attend by PyTorch's fused attention (sdpa), which is transformers' default.
+All attend by PyTorch's fused attention (sdpa), which is transformers' default. Where a GPU has no room for a
+microbatch, it is halved until there is.
 
-Each further line is the number of a step; the answer has its loss (mean over the batch, nats) and seconds.
+Each further line is the number of a step; the answer has its loss (mean over the batch, nats), seconds and microbatch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,14 +38,10 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Training:
-    """The job's steps on its clips.
-
-    Attributes:
-        padding: positions and mel frames of all steps, real and computed.
-    """
+    """The job's steps on its clips, `rows` at a time."""
 
     def __init__(self, job: Mapping[str, Any]):
-        self.job, self.how = job, job["how"]
+        self.job, self.how, self.rows = job, job["how"], job["microbatch"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.processor = Qwen2AudioProcessor.from_pretrained(job["checkpoint"], local_files_only=True)
         dataset = open_dataset(job["dataset"])
@@ -54,20 +52,30 @@ class Training:
         groups = ([p for n, p in trained.items() if n.startswith("emotion_head") == head] for head in (False, True))
         self.parameters = list(trained.values())
         self.optimizer = torch.optim.AdamW([{"params": group} for group in groups], weight_decay=job["weight_decay"])
-        ahead = self.how != "paper"
-        self.ahead = [list(self.microbatches(step)) for step in range(len(job["steps"]))] if ahead else None
 
     def microbatches(self, step: int) -> Iterator[tuple[Tensors, torch.Tensor]]:
-        """Inputs and targets, `microbatch` rows at a time."""
-        clips, rows = self.job["steps"][step], self.job["microbatch"]
-        for first in range(0, len(clips), rows):
-            some = clips[first : first + rows]
+        """Inputs and targets of some rows at a time."""
+        clips = self.job["steps"][step]
+        for first in range(0, len(clips), self.rows):
+            some = clips[first : first + self.rows]
             audio = [self.audio[clip["id"]] for clip in some]
             inputs = make_inputs(self.processor, [clip["text"] for clip in some], audio, self.how)
             yield inputs, torch.tensor([clip["target"] for clip in some])
 
     def step(self, number: int) -> dict[str, Any]:
         """One update."""
+        while self.rows > 1:
+            with suppress(torch.OutOfMemoryError):  # before anything was updated
+                return self._step(number)
+            self.rows //= 2
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        return self._step(number)
+
+    def _step(self, number: int) -> dict[str, Any]:
+        batches = self.microbatches(number)
+        if self.how != "paper":
+            batches = iter(list(batches))
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         clock, waited, total = Clock(), 0.0, 0.0
@@ -75,7 +83,6 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, self.job["rates"][number], strict=True):
             group["lr"] = rate
         self.optimizer.zero_grad()
-        batches = iter(self.ahead[number] if self.ahead else self.microbatches(number))
         while True:
             asked = time.perf_counter()
             batch = next(batches, None)
@@ -94,7 +101,7 @@ class Training:
         nn.utils.clip_grad_norm_(self.parameters, self.job["clip_norm"])
         self.optimizer.step()
         loss = float(total)  # waits for the device
-        return {"loss": loss, **clock.taken(), "input_seconds": waited, **computed}
+        return {"loss": loss, **clock.taken(), "input_seconds": waited, "microbatch": self.rows, **computed}
 
 
 def load(job: Mapping[str, Any]) -> PaperModel:

@@ -12,12 +12,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from aer_jax.errors import UserError
 
 OFFLINE = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # where sides have one accelerator together
 
 
 class Side:
@@ -51,15 +54,22 @@ class Side:
         try:
             self.about = self.ask(job)
         except BaseException:
-            self.__exit__()
+            self.end()
             raise
 
     def __enter__(self) -> Side:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process, if it has not ended; nothing can be asked afterwards."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        with suppress(BrokenPipeError):  # what it did not read
+            self._stdin.close()
+        self._stdout.close()
         self._log.close()
 
     def ask(self, message: Any) -> Any:

@@ -26,7 +26,7 @@ from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import load_model, read_config
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
-from aer_jax.training import readout
+from aer_jax.training import readout, standardise
 from aer_jax.training.ahead import abstract, compile_ahead
 from aer_jax.training.alarm import refuse_not_finite
 from aer_jax.training.alive import alive
@@ -40,7 +40,6 @@ from aer_jax.training.processes import first_before_others, host_of, is_first
 from aer_jax.training.profile import Profile
 from aer_jax.training.run import Run, add_facts, create_run, holds_run, open_run, resume_run
 from aer_jax.training.signals import Stopped, stop_signals
-from aer_jax.training.standardise import CLIPS, standardise
 from aer_jax.training.step import init_state, make_predict_step, make_train_step, take_apart, to_device
 from aer_jax.training.targets import label_distributions, synthetic_weight
 from aer_jax.training.throughput import Throughput
@@ -143,9 +142,16 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         losses = validation_losses(found.logits_nk, found.targets_nk, settings.entropy_weight)
         fitted = losses | found.choice
     elif isinstance(model.emotion_head, ReadoutHead) and not measured_before:
-        some = np.random.default_rng(config.seed).permutation(len(train_ids))[:CLIPS]
-        some_batches = evaluation([train_ids[i] for i in some], targets_nk=targets_nk[some])
-        standardise(model, tqdm(some_batches, desc="standardise", unit="batch", disable=not is_first()), mesh)
+        some = np.random.default_rng(config.seed).permutation(len(train_ids))[: standardise.CLIPS]
+        some_ids = [train_ids[i] for i in some]
+        some_batches = evaluation(some_ids, targets_nk=targets_nk[some])
+
+        def measure() -> standardise.Moments:
+            shown = tqdm(some_batches, desc="standardise", unit="batch", disable=not is_first())
+            return standardise.measure(model, shown, mesh)
+
+        inputs = sum(model.readout.sizes)
+        standardise.put_into(model, standardise.kept(standardise.file_for(config, some_ids), inputs, measure))
     parts = take_apart(model)
     rate = schedule(settings.lr, settings.warmup, total_steps)
     optimizer = make_optimizer(settings, total_steps)

@@ -25,9 +25,9 @@ from aer_jax.models.emotion_model import TRAINABLE
 from aer_jax.models.language_model import rotary, rotate
 from aer_jax.models.layers import LayerNorm, RMSNorm
 from aer_jax.scale.pytorch_model import PaperModel, paper_inputs
+from aer_jax.training import standardise
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import make_optimizer
-from aer_jax.training.standardise import standardise
 from aer_jax.training.step import init_state, make_predict_step, model_batch, take_apart
 
 RANK = 5  # no other axis has this length, so it tells an adapter's products from the base's
@@ -172,7 +172,7 @@ def test_bfloat16_against_float32(name, head, request, best_speech, measured):
         model = load_ours(checkpoint, len(speech.classes), head=head, dtype=dtype)
         if head == "readout":
             if statistics is None:
-                standardise(model, batches, one_device())
+                standardise.put_into(model, standardise.measure(model, batches, one_device()))
             statistics = statistics or nnx.state(model, HeadStatistics)
             nnx.update(model, statistics)
         parts = take_apart(model)
