@@ -26,11 +26,14 @@ class LabelsConfig:
         journal: the journal of `aer-jax annotate`; needed unless source is human.
         synthetic_weight: what one synthetic vote counts beside one human vote when pooled; 1 is the paper's. "learned":
             the weight that predicts held-out human votes of the validation speakers best, see `labels/pooling.py`.
+        prior_votes: a clip with n votes counts n / (n + prior_votes) in the loss, so few listeners say less than many;
+            0 lets all clips count alike.
     """
 
     source: Literal["human", "synthetic", "combined"] = "human"
     journal: str | None = None
     synthetic_weight: float | Literal["learned"] = 1.0
+    prior_votes: float = 0.0
 
 
 @dataclass(frozen=True)

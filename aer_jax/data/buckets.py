@@ -171,6 +171,7 @@ class Buckets:
             text_length=text_length,
             pad_id=self.prompt.pad_id,
             prefix=self.prefix,
+            weights=[example.weight for example in examples],
         )
 
     def blanks(self) -> list[Batch]:

@@ -8,7 +8,7 @@ A batch is a dict of numpy arrays, B rows, S samples, P and T tokens, K classes:
     tokens         int32   [B, T]   the rest of the prompt, padded on the right
     token_mask     bool    [B, T]
     target         float32 [B, K]
-    weight         float32 [B]      1, or 0 for a row that only fills the batch up
+    weight         float32 [B]      what it counts in the loss; 0 for a row that only fills the batch up
     row            int32   [B]      which example or utterance it is; -1 for a filler
 """
 
@@ -33,6 +33,7 @@ def collate(
     text_length: int,
     pad_id: int,
     prefix: np.ndarray = NO_PREFIX,
+    weights: Sequence[float] | None = None,
 ) -> Batch:
     """Clips and their prompts as one batch of fixed shape.
 
@@ -49,6 +50,7 @@ def collate(
         text_length: tokens of a row.
         pad_id: the tokenizer's padding token.
         prefix: int [P], what each of `tokens` begins with.
+        weights: what each clip counts, [n]; 1 by default.
 
     Raises:
         ValueError: there are too many clips, or a prompt begins with something else.
@@ -68,6 +70,7 @@ def collate(
         tokens_bt[b, : len(rests[i])] = rests[i]
         mask_bt[b, : len(rests[i])] = True
     row_b = np.array([*rows, *[-1] * (batch - n)], np.int32)
+    weight_b = np.ones(batch, np.float32) if weights is None else np.asarray(weights, np.float32)[source]
     return {
         "audio": audio_bs,
         "audio_samples": np.array([len(audio[i]) for i in source], np.int32),
@@ -75,6 +78,6 @@ def collate(
         "tokens": tokens_bt,
         "token_mask": mask_bt,
         "target": np.asarray(targets_nk, np.float32)[source],
-        "weight": (row_b >= 0).astype(np.float32),
+        "weight": np.where(row_b >= 0, weight_b, np.float32(0)),
         "row": row_b,
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,14 @@ class Example:
         target: the distribution over the classes, sums to 1.
         second: id of the utterance that it is mixed with; None for a real clip.
         alpha: share of `second` in the mix, 0 to 1.
+        weight: what it counts in the loss.
     """
 
     first: str
     target: tuple[float, ...]
     second: str | None = None
     alpha: float = 0.0
+    weight: float = 1.0
 
     @property
     def heard(self) -> tuple[str, ...]:
@@ -37,8 +40,10 @@ class Example:
         return self.first if self.second is None or self.alpha < 0.5 else self.second
 
 
-def real_examples(ids: Sequence[str], targets_nk: np.ndarray) -> list[Example]:
-    """One example for each utterance, unmixed.
+def real_examples(
+    ids: Sequence[str], targets_nk: np.ndarray, weights_n: Sequence[float] | np.ndarray | None = None
+) -> list[Example]:
+    """One example for each utterance, unmixed; without weights all count 1.
 
     Raises:
         UserError: a distribution is not finite; an utterance without votes has none.
@@ -46,7 +51,24 @@ def real_examples(ids: Sequence[str], targets_nk: np.ndarray) -> list[Example]:
     for id, target_k in zip(ids, targets_nk, strict=True):
         if not np.isfinite(target_k).all():
             raise UserError(f"utterance {id} has no distribution over the classes; leave it out or give it votes.")
-    return [Example(id, tuple(float(p) for p in target_k)) for id, target_k in zip(ids, targets_nk, strict=True)]
+    weights_n = np.ones(len(ids)) if weights_n is None else weights_n
+    return [
+        Example(id, tuple(float(p) for p in target_k), weight=float(weight))
+        for id, target_k, weight in zip(ids, targets_nk, weights_n, strict=True)
+    ]
+
+
+def weighed(mixes: Sequence[Example], weights: Mapping[str, float]) -> list[Example]:
+    """Mixes that count what their two clips count, in the mix's proportion.
+
+    Args:
+        weights: utterance -> what it counts.
+    """
+    return [
+        dataclasses.replace(mix, weight=(1 - mix.alpha) * weights[mix.first] + mix.alpha * weights[mix.second])
+        for mix in mixes
+        if mix.second is not None
+    ]
 
 
 def mix_audio(a_t: np.ndarray, b_t: np.ndarray, alpha: float) -> np.ndarray:

@@ -75,13 +75,14 @@ def left_out(
     targets_nk: np.ndarray,
     speakers_n: Sequence[str] | np.ndarray,
     scale_f: np.ndarray | None = None,
+    weights_n: np.ndarray | None = None,
 ) -> np.ndarray:
     """What a probe says about speakers that it has not heard, in up to `FOLDS` turns, for each penalty.
 
     Args:
         features_nf, targets_nk: of all clips that may be learned from.
         speakers_n: who speaks in each; at least two speakers.
-        scale_f: see `fit`.
+        scale_f, weights_n: see `fit`.
 
     Returns:
         logits [len(L2), N, K].
@@ -92,7 +93,8 @@ def left_out(
     logits_lnk = np.zeros((len(L2), *targets_nk.shape))
     for fold in range(folds):
         out_n = fold_n == fold
-        for probe in fit(features_nf[~out_n], targets_nk[~out_n], L2, scale_f):
+        some_n = None if weights_n is None else weights_n[~out_n]
+        for probe in fit(features_nf[~out_n], targets_nk[~out_n], L2, scale_f, some_n):
             logits_lnk[L2.index(probe.l2), out_n] = probe.logits(features_nf[out_n])
     return logits_lnk
 
@@ -112,11 +114,13 @@ def fit(
     targets_nk: np.ndarray,
     l2s: tuple[float, ...],
     scale_f: np.ndarray | None = None,
+    weights_n: np.ndarray | None = None,
 ) -> list[LinearProbe]:
     """A probe for each penalty.
 
     Args:
         scale_f: what each standardised feature is multiplied by before its weight is penalised; None is 1/sqrt(F).
+        weights_n: what each clip counts; None lets all count alike.
     """
     mean_f, deviation_f = features_nf.mean(axis=0), features_nf.std(axis=0) + 1e-5
     if scale_f is None:
@@ -130,29 +134,34 @@ def fit(
     axes_fr, x_nr = x_nf.T @ (vector_nr / size_r), vector_nr * size_r
     probes, start = [], None
     for l2 in sorted(l2s, reverse=True):  # each begins where the stiffer one ended
-        kernel_rk, bias_k = start = logistic_regression(x_nr, targets_nk, l2, start)
+        kernel_rk, bias_k = start = logistic_regression(x_nr, targets_nk, l2, start, weights_n)
         probes.append(LinearProbe(mean_f, deviation_f, scale_f[:, None] * (axes_fr @ kernel_rk), bias_k, l2))
     return probes
 
 
 def logistic_regression(
-    x_nf: np.ndarray, targets_nk: np.ndarray, l2: float, start: tuple[np.ndarray, np.ndarray] | None = None
+    x_nf: np.ndarray,
+    targets_nk: np.ndarray,
+    l2: float,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+    weights_n: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Minimise mean cross entropy + l2 / 2 |kernel|^2; the bias is free. Convex, by L-BFGS.
+    """Minimise (weighted) mean cross entropy + l2 / 2 |kernel|^2; the bias is free. Convex, by L-BFGS.
 
     Returns:
         kernel [F, K] and bias [K].
     """
     n, features = x_nf.shape
     classes = targets_nk.shape[1]
+    share_n1 = np.full((n, 1), 1 / n) if weights_n is None else (weights_n / weights_n.sum())[:, None]
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = flat.reshape(features + 1, classes)
         kernel_fk = parameters[:-1]
         log_p_nk = log_softmax(x_nf @ kernel_fk + parameters[-1], axis=1)
-        error_nk = (np.exp(log_p_nk) - targets_nk) / n
+        error_nk = share_n1 * (np.exp(log_p_nk) - targets_nk)
         gradient = np.vstack([x_nf.T @ error_nk + l2 * kernel_fk, error_nk.sum(axis=0)])
-        return -(targets_nk * log_p_nk).sum() / n + l2 / 2 * (kernel_fk**2).sum(), gradient.ravel()
+        return -(share_n1 * targets_nk * log_p_nk).sum() + l2 / 2 * (kernel_fk**2).sum(), gradient.ravel()
 
     begin = np.zeros((features + 1, classes)) if start is None else np.vstack(start)
     options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-7}

@@ -18,7 +18,7 @@ from aer_jax.config import Config
 from aer_jax.data import dime_aug, dime_features
 from aer_jax.data.batches import Batch, evaluation_batches, train_batches
 from aer_jax.data.dataset import Dataset, open_dataset
-from aer_jax.data.examples import Example, real_examples
+from aer_jax.data.examples import Example, real_examples, weighed
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.files import replace_text
 from aer_jax.hub import pin
@@ -41,7 +41,7 @@ from aer_jax.training.profile import Profile
 from aer_jax.training.run import Run, add_facts, create_run, holds_run, open_run, resume_run
 from aer_jax.training.signals import Stopped, stop_signals
 from aer_jax.training.step import init_state, make_predict_step, make_train_step, take_apart, to_device
-from aer_jax.training.targets import label_distributions, synthetic_weight
+from aer_jax.training.targets import clip_weights, label_distributions, synthetic_weight
 from aer_jax.training.throughput import Throughput
 
 GO_ON, SAVE, STOP = 0, 1, 2
@@ -90,8 +90,9 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     start = read_adapter(config.model, dataset.classes) if config.model.adapter and latest is None else None
     with first_before_others("DiME-Aug's plan"):
         mixes = dime_aug_examples(config, dataset, targets_nk, run.path / "dime_aug.json")
+    weights_n = clip_weights(dataset, train_ids, config.labels)
     stream = train_batches(
-        real_examples(train_ids, targets_nk) + mixes,
+        real_examples(train_ids, targets_nk, weights_n) + weighed(mixes, dict(zip(train_ids, weights_n, strict=True))),
         dataset,
         prompt,
         shapes=config.data.shapes,
@@ -133,7 +134,8 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     if settings.epochs == 0 and not measured_before:
         clips = []
         for part, (ids, some_nk) in readout.some_clips(dataset, targets_nk, validation_nk, config.seed).items():
-            batches_of_part = evaluation(ids, targets_nk=some_nk)
+            some_weights_n = clip_weights(dataset, ids, config.labels)
+            batches_of_part = evaluation(ids, targets_nk=some_nk, weights_n=some_weights_n)
             shown = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
             clips.append(readout.hear(model, shown, mesh, some_nk, [dataset.utterances[id] for id in ids]))
         found = readout.fit_readout(model.readout, *clips)

@@ -36,12 +36,14 @@ LEFT_OUT = "left_out.json"
 
 
 class Clips(NamedTuple):
-    """Inputs of the head, float32 [N, E], the distributions to predict from them [N, K], ids and speakers [N]."""
+    """Inputs of the head, float32 [N, E], the distributions to predict from them [N, K], ids and speakers [N], and what
+    each counts [N]."""
 
     inputs_ne: np.ndarray
     targets_nk: np.ndarray
     ids_n: np.ndarray
     speakers_n: np.ndarray
+    weights_n: np.ndarray
 
 
 class Fitted(NamedTuple):
@@ -84,27 +86,26 @@ def hear(
         model = nnx.merge(graphdef, state)
         return model.readout.inputs(model.features(model_batch(batch)))
 
-    rows, found = [], []
+    heard = []
     for batch in batches:
         laid = to_device(batch, mesh)
-        row_b, inputs_be = fetch((laid["row"], inputs(state, laid)))
-        rows.append(row_b[row_b >= 0])
-        found.append(inputs_be[row_b >= 0])
-    row_n = np.concatenate(rows)
+        row_b, weight_b, inputs_be = fetch((laid["row"], laid["weight"], inputs(state, laid)))
+        heard.append([array[row_b >= 0] for array in (row_b, weight_b, inputs_be)])
+    row_n, weights_n, inputs_ne = (np.concatenate(arrays) for arrays in zip(*heard, strict=True))
     ids, speakers = ([getattr(utterances[row], name) for row in row_n] for name in ("id", "speaker"))
-    return Clips(np.concatenate(found), targets_nk[row_n], np.array(ids), np.array(speakers))
+    return Clips(inputs_ne, targets_nk[row_n], np.array(ids), np.array(speakers), weights_n.astype(float))
 
 
 def fit_readout(head: ReadoutHead, train: Clips, validation: Clips) -> Fitted:
     """Fit `head`, in place, to both splits; the temperature becomes part of its kernel and bias."""
     scale_e = np.asarray(head.scale_e)
-    inputs_ne, targets_nk, ids_n, speakers_n = (np.concatenate(parts) for parts in zip(train, validation, strict=True))
-    logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e)
+    inputs_ne, targets_nk, ids_n, speakers_n, weights_n = map(np.concatenate, zip(train, validation, strict=True))
+    logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e, weights_n)
     tempered = [temperature(logits_nk, targets_nk) for logits_nk in logits_lnk]
     best = min(range(len(L2)), key=lambda i: tempered[i][1])
     warmth = tempered[best][0]
     assert head.linear.bias is not None
-    (probe,) = fit(inputs_ne, targets_nk, (L2[best],), scale_e)
+    (probe,) = fit(inputs_ne, targets_nk, (L2[best],), scale_e, weights_n)
     for variable, value in (
         (head.mean, probe.mean_f),
         (head.deviation, probe.deviation_f),

@@ -16,6 +16,25 @@ from aer_jax.labels.votes import count_votes, normalise, whole_counts
 from aer_jax.proxies.journal import read_votes
 
 
+def clip_weights(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:
+    """What each clip counts in the loss: n / (n + prior_votes) for one with n votes, float64 [len(ids)].
+
+    The votes' share p of a class misses the share q of endless listeners by q (1 - q) / n on average (its variance), so
+    a clip's worth grows with n while listeners are few, and hardly any more once what else differs between clips, worth
+    `prior_votes` votes, outweighs it. Of pooled votes, n is what they count together.
+
+    Raises:
+        UserError: as `label_distributions`; or prior_votes is negative.
+    """
+    prior = labels.prior_votes
+    if not (math.isfinite(prior) and prior >= 0):
+        raise UserError(f"labels.prior_votes is {prior}; it must be 0 or more.")
+    if not prior:
+        return np.ones(len(ids))
+    votes_n = _counts(dataset, ids, labels).sum(axis=1)
+    return votes_n / (votes_n + prior)
+
+
 def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:
     """The share of votes for each class.
 
@@ -34,6 +53,10 @@ def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConf
         UserError: no journal where one is needed, a weight that is no weight, or utterances without a vote
             from a chosen source.
     """
+    return normalise(_counts(dataset, ids, labels))
+
+
+def _counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:
     counts_nk = np.zeros((len(ids), len(dataset.classes)))
     if labels.source != "synthetic":
         human_nk = count_votes(dataset.votes, ids, dataset.classes)
@@ -42,7 +65,7 @@ def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConf
     if labels.source != "human":
         synthetic_nk = _synthetic_counts(dataset, ids, labels)
         counts_nk += (synthetic_weight(dataset, labels) if labels.source == "combined" else 1.0) * synthetic_nk
-    return normalise(counts_nk)
+    return counts_nk
 
 
 def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float:

@@ -17,7 +17,7 @@ from scipy import stats
 from aer_jax.data import dime_aug
 from aer_jax.data.batches import Host, collate, evaluation_batches, train_batches
 from aer_jax.data.dime_features import features
-from aer_jax.data.examples import Example, mix_audio, real_examples
+from aer_jax.data.examples import Example, mix_audio, real_examples, weighed
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import count_votes, normalise
 from aer_jax.lengths import frame_count, token_count
@@ -111,8 +111,8 @@ def check_content(batch, dataset, examples, shapes):
         if row == -1:
             assert batch["weight"][i] == 0 and batch["audio"][i].any()
             continue
-        assert batch["weight"][i] == 1
         example = examples[row]
+        assert batch["weight"][i] == np.float32(example.weight)
         spoken = dataset.utterances[example.spoken]
         tokens = FakePrompt().encode(spoken.transcript, spoken.speaker, int(samples))
         np.testing.assert_array_equal(batch["tokens"][i][batch["token_mask"][i]], tokens)
@@ -266,11 +266,12 @@ def test_a_long_prompt_fits_when_its_clip_is_slowed_down():
 
 def test_mixes_are_interpolated_and_carry_the_chosen_text(dataset):
     target = (0.2, 0.3, 0.5)
-    mixes = [Example("u1", target, "u22", alpha) for alpha in (0.1, 0.49, 0.5, 0.9)]
-    train = stream(dataset, None, mixes, batch=4)
+    mixes = weighed([Example("u1", target, "u22", a) for a in (0.1, 0.49, 0.5, 0.9)], {"u1": 1.0, "u22": 0.5})
+    train = stream(dataset, None, mixes, batch=5)
     (batch,) = first(train, 1)
     check_content(batch, dataset, mixes, train.shapes)
-    for i, row in enumerate(batch["row"]):
+    np.testing.assert_allclose(batch["weight"], [*(1 - mixes[row].alpha / 2 for row in batch["row"][:4]), 0], rtol=1e-6)
+    for i, row in enumerate(batch["row"][:4]):
         want = mix_audio(dataset.clips["u1"], dataset.clips["u22"], mixes[row].alpha)
         np.testing.assert_array_equal(batch["audio"][i, : batch["audio_samples"][i]], want)
         letters = int((batch["tokens"][i] == 7).sum())

@@ -18,20 +18,23 @@ def clips(n, features, classes=3, seed=0, noise=1.0):
     return x_nf, p_nk / p_nk.sum(axis=1, keepdims=True)
 
 
-def sklearns(x_nf, targets_nk, l2):
+def sklearns(x_nf, targets_nk, l2, weights_n=None):
     """A distribution as target is each class once, weighted by its share; C is the inverse of the summed penalty."""
     n, k = targets_nk.shape
-    model = LogisticRegression(C=1 / (n * l2), tol=1e-10, max_iter=10_000)
-    return model.fit(np.repeat(x_nf, k, axis=0), np.tile(np.arange(k), n), sample_weight=targets_nk.ravel())
+    weights_n = np.ones(n) if weights_n is None else weights_n
+    model = LogisticRegression(C=1 / (weights_n.sum() * l2), tol=1e-10, max_iter=10_000)
+    counts_nk = targets_nk * weights_n[:, None]
+    return model.fit(np.repeat(x_nf, k, axis=0), np.tile(np.arange(k), n), sample_weight=counts_nk.ravel())
 
 
 @pytest.mark.parametrize("l2", [0.01, 1.0])
 def test_logistic_regression_is_scikit_learns(l2):
     x_nf, targets_nk = clips(60, 8)
-    kernel_fk, bias_k = logistic_regression(x_nf, targets_nk, l2)
-    theirs = sklearns(x_nf, targets_nk, l2)
-    np.testing.assert_allclose(kernel_fk, theirs.coef_.T, atol=1e-5)
-    np.testing.assert_allclose(bias_k - bias_k.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=1e-5)
+    for weights_n in (None, np.random.default_rng(5).uniform(0.1, 3, 60)):
+        kernel_fk, bias_k = logistic_regression(x_nf, targets_nk, l2, weights_n=weights_n)
+        theirs = sklearns(x_nf, targets_nk, l2, weights_n)
+        np.testing.assert_allclose(kernel_fk, theirs.coef_.T, atol=1e-5)
+        np.testing.assert_allclose(bias_k - bias_k.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=1e-5)
 
 
 @pytest.mark.parametrize("features", [5, 200], ids=["fewer features than clips", "more"])

@@ -29,7 +29,13 @@ def clips(n, size, classes, seed):
     inputs_ne = rng.normal(2, 3, (n, size)).astype(np.float32)
     kernel_ek = np.random.default_rng(9).normal(size=(size, classes)) / 4
     p_nk = np.exp(inputs_ne @ kernel_ek + rng.normal(size=(n, classes)))
-    return Clips(inputs_ne, p_nk / p_nk.sum(1, keepdims=True), np.arange(n) + 100 * seed, np.arange(n) % 5 + 10 * seed)
+    return Clips(
+        inputs_ne,
+        p_nk / p_nk.sum(1, keepdims=True),
+        np.arange(n) + 100 * seed,
+        np.arange(n) % 5 + 10 * seed,
+        np.ones(n),
+    )
 
 
 def put(inputs_ne, head):

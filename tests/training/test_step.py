@@ -28,6 +28,13 @@ def test_accumulation_is_unbiased(still_kit, batch):
         assert parts_loss == pytest.approx(loss, rel=1e-6)
 
 
+def test_a_clip_that_counts_twice_is_a_clip_that_is_there_twice(still_kit, batch):
+    twice = batch | {name: np.concatenate([batch[name][:6], batch[name][:2]]) for name in ROWS}
+    weight = {"weight": np.array([2, 2, 1, 1, 1, 1, 0, 0], np.float32)}
+    (once, once_loss), (double, double_loss) = still_kit.gradient(batch | weight), still_kit.gradient(twice)
+    assert far(double, once) < 1e-6 and once_loss == pytest.approx(double_loss, rel=1e-6)
+
+
 def test_fillers_change_nothing(still_kit, batch):
     weight = {"weight": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
     others = batch | {name: np.concatenate([batch[name][:5], batch[name][:3]]) for name in ROWS}

@@ -9,7 +9,7 @@ from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data.prepare import prepare
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
-from aer_jax.training.targets import label_distributions, synthetic_weight
+from aer_jax.training.targets import clip_weights, label_distributions, synthetic_weight
 
 CLASSES = ("angry", "sad")
 HUMAN = {"u0": ["angry"] * 3 + ["sad"], "u1": ["sad", "sad"], "u2": ["angry"]}
@@ -73,6 +73,18 @@ def test_an_unfinished_journal_is_counted(dataset, journal, source):
 def test_unknown_utterances_have_no_human_vote(dataset):
     with pytest.raises(UserError, match=r"1 of 2 utterances have no human vote .*first u9"):
         label_distributions(dataset, ["u0", "u9"], LabelsConfig())
+
+
+def test_many_votes_count_more_than_few(dataset, journal):
+    """u1 has 2 human and 2 synthetic votes, u0 4 and 2."""
+    alike = clip_weights(dataset, IDS, LabelsConfig())
+    np.testing.assert_array_equal(alike, [1, 1])
+    np.testing.assert_allclose(clip_weights(dataset, IDS, LabelsConfig(prior_votes=2)), [2 / 4, 4 / 6])
+    pooled = LabelsConfig("combined", str(journal), synthetic_weight=0.5, prior_votes=3)
+    np.testing.assert_allclose(clip_weights(dataset, IDS, pooled), [3 / 6, 5 / 8])
+    for prior in (-1.0, float("nan")):
+        with pytest.raises(UserError, match=r"labels.prior_votes is .*; it must be 0 or more"):
+            clip_weights(dataset, IDS, LabelsConfig(prior_votes=prior))
 
 
 def test_wrong_settings_are_said(dataset, journal, tmp_path):
