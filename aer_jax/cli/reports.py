@@ -25,8 +25,15 @@ def report(args: argparse.Namespace) -> None:
     show(args, {"report": str(args.out)}, f"{summary_table(args.run, args.split)}\n\n{args.out}")
 
 
+def ensemble(args: argparse.Namespace) -> None:
+    from aer_jax.reports.ensemble import ensemble, table
+
+    result = ensemble(args.run, args.split, args.out)
+    show(args, result, table(result))
+
+
 def add(command: Command) -> None:
-    """Define demo, report."""
+    """Define demo, report, ensemble."""
     sub = command(demo, "the whole way on the embedded toy corpus", "demo --out runs/demo")
     sub.add_argument("--out", type=Path, default=Path("runs/demo"))
 
@@ -36,3 +43,12 @@ def add(command: Command) -> None:
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--proxies", type=Path, help="proxies.json of `aer-jax proxies --out`, or its folder")
     sub.add_argument("--audio", type=float, default=8.0, metavar="MB", help="of clips to play, 0 for none (8)")
+
+    sub = command(
+        ensemble,
+        "the mean of several evaluated runs' predictions, scored beside each of them",
+        "ensemble --run runs/seed0 runs/seed1 runs/seed2",
+    )
+    sub.add_argument("--run", type=Path, required=True, nargs="+")
+    sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    sub.add_argument("--out", type=Path, help="a file for the mean's predictions, JSON lines")

@@ -113,6 +113,7 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
                         for number in turn:
                             question = {"variant": name, "step": number} if side is ours else number
                             answers[name].append(side.ask(question))
+                            bar.set_postfix_str(f"{name}: {answers[name][-1]['seconds']:.2f} s", refresh=False)
                             bar.update()
                 for name, side in sides.items():
                     abouts[name], memory[name] = side.about, side.ask("memory")["peak_bytes"]

@@ -1,0 +1,97 @@
+"""Runs that say the same thing of other seeds, adapters or recipes, as one predictor: the mean of their shares.
+
+A deep ensemble (Lakshminarayanan et al., 2017, arXiv 1612.01474) of adapters over one frozen base costs no training
+beyond runs that exist. Its divergence from the listeners is at most the mean of its members' (JS is convex), so the
+question is how much it is below that, and whether it is below the best member's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aer_jax.errors import UserError
+from aer_jax.evaluation.bootstrap import speaker_intervals
+from aer_jax.evaluation.metrics import pointwise, pooled
+from aer_jax.files import plain, replace_text
+from aer_jax.reports.runs import load_runs
+
+ENSEMBLE = "ensemble"
+SHOWN = ("js", "bc", "ece_soft", "ece", "accuracy")
+
+
+def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None) -> dict[str, Any]:
+    """Score the mean of evaluated runs' predictions beside each of them.
+
+    Args:
+        paths: run directories, at least two, evaluated on the same utterances.
+        split: which of their evaluations.
+        out: a file for the mean's predictions, JSON lines {id, speaker, probs}; None writes none.
+
+    Returns:
+        rows: name -> the metrics of SHOWN, each member's and the `ensemble`'s.
+        gain: by how much JS and BC of the ensemble are better than its members' mean, with intervals over speakers.
+        n, n_speakers, split.
+
+    Raises:
+        UserError: as `load_runs`; or it is one run.
+    """
+    if len(paths) < 2:
+        raise UserError("an ensemble has at least two runs; name more with --run.")
+    runs = load_runs(paths, split)
+    classes = runs[0].metrics["classes"]
+    lines = [sorted(run.predictions, key=lambda line: line["id"]) for run in runs]
+    references_nk = np.array([[line["reference"][label] for label in classes] for line in lines[0]])
+    speakers_n = np.array([line["speaker"] for line in lines[0]])
+    probs_mnk = np.array([[[line["probs"][label] for label in classes] for line in each] for each in lines])
+    mean_nk = probs_mnk.mean(axis=0)
+
+    predictors = {run.name: probs_nk for run, probs_nk in zip(runs, probs_mnk, strict=True)} | {ENSEMBLE: mean_nk}
+    values = {name: pointwise(references_nk, probs_nk) for name, probs_nk in predictors.items()}
+    rows = {
+        name: {quantity: float(each.mean()) for quantity, each in values[name].items()}
+        | pooled(references_nk, probs_nk)
+        for name, probs_nk in predictors.items()
+    }
+    gains = {}
+    for quantity, sign in (("js", -1), ("bc", 1)):
+        members_n = np.mean([values[run.name][quantity] for run in runs], axis=0)
+        gains[quantity] = sign * (values[ENSEMBLE][quantity] - members_n)
+    intervals = speaker_intervals(gains, speakers_n)
+    if out is not None:
+        said = (
+            {"id": line["id"], "speaker": line["speaker"], "probs": dict(zip(classes, probs_k.tolist(), strict=True))}
+            for line, probs_k in zip(lines[0], mean_nk, strict=True)
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in said))
+    return plain(
+        {
+            "rows": {name: {quantity: row[quantity] for quantity in SHOWN} for name, row in rows.items()},
+            "gain": {name: {"mean": float(each.mean()), "ci": intervals[name]} for name, each in gains.items()},
+            "n": len(speakers_n),
+            "n_speakers": len(np.unique(speakers_n)),
+            "split": split,
+        }
+    )
+
+
+def table(result: dict[str, Any]) -> str:
+    """What `ensemble` returned, for people."""
+    width = max(map(len, result["rows"]))
+    lines = [f"{'':{width}}  " + "  ".join(f"{name:>8}" for name in SHOWN)]
+    for name, row in result["rows"].items():
+        lines.append(f"{name:{width}}  " + "  ".join(f"{row[quantity]:8.4f}" for quantity in SHOWN))
+    gain = result["gain"]["js"]
+    interval = f" ({gain['ci'][0]:.4f} to {gain['ci'][1]:.4f})" if gain["ci"] else ""
+    return "\n".join(
+        [
+            *lines,
+            f"JS below the members' mean by {gain['mean']:.4f}{interval}; {result['n']} clips of "
+            f"{result['n_speakers']} speakers",
+        ]
+    )
