@@ -126,6 +126,8 @@ class TrainConfig:
         batch: utterances an optimizer step; `microbatch` of them at a time are on the device.
         epochs: 0 trains no adapter, mixes no clips, and fits the readout alone to what the frozen base hears; see
             `training/readout.py`.
+        fit: with epochs, too, fit the readout to what the frozen base hears of training clips before the first step,
+            and let adapters and head go on from there (Kumar et al., 2022, arXiv 2202.10054); wants a small `head_lr`.
         lr: peak learning rate of the adapters; `head_lr` of the head.
         warmup: share of all steps; a cosine to zero follows.
         entropy_weight: of the prediction's entropy, added to the Jensen-Shannon loss (nats).
@@ -136,6 +138,7 @@ class TrainConfig:
     epochs: int = 20
     batch: int = 32
     microbatch: int = 8
+    fit: bool = False
     lr: float = 1e-4
     head_lr: float = 3e-2
     weight_decay: float = 0.03

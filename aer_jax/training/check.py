@@ -40,6 +40,11 @@ def check(config: Config, mesh: jax.sharding.Mesh) -> None:
             "train.epochs is 0, which fits a readout to what the frozen base hears: the paper's head and model.adapter "
             "need at least 1."
         )
+    if config.train.fit and (config.model.head != "readout" or config.model.adapter):
+        raise UserError(
+            "train.fit fits a readout to what the frozen base hears, so it goes neither with the paper's head nor with "
+            "model.adapter; leave one of them out."
+        )
     lora = config.model.lora
     bounds = {
         "seed": (config.seed, 0, 2**31 - 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -89,6 +90,8 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     latest = checkpoints.latest if resume else None
     start = read_adapter(config.model, dataset.classes) if config.model.adapter and latest is None else None
     with first_before_others("DiME-Aug's plan"):
+        if latest is None and is_first():  # what a process left that died before its first checkpoint
+            shutil.rmtree(run.path / "best", ignore_errors=True)
         mixes = dime_aug_examples(config, dataset, targets_nk, run.path / "dime_aug.json")
     weights_n = clip_weights(dataset, train_ids, config.labels)
     stream = train_batches(
@@ -130,19 +133,19 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         if is_first():
             tqdm.write(start.note, file=sys.stderr)
     measured_before = latest is not None or (start and start.has_head)
-    fitted = {}
-    if settings.epochs == 0 and not measured_before:
-        clips = []
-        for part, (ids, some_nk) in readout.some_clips(dataset, targets_nk, validation_nk, config.seed).items():
+    fitted: readout.Fitted | None = None
+    if (settings.fit or settings.epochs == 0) and not measured_before:
+        clips, whole = [], {"train": targets_nk}
+        if settings.epochs == 0:  # else the validation split chooses the epoch
+            whole["validation"] = validation_nk
+        for part, (ids, some_nk) in readout.some_clips(dataset, whole, config.seed).items():
             some_weights_n = clip_weights(dataset, ids, config.labels)
             batches_of_part = evaluation(ids, targets_nk=some_nk, weights_n=some_weights_n)
             shown = tqdm(batches_of_part, desc=f"readout, {part}", unit="batch", disable=not is_first())
             clips.append(readout.hear(model, shown, mesh, some_nk, [dataset.utterances[id] for id in ids]))
-        found = readout.fit_readout(model.readout, *clips)
-        if is_first():
-            readout.keep_left_out(found, run.path)
-        losses = validation_losses(found.logits_nk, found.targets_nk, settings.entropy_weight)
-        fitted = losses | found.choice
+        fitted = readout.fit_readout(model.readout, *clips)
+        if settings.epochs == 0 and is_first():
+            readout.keep_left_out(fitted, run.path)
     elif isinstance(model.emotion_head, ReadoutHead) and not measured_before:
         some = np.random.default_rng(config.seed).permutation(len(train_ids))[: standardise.CLIPS]
         some_ids = [train_ids[i] for i in some]
@@ -219,9 +222,17 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     others = alive(run.path, jax.process_index(), jax.process_count())
     with stop_signals() as stop, checkpoints, best, log, trace, bar, others, jax.transfer_guard("disallow"):
         if fitted:
-            log.write(0, **fitted)
+            if total_steps:
+                model_now = functools.partial(predict, state.trainable, frozen)
+                logits_nk = predict_rows(validation, len(validation_ids), len(dataset.classes), model_now, mesh)
+                losses = validation_losses(logits_nk, validation_nk, settings.entropy_weight)
+                early["best_loss"] = np.array(losses["val_loss"])
+            else:
+                losses = validation_losses(fitted.logits_nk, fitted.targets_nk, settings.entropy_weight)
+            log.write(0, **losses, **fitted.choice)
             if is_first():
-                bar.write(f"readout: JS {fitted['val_js']:.4f} (base 2) on speakers left out", file=sys.stderr)
+                whom = "the validation speakers" if total_steps else "speakers left out"
+                bar.write(f"readout: JS {losses['val_js']:.4f} (base 2) on {whom}", file=sys.stderr)
             best.save(0, {"learned": nnx.merge_state(state.trainable, statistics)})
         while done < total_steps and early["stale_epochs"] < settings.patience and asked != STOP:
             waits = time.monotonic()

@@ -1,10 +1,11 @@
-"""The readout head alone, fitted to what the frozen base makes of the clips: what `train.epochs=0` does.
+"""The readout head alone, fitted to what the frozen base makes of the clips: all of a run with `train.epochs=0`, and
+the start of one with `train.fit`.
 
 Logistic regression on the votes' distributions, in seconds and to its optimum: no learning rate, no number of steps, no
 luck. A strong penalty finds the directions that carry to other speakers, and leaves the predictions too flat; a
-temperature, the one that has the lowest divergence, makes them sharp again. Nothing else is chosen by the validation
-split, so its speakers are learned from too: penalty and temperature are chosen together, on speakers of either split
-that are left out in turns.
+temperature, the one that has the lowest divergence, makes them sharp again. The two are chosen together, on speakers
+that are left out in turns. Without epochs nothing else is chosen by the validation split, so its speakers are learned
+from too.
 """
 
 from __future__ import annotations
@@ -60,12 +61,10 @@ class Fitted(NamedTuple):
     choice: dict[str, float]
 
 
-def some_clips(
-    dataset: Dataset, targets_nk: np.ndarray, validation_nk: np.ndarray, seed: int
-) -> dict[str, tuple[list[str], np.ndarray]]:
+def some_clips(dataset: Dataset, whole: Mapping[str, np.ndarray], seed: int) -> dict[str, tuple[list[str], np.ndarray]]:
     """Ids and distributions of at most `MOST` clips of each split, given the distributions of whole splits."""
     found = {}
-    for part, whole_nk in (("train", targets_nk), ("validation", validation_nk)):
+    for part, whole_nk in whole.items():
         some = np.random.default_rng(seed).permutation(len(whole_nk))[: MOST[part]]
         found[part] = ([dataset.splits[part][i] for i in some], whole_nk[some])
     return found
@@ -96,10 +95,10 @@ def hear(
     return Clips(inputs_ne, targets_nk[row_n], np.array(ids), np.array(speakers), weights_n.astype(float))
 
 
-def fit_readout(head: ReadoutHead, train: Clips, validation: Clips) -> Fitted:
-    """Fit `head`, in place, to both splits; the temperature becomes part of its kernel and bias."""
+def fit_readout(head: ReadoutHead, *splits: Clips) -> Fitted:
+    """Fit `head`, in place, to all splits given; the temperature becomes part of its kernel and bias."""
     scale_e = np.asarray(head.scale_e)
-    inputs_ne, targets_nk, ids_n, speakers_n, weights_n = map(np.concatenate, zip(train, validation, strict=True))
+    inputs_ne, targets_nk, ids_n, speakers_n, weights_n = map(np.concatenate, zip(*splits, strict=True))
     logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e, weights_n)
     tempered = [temperature(logits_nk, targets_nk) for logits_nk in logits_lnk]
     best = min(range(len(L2)), key=lambda i: tempered[i][1])

@@ -85,7 +85,25 @@ def test_a_run_of_no_epochs_is_the_readout_alone(tmp_path, capsys):
     assert js_divergence(human["test"], p_nk).mean() < 0.8 * js_divergence(human["test"], human["train"].mean(0)).mean()
 
 
-def test_the_papers_head_is_not_fitted(tmp_path, capsys):
-    settings = toy_runs.settings(tmp_path / "run", "train.epochs=0", "model.head=paper")
+def test_adapters_go_on_from_the_fitted_readout(tmp_path):
+    """At rate 0 nothing moves, so an epoch ends with what it began with: the fit to the training clips alone."""
+    still, moving = tmp_path / "still", tmp_path / "moving"
+    fit = ("train.fit=true", "train.epochs=1", "model.readout=audio")
+    assert cli.main(["train", *toy_runs.settings(still, *fit, "train.lr=0", "train.head_lr=0")]) == 0
+    assert cli.main(["train", *toy_runs.settings(moving, *fit, "train.lr=1e-3", "train.head_lr=1e-3")]) == 0
+    begun, after = ([line for line in toy_runs.log_lines(run) if "val_js" in line] for run in (still, moving))
+    assert begun[0]["step"] == after[0]["step"] == 0
+    assert begun[0]["val_js"] == after[0]["val_js"] and begun[0]["readout_l2"] in L2
+    assert begun[1]["val_js"] == pytest.approx(begun[0]["val_js"], abs=1e-6) != after[1]["val_js"]
+    dataset = open_dataset(toy_runs.toy_dataset())
+    human_nk = human_distributions(dataset, dataset.splits["validation"])
+    assert begun[0]["val_js"] < 0.9 * js_divergence(human_nk, np.full_like(human_nk, 1 / human_nk.shape[1])).mean()
+    assert not (still / "left_out.json").exists()
+    assert Checkpoints(still / "best").latest == 0
+
+
+@pytest.mark.parametrize("setting", ["train.epochs=0", "train.fit=true"])
+def test_the_papers_head_is_not_fitted(setting, tmp_path, capsys):
+    settings = toy_runs.settings(tmp_path / "run", setting, "model.head=paper")
     assert cli.main(["train", *settings]) == 2
-    assert "train.epochs is 0" in capsys.readouterr().err
+    assert setting.partition("=")[0] in capsys.readouterr().err
