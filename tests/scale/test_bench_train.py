@@ -7,6 +7,7 @@ import toy_runs
 from transformers import Qwen2AudioConfig
 
 from aer_jax import cli
+from aer_jax.config import load_config
 from aer_jax.scale import bench_train as bench
 from aer_jax.scale import random_checkpoint
 from aer_jax.scale.side import Side
@@ -58,6 +59,76 @@ def test_both_pytorch_sides_have_our_losses_and_the_ratios_are_those_of_the_time
     assert 0 < sides["ours"]["mfu"] < 1 and sum(sides["ours"]["compile_seconds"].values()) > 0
     text = bench.table(result)
     assert f"{result['ratio_to_paper_pytorch']:.2f}" in text and "the paper's way" in text
+
+
+class FakeSide:
+    """Answers at once, and knows which of its kind are alive."""
+
+    device, alive, most = "cpu", 0, 0
+
+    def __init__(self, module, job, environment=None):
+        steps = range(job["steps"] if isinstance(job["steps"], int) else len(job["steps"]))
+        needs = {"frames": 10, "tokens": 10, "flops": 100}
+        self.about = {"device": self.device, "matmul_flops": 1e3, "versions": {}, "from_cache": False, "rates": [],
+                      "lora": {}, "classes": 4, "compile_seconds": {"ours": {"shape": 1.0}},
+                      "clips": [[] for _ in steps], "needs": [needs for _ in steps]}  # fmt: skip
+        self.seconds = 1.0 if module == "jax_train" else 4.0
+        self.living = True
+        FakeSide.alive += 1
+        FakeSide.most = max(FakeSide.most, FakeSide.alive)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        FakeSide.alive -= self.living
+        self.living = False
+
+    def ask(self, message):
+        assert self.living
+        if message == "memory":
+            return {"peak_bytes": 1}
+        counts = {name: 10 for name in ("frames", "positions", "padded_frames", "padded_positions")}
+        microbatch = 1 if self.seconds == 4.0 else 2
+        times = {"seconds": self.seconds, "cpu_seconds": 1.0, "input_seconds": 0.0}
+        return {"loss": 1.0, "microbatch": microbatch} | times | counts
+
+
+@pytest.mark.parametrize(("device", "at_once"), [("cpu", 1 + len(bench.PYTORCH)), ("a GPU", 1)])
+def test_sides_share_a_cpu_and_follow_one_another_on_an_accelerator(device, at_once, monkeypatch):
+    monkeypatch.setattr(bench, "Side", FakeSide)
+    for name, value in (("device", device), ("alive", 0), ("most", 0)):
+        monkeypatch.setattr(FakeSide, name, value)
+    config = load_config(None, [f"model.checkpoint={toy_runs.CHECKPOINT}", f"data.dataset={toy_runs.toy_dataset()}"])
+    result = bench.bench_train(config, steps=1)
+    assert (FakeSide.most, FakeSide.alive) == (at_once, 0)
+    assert result["device"] == device and result["ratio_to_paper_pytorch"] == 4.0
+    assert [side["microbatch"] for side in result["sides"].values()] == [2, 1, 1, 1]
+    assert "clips at a time" in bench.table(result)
+
+
+def test_pytorch_halves_its_microbatch_until_it_fits(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from aer_jax.scale.pytorch_train import Training
+
+    training = object.__new__(Training)
+    training.rows = 32
+
+    def step(number):
+        if training.rows > 8:
+            raise torch.OutOfMemoryError
+        return {"step": number, "rows": training.rows}
+
+    monkeypatch.setattr(training, "_step", step, raising=False)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    assert [training.step(number) for number in (0, 1)] == [{"step": 0, "rows": 8}, {"step": 1, "rows": 8}]
+    monkeypatch.setattr(training, "_step", lambda number: (_ for _ in ()).throw(torch.OutOfMemoryError), raising=False)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.step(2)
 
 
 @pytest.mark.slow
