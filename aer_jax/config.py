@@ -25,14 +25,15 @@ class LabelsConfig:
         source: human votes, synthetic ones (a journal), or both pooled.
         journal: the journal of `aer-jax annotate`; needed unless source is human.
         synthetic_weight: what one synthetic vote counts beside one human vote when pooled; 1 is the paper's. "learned":
-            the weight that predicts held-out human votes of the validation speakers best, see `labels/pooling.py`.
+            the weight that predicts held-out human votes of the validation speakers best, see `labels/pooling.py`;
+            "listeners": such a weight for each listener, so that unreliable ones count less.
         prior_votes: a clip with n votes counts n / (n + prior_votes) in the loss, so few listeners say less than many;
             0 lets all clips count alike.
     """
 
     source: Literal["human", "synthetic", "combined"] = "human"
     journal: str | None = None
-    synthetic_weight: float | Literal["learned"] = 1.0
+    synthetic_weight: float | Literal["learned", "listeners"] = 1.0
     prior_votes: float = 0.0
 
 

@@ -12,7 +12,7 @@ from aer_jax.config import LabelsConfig
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.labels.pooling import learn_weights
-from aer_jax.labels.votes import count_votes, normalise, whole_counts
+from aer_jax.labels.votes import Vote, count_votes, normalise, whole_counts
 from aer_jax.proxies.journal import read_votes
 
 
@@ -63,45 +63,59 @@ def _counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.nd
         _refuse_empty(human_nk, ids, f"human vote in {dataset.path}", "prepare the dataset again")
         counts_nk += human_nk
     if labels.source != "human":
-        synthetic_nk = _synthetic_counts(dataset, ids, labels)
-        counts_nk += (synthetic_weight(dataset, labels) if labels.source == "combined" else 1.0) * synthetic_nk
+        raters, synthetic_nlk = _synthetic_counts(dataset, ids, labels)
+        weight = synthetic_weight(dataset, labels) if labels.source == "combined" else 1.0
+        weight_l = [weight[rater] for rater in raters] if isinstance(weight, dict) else [weight] * len(raters)
+        counts_nk += np.einsum("l,nlk->nk", weight_l, synthetic_nlk)
     return counts_nk
 
 
-def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float:
+def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float | dict[str, float]:
     """What a synthetic vote counts beside a human one; where it is to be learned, from the validation split.
+
+    Returns:
+        one number, or one for each rater of the journal.
 
     Raises:
         UserError: it is no weight, or the validation split has no utterance with two whole human votes and a synthetic
             one to learn from.
     """
     weight = labels.synthetic_weight
-    if weight != "learned":
+    if not isinstance(weight, str):
         if not (math.isfinite(weight) and weight >= 0):
             raise UserError(f"labels.synthetic_weight is {weight}; it must be 0 or more.")
         return weight
     ids = dataset.splits["validation"]
     human_nk = whole_counts([vote for vote in dataset.votes if vote.source == "human"], ids, dataset.classes)
-    synthetic_nk = _synthetic_counts(dataset, ids, labels)
+    raters, synthetic_nlk = _synthetic_counts(dataset, ids, labels)
     usable_n = human_nk.sum(axis=1) >= 2
     if not usable_n.any():
         raise UserError(
             "labels.synthetic_weight is learned from validation utterances with two human votes or more, and "
             f"{dataset.path} has none; set a number."
         )
-    return float(learn_weights(human_nk[usable_n].astype(float), synthetic_nk[usable_n, None])[0])
+    human_nk, synthetic_nlk = human_nk[usable_n].astype(float), synthetic_nlk[usable_n]
+    if weight == "listeners":
+        return dict(zip(raters, learn_weights(human_nk, synthetic_nlk).tolist(), strict=True))
+    return float(learn_weights(human_nk, synthetic_nlk.sum(axis=1, keepdims=True))[0])
 
 
-def _synthetic_counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:
+def _synthetic_counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> tuple[list[str], np.ndarray]:
+    """The raters of the journal, and what each says of each utterance [N, L, K]."""
     if not labels.journal:
         raise UserError(f"labels.source is {labels.source}, so labels.journal must name what `aer-jax annotate` wrote.")
     journal = Path(labels.journal)
     if not journal.is_file():
         raise UserError(f"there is no journal {journal}; `aer-jax annotate` writes one.")
-    counts_nk = count_votes(read_votes(journal, dataset.classes), ids, dataset.classes)
+    by_rater: dict[str, list[Vote]] = {}
+    for vote in read_votes(journal, dataset.classes):
+        by_rater.setdefault(str(vote.rater), []).append(vote)
+    raters = sorted(by_rater)
+    counts = [count_votes(by_rater[rater], ids, dataset.classes) for rater in raters]
+    counts_nlk = np.stack(counts, axis=1) if counts else np.zeros((len(ids), 0, len(dataset.classes)))
     mend = "run `aer-jax annotate` again with this journal, with more --listeners if none gave a readable answer"
-    _refuse_empty(counts_nk, ids, f"synthetic vote in {journal}", mend)
-    return counts_nk
+    _refuse_empty(counts_nlk.sum(axis=1), ids, f"synthetic vote in {journal}", mend)
+    return raters, counts_nlk
 
 
 def _refuse_empty(counts_nk: np.ndarray, ids: Sequence[str], what: str, mend: str) -> None:
