@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 from scipy.special import softmax
 
 from aer_jax.evaluation.linear_probe import L2, fit, left_out, temperature
@@ -25,8 +24,7 @@ from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.files import replace_text
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
-from aer_jax.training.processes import fetch
-from aer_jax.training.step import model_batch, to_device
+from aer_jax.training.standardise import read_by_head
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset, Utterance
@@ -78,19 +76,7 @@ def hear(
     utterances: Sequence[Utterance],
 ) -> Clips:
     """What the head reads of each clip; targets and utterances are in the order that the batches' `row` counts in."""
-    graphdef, state = nnx.split(model)
-
-    @jax.jit
-    def inputs(state, batch):
-        model = nnx.merge(graphdef, state)
-        return model.readout.inputs(model.features(model_batch(batch)))
-
-    heard = []
-    for batch in batches:
-        laid = to_device(batch, mesh)
-        row_b, weight_b, inputs_be = fetch((laid["row"], laid["weight"], inputs(state, laid)))
-        heard.append([array[row_b >= 0] for array in (row_b, weight_b, inputs_be)])
-    row_n, weights_n, inputs_ne = (np.concatenate(arrays) for arrays in zip(*heard, strict=True))
+    row_n, weights_n, inputs_ne = read_by_head(model, batches, mesh)
     ids, speakers = ([getattr(utterances[row], name) for row in row_n] for name in ("id", "speaker"))
     return Clips(inputs_ne, targets_nk[row_n], np.array(ids), np.array(speakers), weights_n.astype(float))
 

@@ -45,8 +45,10 @@ def put_into(model: EmotionModel, moments: Moments) -> None:
         variable.set_value(jax.device_put(value, variable.sharding))
 
 
-def measure(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh: jax.sharding.Mesh) -> Moments:
-    """Of the readout's inputs over the clips of `batches`."""
+def read_by_head(
+    model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh: jax.sharding.Mesh
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and weight [N] of every clip of `batches`, and the inputs of the readout [N, E]; without the fillers."""
     graphdef, state = nnx.split(model)
 
     @jax.jit
@@ -54,12 +56,18 @@ def measure(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh: jax
         model = nnx.merge(graphdef, state)
         return model.readout.inputs(model.features(model_batch(batch)))
 
-    rows = []
+    heard = []
     for batch in batches:
         laid = to_device(batch, mesh)
-        row_b, inputs_be = fetch((laid["row"], inputs(state, laid)))
-        rows.append(inputs_be[row_b >= 0])
-    inputs_ne = np.concatenate(rows)
+        row_b, weight_b, inputs_be = fetch((laid["row"], laid["weight"], inputs(state, laid)))
+        heard.append([array[row_b >= 0] for array in (row_b, weight_b, inputs_be)])
+    row_n, weight_n, inputs_ne = (np.concatenate(arrays) for arrays in zip(*heard, strict=True))
+    return row_n, weight_n, inputs_ne
+
+
+def measure(model: EmotionModel, batches: Iterable[Mapping[str, Any]], mesh: jax.sharding.Mesh) -> Moments:
+    """Of the readout's inputs over the clips of `batches`."""
+    _, _, inputs_ne = read_by_head(model, batches, mesh)
     return Moments(inputs_ne.mean(axis=0), inputs_ne.std(axis=0) + 1e-5)
 
 

@@ -97,8 +97,8 @@ def test_wrong_settings_are_said(dataset, journal, tmp_path):
             label_distributions(dataset, IDS, LabelsConfig("combined", str(journal), weight))
 
 
-def test_a_weight_is_learned_from_the_validation_speakers(tmp_path):
-    """One synthetic listener that hears what people hear, one that always says sad: the first is worth more."""
+def many(tmp_path):
+    """60 clips of 10 speakers with 4 votes each, their shares of "angry", and what to draw more with."""
     rng = np.random.default_rng(0)
     shares = rng.random(60)
     heard = {f"u{n}": [CLASSES[int(rng.random() > p)] for _ in range(4)] for n, p in enumerate(shares)}
@@ -107,6 +107,12 @@ def test_a_weight_is_learned_from_the_validation_speakers(tmp_path):
         for n, (id, labels) in enumerate(heard.items())
     ]
     dataset = prepare(Corpus("many", CLASSES, CLASSES, clips), tmp_path / "data")
+    return dataset, heard, shares, rng
+
+
+def test_a_weight_is_learned_from_the_validation_speakers(tmp_path):
+    """One synthetic listener that hears what people hear, one that always says sad: the first is worth more."""
+    dataset, heard, shares, rng = many(tmp_path)
     weights = {}
     for name, answer in (("good", lambda p: CLASSES[int(rng.random() > p)]), ("sad", lambda p: "sad")):
         write(tmp_path / name, {id: [answer(p)] for id, p in zip(heard, shares, strict=True)})
@@ -120,14 +126,7 @@ def test_a_weight_is_learned_from_the_validation_speakers(tmp_path):
 
 def test_an_unreliable_listener_counts_less(tmp_path):
     """Listener 0 hears what people hear, listener 1 always says sad."""
-    rng = np.random.default_rng(0)
-    shares = rng.random(60)
-    heard = {f"u{n}": [CLASSES[int(rng.random() > p)] for _ in range(4)] for n, p in enumerate(shares)}
-    clips = [
-        Clip(id, f"s{n % 10}", Waveform(rng.normal(0, 0.1, 4000), 8000), tuple(Vote(id, label) for label in labels))
-        for n, (id, labels) in enumerate(heard.items())
-    ]
-    dataset = prepare(Corpus("many", CLASSES, CLASSES, clips), tmp_path / "data")
+    dataset, heard, shares, rng = many(tmp_path)
     said = {id: [CLASSES[int(rng.random() > p)], "sad"] for id, p in zip(heard, shares, strict=True)}
     write(tmp_path / "journal", said)
     labels = LabelsConfig("combined", str(tmp_path / "journal"), "listeners")
