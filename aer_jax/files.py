@@ -18,6 +18,11 @@ def replace_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def user_cache() -> Path:
+    """Where what can be made again is kept for all runs of a user."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax"
+
+
 def refuse_remote(path: str | Path, what: str) -> None:
     """Refuse gs:// and its like, which a Path would take for a folder of that name here, lost with the machine.
 

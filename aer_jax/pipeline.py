@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.evaluation.evaluate import Prediction, evaluate, write_evaluation
 from aer_jax.evaluation.linear_probe import VERSION, choose_l2, fit_probe
 from aer_jax.evaluation.predictions import human_distributions
-from aer_jax.files import replace_text
+from aer_jax.files import replace_text, user_cache
 from aer_jax.inference import band as bands
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.processes import fetch, is_first
@@ -103,7 +102,7 @@ def linear_probe(
     # dataset.json holds the hashes of audio, votes and splits.
     key = hashlib.sha256(f"{VERSION} {base} ".encode() + (dataset.path / "dataset.json").read_bytes()).hexdigest()
     name = f"linear_probe_{split}_{key[:16]}.json"
-    places = [dataset.path / name, Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax" / name]
+    places = [dataset.path / name, user_cache() / name]
     probs: dict[str, list[float]] = {}
     for path in places:
         with contextlib.suppress(OSError, ValueError):

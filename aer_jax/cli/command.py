@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aer_jax.files import user_cache
 from aer_jax.without_torch import without_torch
 
 # (what it does, one line about it, an example) -> its parser
@@ -21,8 +22,7 @@ def start_jax() -> None:
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs with a traceback
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax" / "jax"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache() / "jax"))
     devices = [device for kind in ("accel*", "vfio/*", "nvidia*") for device in Path("/dev").glob(kind)]
     if importlib.util.find_spec("libtpu") and not devices:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu serves `plan` alone here, and complains when it is asked

@@ -34,6 +34,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from aer_jax.data.records import file_sha256
+from aer_jax.files import user_cache
 from aer_jax.lengths import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -158,8 +159,7 @@ class _Cache:
     def __init__(self, dataset: Path):
         # dataset.json holds the hashes of audio and transcripts.
         self._dataset = file_sha256(dataset / "dataset.json")
-        users = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aer_jax"
-        self._places = [dataset / CACHE, users / f"{self._dataset[:16]}_{CACHE}"]
+        self._places = [dataset / CACHE, user_cache() / f"{self._dataset[:16]}_{CACHE}"]
 
     def read(self) -> dict[str, np.ndarray]:
         known: dict[str, np.ndarray] = {}

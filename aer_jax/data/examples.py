@@ -65,9 +65,10 @@ def weighed(mixes: Sequence[Example], weights: Mapping[str, float]) -> list[Exam
         weights: utterance -> what it counts.
     """
     return [
-        dataclasses.replace(mix, weight=(1 - mix.alpha) * weights[mix.first] + mix.alpha * weights[mix.second])
+        dataclasses.replace(
+            mix, weight=(1 - mix.alpha) * weights[mix.first] + mix.alpha * weights[mix.second or mix.first]
+        )
         for mix in mixes
-        if mix.second is not None
     ]
 
 

@@ -106,7 +106,7 @@ class Training:
         self.compiled: dict[str, dict[tuple, Any]] = {}
         self.states: dict[str, TrainState] = {}
         self.frozen: dict[str, nnx.State] = {}
-        self.ahead: tuple[tuple[str, int], Batch | None] = ("", -1), None
+        self.ahead: dict[tuple[str, int], Batch] = {}
         for variant in self.variants:
             self._prepare(variant)
 
@@ -143,21 +143,19 @@ class Training:
     def step(self, variant: str, number: int) -> dict[str, Any]:
         """One update; the next step's batch is read while the device computes, as a run does it."""
         clock, start = Clock(), time.perf_counter()
-        batch = self._take(variant, number)
+        batch = self.ahead.pop((variant, number), None)
+        if batch is None:
+            batch = self._batch(variant, number)
         read = time.perf_counter()
         laid = to_device(batch, self.mesh, self.config.train.microbatch)
         compiled = self.compiled[variant][batch["audio"].shape, batch["tokens"].shape]
         self.states[variant], metrics = compiled(self.states[variant], self.frozen[variant], laid)
         if number + 1 < len(self.chosen):
-            self.ahead = (variant, number + 1), self._batch(variant, number + 1)
+            self.ahead = {(variant, number + 1): self._batch(variant, number + 1)}
         loss = float(metrics["loss"])  # waits for the device
         taken = clock.taken()
         rows = self.config.train.microbatch
         return {"loss": loss, **taken, "input_seconds": read - start, "microbatch": rows, **self._computed(batch)}
-
-    def _take(self, variant: str, number: int) -> Batch:
-        asked, batch = self.ahead
-        return batch if batch is not None and asked == (variant, number) else self._batch(variant, number)
 
     def _computed(self, batch: Batch) -> dict[str, int]:
         """Mel frames and positions of a step, and how many are padding; a prefix is read once a microbatch."""

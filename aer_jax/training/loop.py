@@ -90,7 +90,9 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
     latest = checkpoints.latest if resume else None
     start = read_adapter(config.model, dataset.classes) if config.model.adapter and latest is None else None
     with first_before_others("DiME-Aug's plan"):
-        if latest is None and is_first():  # what a process left that died before its first checkpoint
+        if (
+            settings.epochs and latest is None and is_first()
+        ):  # what a process left that died before its first checkpoint
             shutil.rmtree(run.path / "best", ignore_errors=True)
         mixes = dime_aug_examples(config, dataset, targets_nk, run.path / "dime_aug.json")
     weights_n = clip_weights(dataset, train_ids, config.labels)

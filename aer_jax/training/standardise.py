@@ -21,8 +21,9 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from aer_jax import models
+from aer_jax import data, models
 from aer_jax.config import Config
+from aer_jax.files import user_cache
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.training.identity import identities
 from aer_jax.training.processes import fetch
@@ -100,7 +101,7 @@ def file_for(config: Config, ids: Sequence[str]) -> Path | None:
     """
     if config.model.adapter or jax.process_count() > 1:
         return None
-    code = sorted(Path(models.__path__[0]).glob("*.py"))
+    code = sorted(path for package in (models, data) for path in Path(package.__path__[0]).glob("*.py"))
     depends_on = {
         "base and data": identities(config),
         "readout": [config.model.readout, config.model.dtype],
@@ -116,5 +117,4 @@ def file_for(config: Config, ids: Sequence[str]) -> Path | None:
         "in batches of": [config.train.microbatch, config.data.shapes],  # which round differently
     }
     key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return cache / "aer_jax" / "standardised" / f"{key}.safetensors"
+    return user_cache() / "standardised" / f"{key}.safetensors"
