@@ -178,15 +178,14 @@ def evaluation_batches(
     batch: int,
     max_seconds: float,
     host: Host = ALONE,
-    weights_n: np.ndarray | None = None,
 ) -> EvaluationBatches:
     """Every utterance exactly once, longest first, unmixed and unaugmented.
 
-    Arguments are those of `train_batches`; `weights_n` is what each utterance counts, 1 by default.
+    Arguments are those of `train_batches`.
 
     Raises:
         UserError: there are no utterances, or a setting is out of range.
     """
-    examples = real_examples(ids, targets_nk, weights_n)
+    examples = real_examples(ids, targets_nk)
     buckets = Buckets(examples, dataset, prompt, shapes=shapes, batch=batch, max_seconds=max_seconds, host=host)
     return EvaluationBatches(buckets)

@@ -22,6 +22,7 @@ from aer_jax.lengths import MAX_SAMPLES
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, load_model, read_config
 from aer_jax.models.sharding import make_mesh
+from aer_jax.training import heard
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.processes import fetch, host_of, is_first
 from aer_jax.training.run import Run
@@ -105,10 +106,15 @@ class Predictor:
             heard_lbe = nnx.merge(graphdef, zeros, frozen).base.audio_statistics(batch["audio"], batch["audio_samples"])
             return jnp.moveaxis(heard_lbe, 0, 1).reshape(heard_lbe.shape[1], -1)
 
-        audio = read_config(self.run.config.model.checkpoint).audio_config
-        batches = self._batches(dataset, ids, "frozen audio tower")
+        config = self.run.config
+        audio = read_config(config.model.checkpoint).audio_config
         width = audio.encoder_layers * 2 * audio.d_model
-        return predict_rows(batches, len(ids), width, lambda batch: hear(zeros, frozen, batch), self.mesh)
+
+        def hear_all(ids: Sequence[str]) -> np.ndarray:
+            batches = self._batches(dataset, ids, "frozen audio tower")
+            return predict_rows(batches, len(ids), width, lambda batch: hear(zeros, frozen, batch), self.mesh)
+
+        return heard.once(config, dataset, self.prompt, ids, hear_all, reads="audio")
 
     def _batches(self, dataset: Dataset, ids: Sequence[str], what: str) -> Iterable[Batch]:
         data = self.run.config.data

@@ -11,12 +11,13 @@ from too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
+from flax import nnx
 from scipy.special import softmax
 
 from aer_jax.evaluation.linear_probe import L2, fit, left_out, temperature
@@ -24,13 +25,14 @@ from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.files import replace_text
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
-from aer_jax.training.standardise import read_by_head
+from aer_jax.training.step import model_batch
 
 if TYPE_CHECKING:
-    from aer_jax.data.dataset import Dataset, Utterance
+    from aer_jax.data.dataset import Dataset
 
 # Clips that are fitted to and chosen by, drawn where there are more: all their inputs lie in memory.
 MOST = {"train": 4096, "validation": 4096}
+TO_STANDARDISE = 256  # clips, enough for a few per cent
 LEFT_OUT = "left_out.json"
 
 
@@ -68,17 +70,22 @@ def some_clips(dataset: Dataset, whole: Mapping[str, np.ndarray], seed: int) -> 
     return found
 
 
-def hear(
-    model: EmotionModel,
-    batches: Iterable[Mapping[str, Any]],
-    mesh: jax.sharding.Mesh,
-    targets_nk: np.ndarray,
-    utterances: Sequence[Utterance],
-) -> Clips:
-    """What the head reads of each clip; targets and utterances are in the order that the batches' `row` counts in."""
-    row_n, weights_n, inputs_ne = read_by_head(model, batches, mesh)
-    ids, speakers = ([getattr(utterances[row], name) for row in row_n] for name in ("id", "speaker"))
-    return Clips(inputs_ne, targets_nk[row_n], np.array(ids), np.array(speakers), weights_n.astype(float))
+def make_inputs(model: EmotionModel) -> Callable[[dict[str, jax.Array]], jax.Array]:
+    """The compiled (batch [rows, ...]) -> what the readout reads of each row [rows, E], by the model as it is now."""
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def inputs(state: nnx.State, batch: dict[str, jax.Array]) -> jax.Array:
+        model = nnx.merge(graphdef, state)
+        return model.readout.inputs(model.features(model_batch(batch)))
+
+    return lambda batch: inputs(state, batch)
+
+
+def standardise(head: ReadoutHead, inputs_ne: np.ndarray) -> None:
+    """Bring the inputs of `head`, in place, to mean 0 and deviation 1 over some of the training clips."""
+    _put(head.mean, inputs_ne.mean(axis=0))
+    _put(head.deviation, inputs_ne.std(axis=0) + 1e-5)
 
 
 def fit_readout(head: ReadoutHead, *splits: Clips) -> Fitted:
@@ -91,13 +98,10 @@ def fit_readout(head: ReadoutHead, *splits: Clips) -> Fitted:
     warmth = tempered[best][0]
     assert head.linear.bias is not None
     (probe,) = fit(inputs_ne, targets_nk, (L2[best],), scale_e, weights_n)
-    for variable, value in (
-        (head.mean, probe.mean_f),
-        (head.deviation, probe.deviation_f),
-        (head.linear.kernel, probe.kernel_fk / scale_e[:, None] / warmth),
-        (head.linear.bias, probe.bias_k / warmth),
-    ):
-        variable.set_value(jax.device_put(np.asarray(value, np.float32), variable.sharding))
+    _put(head.mean, probe.mean_f)
+    _put(head.deviation, probe.deviation_f)
+    _put(head.linear.kernel, probe.kernel_fk / scale_e[:, None] / warmth)
+    _put(head.linear.bias, probe.bias_k / warmth)
     plain = float(js_divergence(targets_nk, softmax(logits_lnk[best], axis=1)).mean())
     choice = {"readout_l2": L2[best], "temperature": warmth, "val_js_at_temperature_1": plain}
     return Fitted(ids_n, logits_lnk[best] / warmth, targets_nk, choice)
@@ -114,3 +118,7 @@ def left_out_of(folder: Path, ids: Sequence[str]) -> np.ndarray | None:
     path = folder / LEFT_OUT
     probs = json.loads(path.read_text("utf-8")) if path.exists() else {}
     return np.array([probs[id] for id in ids]) if ids and probs.keys() >= set(ids) else None
+
+
+def _put(variable: nnx.Variable, value: np.ndarray) -> None:
+    variable.set_value(jax.device_put(np.asarray(value, np.float32), variable.sharding))

@@ -25,7 +25,7 @@ from aer_jax.models.emotion_model import TRAINABLE
 from aer_jax.models.language_model import rotary, rotate
 from aer_jax.models.layers import LayerNorm, RMSNorm
 from aer_jax.scale.pytorch_model import PaperModel, paper_inputs
-from aer_jax.training import standardise
+from aer_jax.training import readout
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import make_optimizer
 from aer_jax.training.step import init_state, make_predict_step, model_batch, take_apart
@@ -172,7 +172,8 @@ def test_bfloat16_against_float32(name, head, request, best_speech, measured):
         model = load_ours(checkpoint, len(speech.classes), head=head, dtype=dtype)
         if head == "readout":
             if statistics is None:
-                standardise.put_into(model, standardise.measure(model, batches, one_device()))
+                inputs_of = readout.make_inputs(model)
+                readout.standardise(model.readout, np.concatenate([inputs_of(batch) for batch in batches]))
             statistics = statistics or nnx.state(model, HeadStatistics)
             nnx.update(model, statistics)
         parts = take_apart(model)

@@ -1,0 +1,127 @@
+"""What the readout reads of a clip before anything is learned: heard once for all runs of a user.
+
+It depends on the base, on the audio and, where the text is read, on the prompt. So folds of a corpus, sources of
+labels, seeds, the linear probe and a second start share it: a file a clip, beside the compiled programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from aer_jax import models
+from aer_jax.config import Config
+from aer_jax.files import user_cache
+from aer_jax.lengths import SAMPLE_RATE
+from aer_jax.models.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from aer_jax.data.dataset import Dataset
+    from aer_jax.data.prompt import PromptEncoder
+
+MOST = 2 * 2**30  # bytes that are kept; what was written first goes first
+
+
+def once(
+    config: Config,
+    dataset: Dataset,
+    prompt: PromptEncoder,
+    ids: Sequence[str],
+    hear: Callable[[Sequence[str]], np.ndarray],
+    *,
+    reads: str,
+) -> np.ndarray:
+    """float32 [len(ids), E]; `hear(some ids)` is asked for those clips that were never heard alone.
+
+    Args:
+        config: of the run; its base must be as it was published, without adapters that have learned something.
+        dataset, prompt, ids: the clips.
+        hear: what it gives depends on nothing else, but for the rounding by batches of different sizes.
+        reads: "audio" or "audio+text", as `model.readout`.
+    """
+    # Several processes would have to agree on what each of them finds.
+    if jax.process_count() > 1:
+        return hear(ids)
+    folder = _folder(config, reads)
+    most = round(config.data.max_seconds * SAMPLE_RATE)
+
+    def file_of(id: str) -> Path:
+        audio_t = dataset.audio(id)[:most]
+        digest = hashlib.sha256(audio_t.tobytes())
+        if reads != "audio":
+            utterance = dataset.utterances[id]
+            digest.update(prompt.encode(utterance.transcript, utterance.speaker, len(audio_t)).tobytes())
+        return folder / f"{digest.hexdigest()}.safetensors"
+
+    with ThreadPoolExecutor() as pool:
+        files = list(pool.map(file_of, ids))
+        rows = list(pool.map(_load, files))
+    missing = [i for i, row in enumerate(rows) if row is None]
+    if missing:
+        new = hear([ids[i] for i in missing])
+        for i, row_e in zip(missing, new, strict=True):
+            rows[i] = row_e
+        _keep({files[i]: row_e for i, row_e in zip(missing, new, strict=True)})
+    return np.stack([row_e for row_e in rows if row_e is not None])
+
+
+def _folder(config: Config, reads: str) -> Path:
+    """By all that the states of any clip depend on, our own code included."""
+    code = sorted(Path(models.__path__[0]).glob("*.py"))
+    depends_on = {
+        "base": [fingerprint(config.model.checkpoint), config.model.dtype],
+        "reads": reads,
+        "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in code],
+        "computed by": [
+            version("jax"),
+            jax.devices()[0].device_kind,
+            jax.device_count(),
+            dataclasses.astuple(config.mesh),
+        ],
+    }
+    return user_cache() / "heard" / hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+
+
+def _load(file: Path) -> np.ndarray | None:
+    """None where there is no such file, or a damaged one."""
+    try:
+        return load_file(file)["inputs"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _keep(rows: dict[Path, np.ndarray]) -> None:
+    """Without room, or the right to write, nothing is kept: no run needs it."""
+    if sum(row_e.nbytes for row_e in rows.values()) > MOST:
+        return
+    try:
+        for file, row_e in rows.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f".{file.name}.{os.getpid()}")
+            save_file({"inputs": np.ascontiguousarray(row_e)}, partial)
+            partial.replace(file)
+        _forget_oldest(user_cache() / "heard")
+    except (OSError, SafetensorError):
+        pass
+
+
+def _forget_oldest(folder: Path) -> None:
+    known = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.glob("*/*.safetensors"))
+    total = sum(size for _, size, _ in known)
+    for _, size, file in known:
+        if total <= MOST:
+            return
+        file.unlink(missing_ok=True)
+        total -= size

@@ -1,0 +1,125 @@
+"""What a frozen base hears of a clip is found again, and never taken from something else."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_runs
+
+from aer_jax.config import load_config
+from aer_jax.data.dataset import open_dataset
+from aer_jax.data.prompt import PromptEncoder
+from aer_jax.training import heard, loop, predictor
+from aer_jax.training.loop import train
+from aer_jax.training.predictor import Predictor
+from aer_jax.training.run import open_run
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "aer_jax" / "heard"
+
+
+@pytest.fixture
+def config(cache):
+    return load_config(
+        None, [f"model.checkpoint={toy_runs.CHECKPOINT}", f"data.dataset={toy_runs.toy_dataset()}", "out=anywhere"]
+    )
+
+
+@pytest.fixture
+def dataset():
+    return open_dataset(toy_runs.toy_dataset())
+
+
+def asked(config, dataset, ids, reads="audio", **prompt):
+    """Which clips are asked for, and what comes back: each clip's place in the dataset."""
+    some = []
+
+    def hear(ids):
+        some.extend(ids)
+        return np.array([[list(dataset.utterances).index(id), 0.5] for id in ids], np.float32)
+
+    encoder = PromptEncoder(toy_runs.CHECKPOINT, dataset.classes, **prompt)
+    found_ne = heard.once(config, dataset, encoder, ids, hear, reads=reads)
+    np.testing.assert_array_equal(found_ne, hear(ids))
+    return some[: -len(ids)]
+
+
+def test_only_clips_that_were_never_heard_are_asked_for(config, cache, dataset):
+    a, b, c, *_ = dataset.utterances
+    assert asked(config, dataset, [a, b]) == [a, b]
+    assert asked(config, dataset, [c, b, a]) == [c]
+    assert asked(config, dataset, [b, c]) == []
+    for torn in cache.glob("*/*.safetensors"):
+        torn.write_bytes(b"torn")
+    assert asked(config, dataset, [b, c]) == [b, c]
+    assert asked(config, dataset, [c]) == []
+
+
+def test_a_file_belongs_to_all_that_the_states_depend_on(config, dataset, monkeypatch):
+    def change(section, **values):
+        return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+
+    some = list(dataset.utterances)[:2]
+    asked(config, dataset, some), asked(config, dataset, some, "audio+text")
+    # What is learned, by whose votes, in which batches
+    for same in (change("train", lr=1.0, microbatch=3), dataclasses.replace(config, seed=5, out="elsewhere")):
+        assert asked(same, dataset, some) == []
+    fewer = dataclasses.replace(dataset, classes=dataset.classes[:2])
+    assert asked(config, fewer, some) == [] == asked(config, dataset, some, transcript=False)
+    # The base, the audio; the prompt where it is read
+    for other in (change("model", dtype="bfloat16"), change("data", max_seconds=0.5), change("mesh", fsdp=2)):
+        assert asked(other, dataset, some) == some
+    assert asked(config, fewer, some, "audio+text") == some
+    assert asked(config, dataset, some, "audio+text", transcript=False) == some
+    assert asked(config, dataset, some, "audio+text") == []
+    monkeypatch.setattr(heard.jax, "process_count", lambda: 2)
+    assert asked(config, dataset, some) == some
+
+
+def test_the_oldest_are_forgotten_and_too_many_are_not_kept(config, cache, dataset, monkeypatch):
+    ids = list(dataset.utterances)[:6]
+    asked(config, dataset, ids[:1])
+    (first,) = cache.glob("*/*.safetensors")
+    os.utime(first, (0, 0))
+    monkeypatch.setattr(heard, "MOST", 4 * first.stat().st_size)
+    asked(config, dataset, ids[1:4])
+    assert asked(config, dataset, ids[:4]) == []
+    asked(config, dataset, ids[4:5])
+    assert not first.exists() and len(list(cache.glob("*/*.safetensors"))) == 4
+    monkeypatch.setattr(heard, "MOST", 7)
+    assert asked(config, dataset, ids[5:]) == asked(config, dataset, ids[5:]) == ids[5:]
+
+
+def test_a_folder_that_cannot_be_written_costs_nothing(config, cache, dataset):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("")
+    some = list(dataset.utterances)[:2]
+    assert asked(config, dataset, some) == asked(config, dataset, some) == some
+
+
+def test_later_runs_and_the_probe_do_not_hear_the_clips_again(cache, dataset, tmp_path, monkeypatch, capsys):
+    fitted = ("train.epochs=0", "model.readout=audio", "data.dime_aug.ratio=0")
+    whole, half = (toy_runs.config(tmp_path / name, *fitted) for name in ("one", "two"))
+    train(whole)
+    assert "readout, train" in capsys.readouterr().err
+
+    def hear(batches, *_):
+        raise AssertionError("heard again")
+
+    monkeypatch.setattr(loop, "predict_rows", hear)
+    monkeypatch.setattr(predictor, "predict_rows", hear)
+    train(half)
+    first, second = (toy_runs.saved_arrays(Path(each.out) / "best") for each in (whole, half))
+    assert any("deviation" in name for name in first)
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+    known = [*dataset.splits["train"], *dataset.splits["validation"]]
+    statistics_nf = Predictor(open_run(half.out)).frozen_audio(dataset, known)
+    assert statistics_nf.shape == (len(known), len(next(a for name, a in first.items() if "deviation" in name)))
+    with pytest.raises(AssertionError, match="heard again"):
+        Predictor(open_run(half.out)).frozen_audio(dataset, dataset.splits["test"])
