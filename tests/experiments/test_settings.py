@@ -10,7 +10,7 @@ from aer_jax.experiments.devices import accelerators, shares
 from aer_jax.experiments.settings import arms, cells, load_experiment
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
-RUNS = {"crema_d_4": 60, "crema_d_6": 60, "iemocap": 60, "msp_podcast": 12, "toy": 18}
+RUNS = {"crema_d_4": 60, "crema_d_6": 60, "crema_d_adapters": 9, "iemocap": 60, "msp_podcast": 12, "toy": 18}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -18,7 +18,8 @@ def test_shipped_experiments(path):
     grid = cells(load_experiment(path))
     assert len(grid) == RUNS[path.stem] == len({cell.config.out for cell in grid})
     for cell in grid:
-        assert cell.config.recipe == cell.arm.recipe and cell.config.labels.source == cell.arm.labels
+        assert cell.config.recipe == (cell.arm.recipe if cell.arm.recipe in RECIPES else "default")
+        assert cell.config.labels.source == cell.arm.labels
         assert (cell.config.data.dime_aug.ratio > 0) == cell.arm.dime_aug == ("dime" in cell.name)
         assert cell.config.seed == cell.seed and cell.config.data.dataset.startswith(
             f"runs/experiments/{path.stem}/data"
