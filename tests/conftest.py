@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,15 @@ os.environ["XLA_FLAGS"] = " ".join(
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"aer_jax_tests_numba_{worker}"))
 
+# A file goes to one process whole, the longest ones first: begun last they would run alone.
+LONG = ("training/test_meshes.py",)
+
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (not item.path.as_posix().endswith(LONG), -tests[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-MESHES = ("8x1x1", "1x8x1", "2x2x2", "1x4x2")
-MORE_MESHES = ("1x1x8", "2x1x4", "4x2x1")
+MESHES = ("2x2x2",)
+MORE_MESHES = ("8x1x1", "1x8x1", "1x1x8", "1x4x2", "2x1x4", "4x2x1")
 HERE = Path(__file__).parent
 # A shift that all keys share leaves the softmax as it is, so this gradient is rounding alone, which Adam makes large.
 NO_GRADIENT = "['emotion_head']['k_proj']['bias'].value"
