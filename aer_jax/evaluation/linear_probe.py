@@ -154,16 +154,22 @@ def logistic_regression(
     n, features = x_nf.shape
     classes = targets_nk.shape[1]
     share_n1 = np.full((n, 1), 1 / n) if weights_n is None else (weights_n / weights_n.sum())[:, None]
+    # L-BFGS likes like curvatures: along principal axes, as `fit` gives them, these are about the squares of `size_f1`.
+    size_f1 = np.sqrt((share_n1 * x_nf**2).sum(axis=0) / classes + l2)[:, None]
+    x_nf = x_nf / size_f1[:, 0]
+    l2_f1 = l2 / size_f1**2
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = flat.reshape(features + 1, classes)
         kernel_fk = parameters[:-1]
         log_p_nk = log_softmax(x_nf @ kernel_fk + parameters[-1], axis=1)
         error_nk = share_n1 * (np.exp(log_p_nk) - targets_nk)
-        gradient = np.vstack([x_nf.T @ error_nk + l2 * kernel_fk, error_nk.sum(axis=0)])
-        return -(share_n1 * targets_nk * log_p_nk).sum() + l2 / 2 * (kernel_fk**2).sum(), gradient.ravel()
+        gradient = np.vstack([x_nf.T @ error_nk + l2_f1 * kernel_fk, error_nk.sum(axis=0)])
+        return -(share_n1 * targets_nk * log_p_nk).sum() + (l2_f1 * kernel_fk**2).sum() / 2, gradient.ravel()
 
-    begin = np.zeros((features + 1, classes)) if start is None else np.vstack(start)
+    if start is None:
+        start = np.zeros((features, classes)), np.zeros(classes)
+    begin = np.vstack([start[0] * size_f1, start[1]])
     options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-7}
     found = minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(begin.shape)
-    return found[:-1], found[-1]
+    return found[:-1] / size_f1, found[-1]
