@@ -17,8 +17,8 @@ The head's modules and the names of its tensors are described in `models/peft_fo
 - paper: the last hidden states `x` through `attention` from position 0, padding masked; then
   x + gelu(linear1(norm1(x))), gelu(linear2(norm2(x))), linear3(norm3(x));
 - readout: for every audio layer the mean and then the deviation sqrt(variance + 1e-6) of its output over the valid
-  frames, all layers in a row (`audio_size` numbers), then the last token's state (`hidden_size` numbers); these minus
-  `mean`, over `deviation`, each of both groups over the square root of its size; then `linear`.
+  frames, all layers in a row (`audio_size` numbers), then the last token's state (`hidden_size` numbers, 0 where only
+  the audio is read); these minus `mean`, over `deviation`, each group over the square root of its size; then `linear`.
 """
 
 from __future__ import annotations

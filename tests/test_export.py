@@ -92,6 +92,18 @@ def test_transformers_gives_our_predictions_with_merged_weights(exported, ours, 
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
+def test_a_fitted_readout_of_the_audio_alone_is_exported_too(test_clips, tmp_path):
+    run = train(config(tmp_path / "run", "train.epochs=0", "model.readout=audio", "data.dime_aug.ratio=0"))
+    out = export(run.path, ["merged"], tmp_path / "out")["merged"]
+    about = read_about(out)
+    model = load_base(out, about)
+    head = {name: torch.from_numpy(tensor) for name, tensor in load_file(out / "emotion_head.safetensors").items()}
+    model.emotion_head.load_state_dict(head)
+    ours = Predictor(run).utterances(open_dataset(toy_dataset()), test_clips[0])
+    np.testing.assert_allclose(predict(model, out, about, *test_clips[1:]), ours, atol=1e-4)
+    assert about["hidden_size"] == 0 and np.ptp(ours, axis=0).max() > 0.1
+
+
 def test_only_adapted_weights_differ_from_the_base(exported):
     base, merged = (load_file(path / "model.safetensors") for path in (CHECKPOINT, exported / "merged"))
     assert base.keys() == merged.keys()

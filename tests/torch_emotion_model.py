@@ -38,7 +38,7 @@ class ReadoutHead(nn.Module):
         self.register_buffer("deviation", torch.ones(sum(self.sizes)))
 
     def forward(self, hidden_bth, statistics_be):
-        x_be = (torch.cat([statistics_be, hidden_bth[:, -1]], 1) - self.mean) / self.deviation
+        x_be = (torch.cat([statistics_be, hidden_bth[:, -1, : self.sizes[1]]], 1) - self.mean) / self.deviation
         return self.linear(torch.cat([part / part.shape[1] ** 0.5 for part in x_be.split(self.sizes, 1)], 1))
 
 
