@@ -172,7 +172,7 @@ def evaluation_batches(
     ids: Sequence[str],
     dataset: Dataset,
     prompt: PromptEncoder,
-    targets_nk: np.ndarray,
+    targets_nk: np.ndarray | None = None,
     *,
     shapes: int,
     batch: int,
@@ -181,11 +181,11 @@ def evaluation_batches(
 ) -> EvaluationBatches:
     """Every utterance exactly once, longest first, unmixed and unaugmented.
 
-    Arguments are those of `train_batches`.
+    Arguments are those of `train_batches`; targets are zeros where nobody asks for them.
 
     Raises:
         UserError: there are no utterances, or a setting is out of range.
     """
-    examples = real_examples(ids, targets_nk)
+    examples = real_examples(ids, np.zeros((len(ids), len(dataset.classes))) if targets_nk is None else targets_nk)
     buckets = Buckets(examples, dataset, prompt, shapes=shapes, batch=batch, max_seconds=max_seconds, host=host)
     return EvaluationBatches(buckets)

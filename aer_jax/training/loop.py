@@ -8,7 +8,6 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -28,7 +27,7 @@ from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import load_model, read_config
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
-from aer_jax.training import heard, readout
+from aer_jax.training import readout
 from aer_jax.training.ahead import abstract, compile_ahead
 from aer_jax.training.alarm import refuse_not_finite
 from aer_jax.training.alive import alive
@@ -135,36 +134,12 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         start.put_into(model)
         if is_first():
             tqdm.write(start.note, file=sys.stderr)
-    measured_before = latest is not None or (start and start.has_head)
     fitted: readout.Fitted | None = None
-
-    def inputs(ids: list[str], what: str) -> np.ndarray:
-        """What the readout reads of these clips, [len(ids), E]."""
-
-        def hear(ids: Sequence[str]) -> np.ndarray:
-            batches = evaluation(ids, targets_nk=np.full((len(ids), len(dataset.classes)), 1 / len(dataset.classes)))
-            shown = tqdm(batches, desc=what, unit="batch", disable=not is_first())
-            return predict_rows(shown, len(ids), sum(model.readout.sizes), readout.make_inputs(model), mesh)
-
-        if config.model.adapter:
-            return hear(ids)
-        return heard.once(config, dataset, prompt, ids, hear, reads=config.model.readout)
-
-    if (settings.fit or settings.epochs == 0) and not measured_before:
-        clips, whole = [], {"train": targets_nk}
-        if settings.epochs == 0:  # else the validation split chooses the epoch
-            whole["validation"] = validation_nk
-        for part, (ids, some_nk) in readout.some_clips(dataset, whole, config.seed).items():
-            speakers_n = np.array([dataset.utterances[id].speaker for id in ids])
-            some_weights_n = clip_weights(dataset, ids, config.labels)
-            heard_ne = inputs(ids, f"readout, {part}")
-            clips.append(readout.Clips(heard_ne, some_nk, np.array(ids), speakers_n, some_weights_n))
-        fitted = readout.fit_readout(model.readout, *clips)
-        if settings.epochs == 0 and is_first():
+    if isinstance(model.emotion_head, ReadoutHead) and latest is None and not (start and start.has_head):
+        whole = {"train": targets_nk, "validation": validation_nk}
+        fitted = readout.begin(model, config, dataset, prompt, evaluation, whole, mesh)
+        if fitted and settings.epochs == 0 and is_first():
             readout.keep_left_out(fitted, run.path)
-    elif isinstance(model.emotion_head, ReadoutHead) and not measured_before:
-        some = np.random.default_rng(config.seed).permutation(len(train_ids))[: readout.TO_STANDARDISE]
-        readout.standardise(model.readout, inputs([train_ids[i] for i in some], "standardise"))
     parts = take_apart(model)
     rate = schedule(settings.lr, settings.warmup, total_steps)
     optimizer = make_optimizer(settings, total_steps)

@@ -122,7 +122,6 @@ class Predictor:
             ids,
             dataset,
             self.prompt,
-            np.full((len(ids), len(self.classes)), 1 / len(self.classes)),
             shapes=data.shapes,
             batch=self.batch,
             max_seconds=data.max_seconds,

@@ -19,19 +19,26 @@ import jax
 import numpy as np
 from flax import nnx
 from scipy.special import softmax
+from tqdm import tqdm
 
+from aer_jax.config import Config
 from aer_jax.evaluation.linear_probe import L2, fit, left_out, temperature
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.files import replace_text
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
+from aer_jax.training import heard
+from aer_jax.training.predictor import predict_rows
+from aer_jax.training.processes import is_first
 from aer_jax.training.step import model_batch
+from aer_jax.training.targets import clip_weights
 
 if TYPE_CHECKING:
+    from aer_jax.data.batches import EvaluationBatches
     from aer_jax.data.dataset import Dataset
+    from aer_jax.data.prompt import PromptEncoder
 
-# Clips that are fitted to and chosen by, drawn where there are more: all their inputs lie in memory.
-MOST = {"train": 4096, "validation": 4096}
+MOST = 4096  # clips of a split that are fitted to, drawn where there are more: all their inputs lie in memory
 TO_STANDARDISE = 256  # clips, enough for a few per cent
 LEFT_OUT = "left_out.json"
 
@@ -61,13 +68,47 @@ class Fitted(NamedTuple):
     choice: dict[str, float]
 
 
-def some_clips(dataset: Dataset, whole: Mapping[str, np.ndarray], seed: int) -> dict[str, tuple[list[str], np.ndarray]]:
-    """Ids and distributions of at most `MOST` clips of each split, given the distributions of whole splits."""
-    found = {}
-    for part, whole_nk in whole.items():
-        some = np.random.default_rng(seed).permutation(len(whole_nk))[: MOST[part]]
-        found[part] = ([dataset.splits[part][i] for i in some], whole_nk[some])
-    return found
+def begin(
+    model: EmotionModel,
+    config: Config,
+    dataset: Dataset,
+    prompt: PromptEncoder,
+    evaluation: Callable[[Sequence[str]], EvaluationBatches],
+    whole: Mapping[str, np.ndarray],
+    mesh: jax.sharding.Mesh,
+) -> Fitted | None:
+    """Before the first step: fit the readout where the settings say so, else standardise it; in place.
+
+    Args:
+        evaluation: ids -> batches of these clips.
+        whole: "train" and "validation" -> the distributions of the whole split.
+
+    Returns:
+        what the fit says of itself, None where there was none.
+    """
+
+    def inputs(ids: list[str], what: str) -> np.ndarray:
+        def hear(ids: Sequence[str]) -> np.ndarray:
+            batches = tqdm(evaluation(ids), desc=what, unit="batch", disable=not is_first())
+            return predict_rows(batches, len(ids), sum(model.readout.sizes), make_inputs(model), mesh)
+
+        if config.model.adapter:
+            return hear(ids)
+        return heard.once(config, dataset, prompt, ids, hear, reads=config.model.readout)
+
+    if not config.train.fit and config.train.epochs:
+        ids = dataset.splits["train"]
+        some_ids = [ids[i] for i in np.random.default_rng(config.seed).permutation(len(ids))[:TO_STANDARDISE]]
+        standardise(model.readout, inputs(some_ids, "standardise"))
+        return None
+    clips = []
+    for part in ("train",) if config.train.epochs else ("train", "validation"):  # else that one chooses the epoch
+        some = np.random.default_rng(config.seed).permutation(len(whole[part]))[:MOST]
+        ids = [dataset.splits[part][i] for i in some]
+        speakers_n = np.array([dataset.utterances[id].speaker for id in ids])
+        weights_n = clip_weights(dataset, ids, config.labels)
+        clips.append(Clips(inputs(ids, f"readout, {part}"), whole[part][some], np.array(ids), speakers_n, weights_n))
+    return fit_readout(model.readout, *clips)
 
 
 def make_inputs(model: EmotionModel) -> Callable[[dict[str, jax.Array]], jax.Array]:

@@ -11,7 +11,7 @@ import toy_runs
 from aer_jax.config import load_config
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.training import heard, loop, predictor
+from aer_jax.training import heard, predictor, readout
 from aer_jax.training.loop import train
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import open_run
@@ -111,7 +111,7 @@ def test_later_runs_and_the_probe_do_not_hear_the_clips_again(cache, dataset, tm
     def hear(batches, *_):
         raise AssertionError("heard again")
 
-    monkeypatch.setattr(loop, "predict_rows", hear)
+    monkeypatch.setattr(readout, "predict_rows", hear)
     monkeypatch.setattr(predictor, "predict_rows", hear)
     train(half)
     first, second = (toy_runs.saved_arrays(Path(each.out) / "best") for each in (whole, half))
