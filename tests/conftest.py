@@ -24,7 +24,16 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"aer_jax_tests_numba_{worker}"))
 
 # A file goes to one process whole, the longest ones first: begun last they would run alone.
-LONG = ("training/test_resume.py", "training/test_loop.py", "training/test_meshes.py", "tests/test_export.py")
+LONG = (
+    "tests/test_demo.py",
+    "training/test_resume.py",
+    "training/test_processes.py",
+    "training/test_loop.py",
+    "training/test_meshes.py",
+    "scale/test_bench_curves.py",
+    "scale/test_bench_train.py",
+    "tests/test_export.py",
+)
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 

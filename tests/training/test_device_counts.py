@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 import toy_runs
 
 # (devices, mesh, steps after which it is moved on)
@@ -44,6 +45,7 @@ def relative(one, other):
     return np.linalg.norm(one - other) / np.linalg.norm(one)
 
 
+@pytest.mark.slow
 def test_a_run_may_move(tmp_path, capsys):
     stayed, moved = tmp_path / "stayed", tmp_path / "moved"
     status, said = end(start(1, *settings(stayed)))

@@ -69,6 +69,7 @@ def test_words_are_not_read_where_they_are_turned_off():
     np.testing.assert_array_equal(other["tokens"], silent["tokens"])
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_speech(mini_checkpoint, crema_d_root, tmp_path):
     """Four clips of CREMA-D through the pretrained stand-in."""

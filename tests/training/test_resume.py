@@ -121,10 +121,10 @@ def die_at(step, monkeypatch):
     monkeypatch.setattr(MetricsLog, "step", log_step)
 
 
-@pytest.mark.parametrize("variant", [["model.head=paper"], ["model.dtype=bfloat16", "data.sampling=balanced"]])
-def test_variants_resume_and_predict(tmp_path, monkeypatch, variant):
+def test_the_published_head_on_a_bfloat16_base_resumes_and_predicts(tmp_path, monkeypatch):
     """The published head has no statistics to save; a base in bfloat16 keeps float32 trainables."""
-    short = ["train.epochs=2", "train.head_lr=1e-3", *variant]
+    other = ["model.head=paper", "model.dtype=bfloat16", "data.sampling=balanced"]
+    short = ["train.epochs=2", "train.head_lr=1e-3", *other]
     whole = train(toy_runs.config(tmp_path / "whole", *short))
     config = toy_runs.config(tmp_path / "run", *short)
     with monkeypatch.context() as patch, pytest.raises(Death):
