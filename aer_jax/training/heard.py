@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from aer_jax import models
+from aer_jax import lengths, models
 from aer_jax.config import Config
 from aer_jax.files import user_cache
 from aer_jax.lengths import SAMPLE_RATE
@@ -43,7 +43,7 @@ def once(
     *,
     reads: str,
 ) -> np.ndarray:
-    """float32 [len(ids), E]; `hear(some ids)` is asked for those clips that were never heard alone.
+    """float32 [len(ids), E]; `hear(some ids)` is asked only for clips that were never heard.
 
     Args:
         config: of the run; its base must be as it was published, without adapters that have learned something.
@@ -67,19 +67,17 @@ def once(
 
     with ThreadPoolExecutor() as pool:
         files = list(pool.map(file_of, ids))
-        rows = list(pool.map(_load, files))
-    missing = [i for i, row in enumerate(rows) if row is None]
-    if missing:
-        new = hear([ids[i] for i in missing])
-        for i, row_e in zip(missing, new, strict=True):
-            rows[i] = row_e
-        _keep({files[i]: row_e for i, row_e in zip(missing, new, strict=True)})
-    return np.stack([row_e for row_e in rows if row_e is not None])
+        known = {i: row_e for i, row_e in enumerate(pool.map(_load, files)) if row_e is not None}
+    if missing := [i for i in range(len(ids)) if i not in known]:
+        new = dict(zip(missing, hear([ids[i] for i in missing]), strict=True))
+        _keep({files[i]: row_e for i, row_e in new.items()})
+        known |= new
+    return np.stack([known[i] for i in range(len(ids))])
 
 
 def _folder(config: Config, reads: str) -> Path:
     """By all that the states of any clip depend on, our own code included."""
-    code = sorted(Path(models.__path__[0]).glob("*.py"))
+    code = [Path(lengths.__file__), *sorted(Path(models.__path__[0]).glob("*.py"))]
     depends_on = {
         "base": [fingerprint(config.model.checkpoint), config.model.dtype],
         "reads": reads,
