@@ -1,13 +1,14 @@
 """Attention of both halves of the model, by the kernel that suits the chips and the shapes.
 
-XLA writes the scores of all heads, [batch, heads, queries, keys], to the chip's memory. Long sequences on TPUs use
-splash attention instead, Pallas' block-wise kernel for sparse masks: block after block of scores lives in fast memory
-alone. docs/performance.md has what it saves, and why GPUs have no kernel of their own here.
+XLA writes the scores of all heads, [batch, heads, queries, keys], to the chip's memory. Long sequences use a block-wise
+kernel instead, whose scores live in fast memory alone: on TPUs Pallas' splash attention, for any mask; on a GPU cuDNN's
+fused attention, for the audio tower. docs/performance.md has what they save.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ class Mask(NamedTuple):
     """Which keys a query attends to: those that are valid, and of them what the pattern allows.
 
     Attributes:
-        keys_bs: bool [batch or 1, keys], the valid ones.
+        keys_bs: bool [batch or 1, keys], the valid ones; without a pattern they come first.
         pattern_ts: bool [queries, keys], the same for all rows and known when the program is compiled; None allows all.
     """
 
@@ -42,48 +43,56 @@ def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mas
         k_bsgh, v_bsgh: keys and values; as many heads, or a divisor of them, each shared by neighbouring query heads.
         mask: a query that it leaves without any key gets finite values that mean nothing.
     """
-    if has_kernel(q_btnh, k_bsgh):
-        return _splash(q_btnh, k_bsgh, v_bsgh, mask)
-    mask_bnts = mask.keys_bs[:, None, None, :]
-    if mask.pattern_ts is not None:
-        mask_bnts = mask_bnts & mask.pattern_ts
-    return jax.nn.dot_product_attention(q_btnh, k_bsgh, v_bsgh, mask=mask_bnts)
-
-
-def has_kernel(q_btnh: jax.Array, k_bsgh: jax.Array) -> bool:
-    """Whether splash attention serves: on TPUs, in bfloat16, for many queries, where the mesh divides rows and heads.
-
-    The platform is the mesh's, not the host's: a plan is compiled for TPUs where there are none. Matrix products more
-    precise than the default do not compile inside the kernel.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.abstract_device is None or mesh.abstract_device.platform != "tpu":
-        return False
-    batch, queries, _, head_dim = q_btnh.shape
-    return (
-        q_btnh.dtype == jnp.bfloat16
-        and jax.config.values["jax_default_matmul_precision"] in (None, "default")
-        and queries >= LONG
-        and head_dim % (LANES // 2) == 0
-        and batch % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0
-        and k_bsgh.shape[2] % mesh.shape["tensor"] == 0
-    )
-
-
-def _splash(q_btnh, k_bsgh, v_bsgh, mask: Mask) -> jax.Array:
-    """A kernel knows no mesh: each device computes its own rows and heads."""
+    kernel = kernel_for(q_btnh, k_bsgh, mask)
+    if kernel is None:
+        mask_bnts = mask.keys_bs[:, None, None, :]
+        if mask.pattern_ts is not None:
+            mask_bnts = mask_bnts & mask.pattern_ts
+        return jax.nn.dot_product_attention(q_btnh, k_bsgh, v_bsgh, mask=mask_bnts)
     keys_bs = jnp.broadcast_to(mask.keys_bs, k_bsgh.shape[:2])
     heads = P(*BATCH, None, "tensor", None)
+    # A kernel knows no mesh: each device computes its own rows and heads.
     own = jax.shard_map(
-        functools.partial(_splash_on_one, mask.pattern_ts),
+        functools.partial(kernel, mask.pattern_ts),
         in_specs=(heads, heads, heads, BATCH),
         out_specs=heads,
-        check_vma=False,  # a Pallas call does not say along which axes its results vary
+        check_vma=False,  # neither kernel says along which axes its results vary
     )
     return own(q_btnh, k_bsgh, v_bsgh, keys_bs)
 
 
-def _splash_on_one(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
+def kernel_for(q_btnh: jax.Array, k_bsgh: jax.Array, mask: Mask) -> Callable[..., jax.Array] | None:
+    """The kernel that serves, for one device's share, or None: in bfloat16, for many queries.
+
+    Splash attention needs a mesh that divides rows and heads. cuDNN's was only ever run on one GPU, and serves there
+    alone; its gradients need an even number of queries, and a mask with a pattern would be a bias, written with all its
+    gradients. The platform is the mesh's, not the host's: a plan is compiled for TPUs where there are none. Matrix
+    products more precise than the default do not compile inside splash attention, and cuDNN does not know of them.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.abstract_device is None:
+        return None
+    batch, queries, _, head_dim = q_btnh.shape
+    precise = jax.config.values["jax_default_matmul_precision"] not in (None, "default")
+    if q_btnh.dtype != jnp.bfloat16 or precise or queries < LONG or head_dim % (LANES // 2):
+        return None
+    rows, heads = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
+    match mesh.abstract_device.platform:
+        case "tpu" if batch % rows == 0 and k_bsgh.shape[2] % heads == 0:
+            return _splash
+        case "gpu" if mesh.size == 1 and mask.pattern_ts is None and queries % 2 == 0 and head_dim <= LANES:
+            return _cudnn
+        case _:
+            return None
+
+
+def _cudnn(pattern_ts: None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
+    """Valid keys as their number, of which cuDNN wants at least one."""
+    lengths_b = jnp.maximum(keys_bs.sum(axis=1, dtype=jnp.int32), 1)
+    return jax.nn.dot_product_attention(q_btnh, k_bsgh, v_bsgh, key_value_seq_lengths=lengths_b, implementation="cudnn")
+
+
+def _splash(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
     """Padded to whole blocks: queries that are cut off again, and keys of a segment that no query is of."""
     # Imported here: experimental, and of no use where there are no TPUs.
     from jax.experimental.pallas.ops.tpu import splash_attention as splash

@@ -1,19 +1,24 @@
-"""Splash attention equals XLA's for every mask of ours, serves where it is said to, and compiles for TPUs."""
+"""The kernels equal XLA's attention, serve where they are said to, and compile for what they are for."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo  # what it asks of a GPU that is not here
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from aer_jax.config import MeshConfig
-from aer_jax.models.attention import LONG, Mask, attention, has_kernel
+from aer_jax.models import attention as attention_module
+from aer_jax.models.attention import LONG, Mask, _cudnn, _splash, attention, kernel_for
 from aer_jax.models.sharding import AXES, make_mesh
 from aer_jax.scale.ahead_of_time import devices_of
 from aer_jax.scale.chips import parse_slice
@@ -43,28 +48,91 @@ def served(
     heads=4,
     dtype="bfloat16",
     precision="default",
-) -> bool:
-    device = AbstractDevice("a chip", 1, platform) if platform else None
+    pattern=None,
+):
+    """The kernel for such shapes on such a mesh."""
     q, k = (jax.ShapeDtypeStruct((batch, queries, n, dim), jnp.dtype(dtype)) for n in (8, heads))
-    mesh = AbstractMesh(mesh, AXES, abstract_device=device)
-    none = jax.sharding.AbstractMesh((), ())  # instead of one that another test has set
+    with on_mesh(platform, mesh), jax.default_matmul_precision(precision):
+        return kernel_for(q, k, Mask(jnp.ones((batch, queries), bool), pattern))
+
+
+@contextmanager
+def on_mesh(platform: str | None, shape: tuple[int, int, int]):
+    device = AbstractDevice("a chip", 1, platform) if platform else None
+    mesh = AbstractMesh(shape, AXES, abstract_device=device)
+    none = AbstractMesh((), ())  # instead of one that another test has set
+    with jax.sharding.use_abstract_mesh(none), jax.sharding.use_abstract_mesh(mesh):
+        yield
+
+
+def test_where_splash_attention_serves():
+    assert served() is _splash and served(mesh=(2, 1, 4), dim=128) is _splash
+    assert served(pattern=np.ones((LONG, LONG), bool)) is _splash
+    assert served("cpu") is None and served(None) is None
+    assert served(dtype="float32") is None and served(precision="highest") is None
+    assert served(queries=LONG - 1) is None
+    assert served(dim=32) is None
+    assert served(batch=1) is None and served(batch=6) is None
+    assert served(heads=1) is None
+    x = jnp.zeros((8, LONG, 8, 64), jnp.bfloat16)
+    assert kernel_for(x, x, Mask(jnp.ones((8, LONG), bool))) is None
+
+
+def test_where_cudnns_attention_serves():
+    one = (1, 1, 1)
+    assert served("gpu", mesh=one) is _cudnn and served("gpu", mesh=one, batch=3, heads=1) is _cudnn
+    assert served("gpu", mesh=(2, 1, 1)) is None and served("cpu", mesh=one) is None
+    assert served("gpu", mesh=one, pattern=np.ones((LONG, LONG), bool)) is None
+    assert served("gpu", mesh=one, queries=LONG + 1) is None and served("gpu", mesh=one, queries=LONG - 2) is None
+    assert served("gpu", mesh=one, dim=192) is None
+    assert served("gpu", mesh=one, dtype="float32") is None
+
+
+def test_on_a_gpu_the_tower_lowers_to_cudnns_attention_with_lengths():
+    """Forward and backward; a mask as a bias would have its gradient computed, too."""
+    x, keys = jax.ShapeDtypeStruct((4, 1500, 20, 64), jnp.bfloat16), jax.ShapeDtypeStruct((4, 1500), jnp.bool_)
+
+    def loss(q, k, v, keys_bs):
+        return attention(q, k, v, Mask(keys_bs)).astype(jnp.float32).mean()
+
     with (
-        jax.sharding.use_abstract_mesh(none),
-        jax.sharding.use_abstract_mesh(mesh),
-        jax.default_matmul_precision(precision),
+        on_mesh("gpu", (1, 1, 1)),
+        jax.default_matmul_precision("default"),
+        mock.patch.object(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000),
     ):
-        return has_kernel(q, k)
+        traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(x, x, x, keys)
+        lowered = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert lowered.count("@__cudnn$fmhaSoftmax(") == lowered.count("@__cudnn$fmhaSoftmaxBackward(") == 1
+    assert "tensor<4x20x1500x1500" not in lowered
 
 
-def test_where_the_kernel_serves():
-    assert served() and served(mesh=(2, 1, 4), dim=128)
-    assert not served("cpu") and not served("cuda") and not served(None)
-    assert not served(dtype="float32") and not served(precision="highest")
-    assert not served(queries=LONG - 1)
-    assert not served(dim=32)
-    assert not served(batch=1) and not served(batch=6)
-    assert not served(heads=1)
-    assert not has_kernel(*[jnp.zeros((8, LONG, 8, 64), jnp.bfloat16)] * 2)
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="no GPU")
+@pytest.mark.parametrize("queries", [500, 1500])
+def test_cudnns_attention_is_as_exact_as_xlas(queries):
+    """Values and gradients, beside XLA's in float32; one row has a single valid key, one has none."""
+    rng = np.random.default_rng(0)
+    qkv = [jnp.asarray(rng.normal(size=(4, queries, 20, 64)), jnp.bfloat16) for _ in range(3)]
+    keys_bs = jnp.arange(queries) < jnp.array([queries, queries // 3, 1, 0])[:, None]
+    weight = jnp.asarray(rng.normal(size=qkv[0].shape)) * jnp.array([1, 1, 1, 0])[:, None, None, None]
+
+    def results(qkv, kernel):
+        def run(*qkv):
+            y, back = jax.vjp(lambda q, k, v: attention(q, k, v, Mask(keys_bs)), *qkv)
+            return y, *back(weight.astype(y.dtype))
+
+        with (
+            jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:1])),
+            jax.default_matmul_precision("highest" if qkv[0].dtype == jnp.float32 else "default"),
+            mock.patch.object(attention_module, "kernel_for", lambda *_: kernel),
+        ):
+            y, *gradients = jax.jit(run)(*qkv)
+        assert np.isfinite(y).all()
+        return [np.asarray(x[:3], np.float32) for x in (y, *gradients)]
+
+    exact = results([x.astype(jnp.float32) for x in qkv], None)
+    for ours, xla, truth in zip(results(qkv, _cudnn), results(qkv, None), exact, strict=True):
+        found, usual = (np.linalg.norm(x - truth) / np.linalg.norm(truth) for x in (ours, xla))
+        assert found <= max(1.5 * usual, 5e-3) and usual <= 0.01
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='no libtpu; pip install "aer-jax[plan]"')
