@@ -65,9 +65,9 @@ def kernel_for(q_btnh: jax.Array, k_bsgh: jax.Array, mask: Mask) -> Callable[...
     """The kernel that serves, for one device's share, or None: in bfloat16, for many queries.
 
     Splash attention needs a mesh that divides rows and heads. cuDNN's was only ever run on one GPU, and serves there
-    alone; its gradients need an even number of queries, and a mask with a pattern would be a bias, written with all its
-    gradients. The platform is the mesh's, not the host's: a plan is compiled for TPUs where there are none. Matrix
-    products more precise than the default do not compile inside splash attention, and cuDNN does not know of them.
+    alone; a mask with a pattern would be a bias, written with all its gradients. The platform is the mesh's, not the
+    host's: a plan is compiled for TPUs where there are none. Matrix products more precise than the default do not
+    compile inside splash attention, and cuDNN does not know of them.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.abstract_device is None:
@@ -80,16 +80,24 @@ def kernel_for(q_btnh: jax.Array, k_bsgh: jax.Array, mask: Mask) -> Callable[...
     match mesh.abstract_device.platform:
         case "tpu" if batch % rows == 0 and k_bsgh.shape[2] % heads == 0:
             return _splash
-        case "gpu" if mesh.size == 1 and mask.pattern_ts is None and queries % 2 == 0 and head_dim <= LANES:
+        case "gpu" if mesh.size == 1 and mask.pattern_ts is None and head_dim <= LANES:
             return _cudnn
         case _:
             return None
 
 
 def _cudnn(pattern_ts: None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
-    """Valid keys as their number, of which cuDNN wants at least one."""
+    """Valid keys as their number, of which cuDNN wants at least one; its gradients want even lengths."""
+    queries = q_btnh.shape[1]
+
+    def even(x_btnh) -> jax.Array:
+        return jnp.pad(x_btnh, ((0, 0), (0, x_btnh.shape[1] % 2), (0, 0), (0, 0)))
+
     lengths_b = jnp.maximum(keys_bs.sum(axis=1, dtype=jnp.int32), 1)
-    return jax.nn.dot_product_attention(q_btnh, k_bsgh, v_bsgh, key_value_seq_lengths=lengths_b, implementation="cudnn")
+    y_btnh = jax.nn.dot_product_attention(
+        even(q_btnh), even(k_bsgh), even(v_bsgh), key_value_seq_lengths=lengths_b, implementation="cudnn"
+    )
+    return y_btnh[:, :queries]
 
 
 def _splash(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:

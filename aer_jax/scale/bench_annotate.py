@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from aer_jax.config import Config, to_yaml
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
 from aer_jax.scale.bench_train import Disagreement
-from aer_jax.scale.side import SHARED, Side
+from aer_jax.scale.side import MEMORY, Side, compare
 from aer_jax.scale.tables import markdown
 
 CLIPS, PASSES = 16, 2
@@ -60,7 +59,7 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
         (folder / "config.yaml").write_text(to_yaml(config))
-        ours = stack.enter_context(Side("jax_annotate", {"config": str(folder / "config.yaml"), "ids": ids}, SHARED))
+        ours = stack.enter_context(Side("jax_annotate", {"config": str(folder / "config.yaml"), "ids": ids}, MEMORY))
         job = {
             "checkpoint": str(find_checkpoint(config.model.checkpoint)),
             "dataset": config.data.dataset,
@@ -70,13 +69,9 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
             "listeners": LISTENERS,
             **{name: ours.about[name] for name in ("labels", "label_mask")},
         }
-        theirs = stack.enter_context(Side("pytorch_annotate", job))
-        answers: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
-        with tqdm(total=passes * len(NAMES), desc="bench annotate") as bar:
-            for _ in range(passes):
-                for name in NAMES:
-                    answers[name].append(ours.ask(name) if name == "ours" else theirs.ask(name))
-                    bar.update()
+        answers, theirs = compare(
+            ours, lambda: Side("pytorch_annotate", job), list(NAMES), Side.ask, passes, "bench annotate"
+        )
     reference_npl, tolerance = np.array(answers["ours"][0]["log_likelihoods"]), TOLERANCE[config.model.dtype]
     sides = {}
     for name, each in answers.items():
@@ -111,7 +106,7 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
         "labels": labels,
         "passes": passes,
         "device": ours.about["device"],
-        "versions": ours.about["versions"] | theirs.about["versions"],
+        "versions": ours.about["versions"] | theirs["versions"],
         "tolerance": tolerance,
         "first_seconds": ours.about["first_seconds"],
         "sides": sides,

@@ -23,7 +23,7 @@ from aer_jax.config import Config, to_yaml
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
-from aer_jax.scale.side import Side
+from aer_jax.scale.side import MEMORY, Side
 from aer_jax.scale.tables import markdown
 from aer_jax.scale.variants import OURS, VARIANTS
 
@@ -34,7 +34,6 @@ PYTORCH = {
     "cut": "PyTorch, careful, transformers' 30 s cut open",
 }
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a step's loss, relative
-MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}  # of an accelerator, instead of three quarters
 
 
 class Disagreement(UserError):

@@ -11,16 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from aer_jax.errors import UserError
 
 OFFLINE = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-
-SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # where sides have one accelerator together
+MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}  # of an accelerator, instead of three quarters
 
 
 class Side:
@@ -94,6 +95,47 @@ class Side:
                     f"the bench compares with PyTorch, and {package} is missing: pip install 'aer-jax[bench]'."
                 )
         raise RuntimeError(f"a side of the bench died: {' | '.join(words[-3:])}")
+
+
+def compare(
+    ours: Side,
+    start_theirs: Callable[[], Side],
+    names: Sequence[str],
+    ask: Callable[[Side, str], Any],
+    passes: int,
+    title: str,
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Ask two processes for some passes of each way that they know, in turns, behind a progress bar.
+
+    An accelerator has no room for both models: there ours ends before theirs starts.
+
+    Args:
+        names: ways; the first is ours, PyTorch knows the others.
+        ask: one pass of one way.
+
+    Returns:
+        The answers by name, and what their side said about itself.
+    """
+    answers: dict[str, list[Any]] = {name: [] for name in names}
+    together = ours.about["device"] == "cpu"
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=passes * len(names), desc=title, unit="pass"))
+
+        def turn(side: Side, some: Sequence[str]) -> None:
+            for name in some:
+                answers[name].append(ask(side, name))
+                bar.update()
+
+        if not together:
+            for _ in range(passes):
+                turn(ours, names[:1])
+            ours.end()
+        theirs = stack.enter_context(start_theirs())
+        for _ in range(passes):
+            if together:
+                turn(ours, names[:1])
+            turn(theirs, names[1:])
+    return answers, theirs.about
 
 
 def serve(start: Callable[[dict[str, Any]], tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]]) -> None:

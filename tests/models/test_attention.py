@@ -16,12 +16,14 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo  # what it asks of a GPU that is not here
 from jax.sharding import AbstractDevice, AbstractMesh
 
-from aer_jax.config import MeshConfig
+from aer_jax.config import MeshConfig, load_config
 from aer_jax.models import attention as attention_module
 from aer_jax.models.attention import LONG, Mask, _cudnn, _splash, attention, kernel_for
 from aer_jax.models.sharding import AXES, make_mesh
+from aer_jax.scale.abstract_step import abstract_step, trace
 from aer_jax.scale.ahead_of_time import devices_of
 from aer_jax.scale.chips import parse_slice
+from aer_jax.scale.plan_shapes import BatchShape
 
 
 def test_splash_attention_is_as_exact_as_xlas_for_every_mask():
@@ -83,7 +85,7 @@ def test_where_cudnns_attention_serves():
     assert served("gpu", mesh=one) is _cudnn and served("gpu", mesh=one, batch=3, heads=1) is _cudnn
     assert served("gpu", mesh=(2, 1, 1)) is None and served("cpu", mesh=one) is None
     assert served("gpu", mesh=one, pattern=np.ones((LONG, LONG), bool)) is None
-    assert served("gpu", mesh=one, queries=LONG + 1) is None and served("gpu", mesh=one, queries=LONG - 2) is None
+    assert served("gpu", mesh=one, queries=LONG - 1) is None
     assert served("gpu", mesh=one, dim=192) is None
     assert served("gpu", mesh=one, dtype="float32") is None
 
@@ -106,8 +108,41 @@ def test_on_a_gpu_the_tower_lowers_to_cudnns_attention_with_lengths():
     assert "tensor<4x20x1500x1500" not in lowered
 
 
+def test_on_a_gpu_a_whole_step_has_the_kernel_in_its_tower():
+    """30 s in the published shapes: forward, once more where layers are computed again, and backward."""
+    config = load_config(None, ["model.dtype=bfloat16", "model.remat=dots", "train.batch=16", "train.microbatch=8"])
+    mesh = AbstractMesh((1, 1, 1), AXES, abstract_device=AbstractDevice("a chip", 1, "gpu"))
+    step = abstract_step(config, mesh, BatchShape(samples=476_480, tokens=792, prefix=100), 4)
+    with (
+        jax.default_matmul_precision("default"),
+        mock.patch.object(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000),
+    ):
+        program = str(trace(config, mesh, step).jaxpr)
+    assert program.count("= dot_product_attention_fwd_wrapper") == 2
+    assert program.count("= dot_product_attention_bwd_wrapper") == 1
+
+
+@pytest.mark.parametrize("queries", [9, 10])
+def test_what_cudnn_is_given_means_the_same(queries):
+    """XLA in cuDNN's place: numbers of valid keys instead of a mask, odd lengths padded, one row without any key."""
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.normal(size=(3, queries, 2, 4)), jnp.float32) for _ in range(3))
+    keys_bs = jnp.arange(queries) < jnp.array([queries, 3, 0])[:, None]
+    xla = jax.nn.dot_product_attention
+
+    def instead(*args, implementation, **kwargs):
+        assert implementation == "cudnn" and all(x.shape[1] % 2 == 0 for x in args)
+        return xla(*args, **kwargs)
+
+    with mock.patch.object(jax.nn, "dot_product_attention", instead):
+        found = _cudnn(None, q, k, v, keys_bs)
+    expected = attention(q, k, v, Mask(keys_bs))
+    np.testing.assert_allclose(found[:2], expected[:2], atol=1e-6)
+    assert found.shape == q.shape and np.isfinite(found).all()
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="no GPU")
-@pytest.mark.parametrize("queries", [500, 1500])
+@pytest.mark.parametrize("queries", [500, 1499, 1500])
 def test_cudnns_attention_is_as_exact_as_xlas(queries):
     """Values and gradients, beside XLA's in float32; one row has a single valid key, one has none."""
     rng = np.random.default_rng(0)
