@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo  # what it asks of a GPU that is not here
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from aer_jax.config import MeshConfig, load_config
 from aer_jax.models import attention as attention_module
@@ -54,16 +54,20 @@ def served(
 ):
     """The kernel for such shapes on such a mesh."""
     q, k = (jax.ShapeDtypeStruct((batch, queries, n, dim), jnp.dtype(dtype)) for n in (8, heads))
+    valid = jax.ShapeDtypeStruct((batch, queries), jnp.bool_)
     with on_mesh(platform, mesh), jax.default_matmul_precision(precision):
-        return kernel_for(q, k, Mask(jnp.ones((batch, queries), bool), pattern))
+        return kernel_for(q, k, Mask(valid, pattern))
+
+
+def abstract_mesh(platform: str | None, shape: tuple[int, int, int]) -> AbstractMesh:
+    device = AbstractDevice("a chip", 1, platform) if platform else None
+    return AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, abstract_device=device)
 
 
 @contextmanager
 def on_mesh(platform: str | None, shape: tuple[int, int, int]):
-    device = AbstractDevice("a chip", 1, platform) if platform else None
-    mesh = AbstractMesh(shape, AXES, abstract_device=device)
     none = AbstractMesh((), ())  # instead of one that another test has set
-    with jax.sharding.use_abstract_mesh(none), jax.sharding.use_abstract_mesh(mesh):
+    with jax.sharding.use_abstract_mesh(none), jax.sharding.use_abstract_mesh(abstract_mesh(platform, shape)):
         yield
 
 
@@ -111,7 +115,7 @@ def test_on_a_gpu_the_tower_lowers_to_cudnns_attention_with_lengths():
 def test_on_a_gpu_a_whole_step_has_the_kernel_in_its_tower():
     """30 s in the published shapes: forward, once more where layers are computed again, and backward."""
     config = load_config(None, ["model.dtype=bfloat16", "model.remat=dots", "train.batch=16", "train.microbatch=8"])
-    mesh = AbstractMesh((1, 1, 1), AXES, abstract_device=AbstractDevice("a chip", 1, "gpu"))
+    mesh = abstract_mesh("gpu", (1, 1, 1))
     step = abstract_step(config, mesh, BatchShape(samples=476_480, tokens=792, prefix=100), 4)
     with (
         jax.default_matmul_precision("default"),
