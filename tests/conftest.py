@@ -30,7 +30,6 @@ LONG = (
     "training/test_processes.py",
     "training/test_loop.py",
     "training/test_meshes.py",
-    "scale/test_bench_curves.py",
     "scale/test_bench_train.py",
     "tests/test_export.py",
 )

@@ -22,6 +22,7 @@ POINTS = {
 }
 
 
+@pytest.mark.slow
 def test_costs_of_the_toy_grow_no_more_than_they_may(tmp_path):
     config = load_config(None, [f"model.checkpoint={toy_runs.CHECKPOINT}", "model.dtype=bfloat16"])
     result = bench_curves(config, POINTS)
