@@ -106,7 +106,7 @@ def divergence(rows: Sequence[Row]) -> Markup:
         ax.set_yticks(range(len(rows)), [row.name for row in rows])
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_xlim(left=0)
-        ax.set_xlabel("JS divergence (base 2), lower is better")
+        ax.set_xlabel("JS divergence, lower is better")
         ax.grid(axis="x")
         _bare(ax, "left")
         return svg(figure, "JS divergence of arms and baselines with 95% intervals over speakers")

@@ -10,7 +10,7 @@ from aer_jax.experiments.devices import accelerators, shares
 from aer_jax.experiments.settings import arms, cells, load_experiment
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
-RUNS = {"crema_d_4": 60, "crema_d_6": 60, "crema_d_adapters": 12, "iemocap": 60, "msp_podcast": 12, "toy": 18}
+RUNS = {"crema_d_4": 60, "crema_d_6": 60, "crema_d_adapters": 13, "iemocap": 60, "msp_podcast": 12, "toy": 18}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
