@@ -149,7 +149,7 @@ def table(result: dict[str, Any]) -> str:
     return (
         f"{markdown(rows)}\n\n{result['listeners']} listeners of {result['personas']} personas, {result['labels']} "
         f"labels; {sides['ours']['clips']} clips, PyTorch {sides['loop']['clips']} of them, {result['batch']} at a "
-        f"time, {result['dtype']}, on {result['device']}; median of {result['passes']} passes in turns; our first, "
+        f"time, {result['dtype']}, on {result['device']}; median of {result['passes']} passes; our first, "
         f"which loads and compiles, took {result['first_seconds']:.0f} s; {parsed:.0%} of the sampled answers were "
         "labels"
     )

@@ -134,6 +134,6 @@ def table(result: dict[str, Any]) -> str:
     ]
     return (
         f"{markdown(rows)}\n\n{result['clips']} clips, {result['batch']} at a time, {result['dtype']}, on "
-        f"{result['device']}; median of {result['passes']} passes in turns; our first pass, which compiles, took "
+        f"{result['device']}; median of {result['passes']} passes; our first pass, which compiles, took "
         f"{result['first_seconds']:.0f} s"
     )
