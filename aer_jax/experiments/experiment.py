@@ -6,7 +6,11 @@ import dataclasses
 import fcntl
 import json
 import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +23,15 @@ from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.prepare import prepare
 from aer_jax.data.resplit import resplit
-from aer_jax.errors import UserError
+from aer_jax.errors import Unfinished, UserError
 from aer_jax.experiments.results import results
 from aer_jax.experiments.run_cells import MARK, is_finished, refuse_other_settings, run_cells
 from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
 from aer_jax.experiments.tested import Tested, pool
 from aer_jax.experiments.words import findings, markdown
 from aer_jax.files import plain, replace_text
-from aer_jax.proxies.annotate import sample_votes
 
+ANNOTATE = (sys.executable, "-m", "aer_jax", "annotate")
 RESULT, PAGE, SETTINGS = "experiment.json", "tables.md", "experiment.yaml"
 
 
@@ -59,7 +63,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         refuse_other_settings(grid)
         datasets = prepare_splits(experiment)
         tested = pool(datasets)
-        get_proxies(experiment, tested.dataset)
+        get_proxies(experiment, tested.dataset, grid[0].config.model.dtype)
         failed = run_cells(experiment, grid)
         complete = finished_arms(grid)
         if not complete:
@@ -155,20 +159,55 @@ def _as_wanted(path: Path, split: str, experiment: Experiment) -> Dataset:
     return dataset
 
 
-def get_proxies(experiment: Experiment, dataset: Dataset) -> None:
+def get_proxies(experiment: Experiment, dataset: Dataset, dtype: str) -> None:
     """Ask for the synthetic votes where an arm needs them; a journal that is there is continued.
 
+    Args:
+        experiment: whose `proxies` say whom to ask.
+        dataset: all utterances.
+        dtype: of the annotating model, where it is asked in JAX.
+
     Raises:
-        UserError: there is neither a journal nor a model to ask.
+        UserError: there is neither a journal nor a model to ask, or asking it failed.
+        Unfinished: Ctrl-C or SIGTERM; the same call goes on.
     """
     if set(experiment.labels) == {"human"}:
         return
-    if experiment.proxies.model:
-        sample_votes(dataset, experiment.proxies.model, experiment.journal, listeners=experiment.proxies.listeners)
+    source = experiment.proxies
+    if source.model:
+        exact = ["--engine", "exact", f"model.dtype={dtype}"]
+        how = exact if source.answers == "exact" else ["--answers", source.answers]
+        where = ["--data", str(dataset.path), "--model", source.model, "--out", str(experiment.journal)]
+        _annotate([*where, "--listeners", str(source.listeners), *how])
     elif not experiment.journal.is_file():
         raise UserError(
             f"there is no journal {experiment.journal}, and synthetic votes are to be learned from; set proxies.model "
             "to a checkpoint that annotates, proxies.journal to what `aer-jax annotate` wrote, or labels=[human]."
+        )
+
+
+def _annotate(arguments: list[str]) -> None:
+    """The command, in a process of its own, which gives the devices back before the runs want them."""
+    stopped = threading.Event()
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        process.terminate()
+
+    process = subprocess.Popen([*ANNOTATE, *arguments], stdout=2, close_fds=False)  # it holds the lock, too
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while (code := process.poll()) is None:
+            time.sleep(0.2)  # not wait(), which a signal that another thread receives does not end
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stopped.is_set():
+        raise Unfinished("stopped as asked, with synthetic votes still to ask for; the same command goes on.")
+    if code:
+        raise UserError(
+            f"the synthetic votes are not complete: `aer-jax annotate` ended with exit code {code} and said why above. "
+            "Mend it and give the same command again: what was answered is kept."
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from aer_jax.config import RECIPES, Config, build, make_config, merge, read_settings
 from aer_jax.errors import UserError
+from aer_jax.proxies.attempts import Answers
 
 LABELS = ("human", "synthetic", "combined")
 
@@ -47,12 +48,15 @@ class ProxiesConfig:
     """Where synthetic votes come from; needed where an arm learns from them.
 
     Attributes:
-        model: checkpoint that annotates, in a PyTorch process; "" takes a journal that is there already.
+        model: checkpoint that annotates; "" takes a journal that is there already.
+        answers: as `aer-jax annotate` gets them: "free" or "constrained" to the labels, both sampled by PyTorch, or
+            "exact", the labels' own likelihoods.
         listeners: synthetic listeners an utterance.
         journal: the file; "" is `journal.jsonl` in the experiment's directory.
     """
 
     model: str = ""
+    answers: Answers = "free"
     listeners: int = 8
     journal: str = ""
 

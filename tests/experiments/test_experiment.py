@@ -18,9 +18,10 @@ from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prepare import prepare
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.experiments import run_cells
+from aer_jax.experiments import experiment, run_cells
 from aer_jax.experiments.experiment import run_experiment
 from aer_jax.experiments.settings import load_experiment
+from aer_jax.proxies.journal import read_journal
 
 FOLDS = ["fold:1/3", "fold:2/3", "fold:3/3"]
 
@@ -190,6 +191,42 @@ def test_stopped_and_gone_on(config, monkeypatch, tmp_path, capsys):
     assert "stopped as asked with 3 of 3 runs to do; the same command goes on" in capsys.readouterr().err
     monkeypatch.setenv("SLEEP", "0")
     assert cli.main(["experiment", str(config), "seeds=[0]", "labels=[human]"]) == 0
+
+
+@pytest.mark.parametrize("answers", ["constrained", "exact"])
+def test_synthetic_votes_are_asked_for_once(config, tmp_path, answers, capfd):
+    """Of the toy checkpoint, by a process of its own; then a second call asks nothing."""
+    out = tmp_path / "asked"
+    asked = [f"proxies.model={toy_runs.CHECKPOINT}", f"proxies.answers={answers}", "proxies.listeners=2"]
+    command = ["experiment", str(config), "--out", str(out), "--json", 'proxies.journal=""', *asked]
+    command += ["seeds=[0]", "labels=[synthetic]"]
+    assert cli.main(command) == 0
+    result = json.loads(capfd.readouterr().out)
+    votes = read_journal(out / "journal.jsonl")
+    assert len(votes) == 2 * result["n"] and {vote.answers for vote in votes} == {answers}
+    assert all((vote.probs is None) == (answers == "constrained") for vote in votes)
+    assert cli.main(command) == 0 and len(read_journal(out / "journal.jsonl")) == len(votes)
+
+
+def test_a_model_that_cannot_be_asked(config, tmp_path, capfd):
+    assert cli.main(["experiment", str(config), 'proxies.journal=""', f"proxies.model={tmp_path / 'none'}"]) == 2
+    said = capfd.readouterr().err
+    assert f"{tmp_path / 'none'}" in said and "ended with exit code 2 and said why above" in said
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_stopped_while_votes_are_asked_for(config, monkeypatch, tmp_path, capfd):
+    sleeper = (sys.executable, "-c", f"open({str(tmp_path / 'asked')!r}, 'w'); import time; time.sleep(60)")
+    monkeypatch.setattr(experiment, "ANNOTATE", sleeper)
+
+    def stop():
+        while not (tmp_path / "asked").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert cli.main(["experiment", str(config), f"proxies.model={toy_runs.CHECKPOINT}"]) == 75
+    assert "with synthetic votes still to ask for; the same command goes on" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("key", ["corpus.root", "settings.model.checkpoint"])
