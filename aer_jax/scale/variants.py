@@ -60,12 +60,14 @@ class Variant:
         pad: what is done to each batch.
         output_layer: whether the vocabulary's logits are computed.
         dropout: whether dropout is drawn; then its losses are others.
+        kernels: whether long attention may be a kernel's instead of XLA's; bfloat16 alone has any.
     """
 
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     pad: Callable[[Batch, TrainBatches], Batch] | None = None
     output_layer: bool = False
     dropout: bool = False
+    kernels: bool = True
 
 
 OURS = "ours"
@@ -77,4 +79,5 @@ VARIANTS = {
     "output layer computed": Variant(output_layer=True),
     "remat=full": Variant({"remat": "full"}),
     "with dropout": Variant(dropout=True),
+    "attention by XLA": Variant(kernels=False),
 }
