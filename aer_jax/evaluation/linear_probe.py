@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
+from threadpoolctl import threadpool_limits
 
 from aer_jax.evaluation.metrics import js_divergence
 
@@ -133,9 +134,11 @@ def fit(
     vector_nr, size_r = vector_nr[:, there_r], np.sqrt(square_r[there_r])
     axes_fr, x_nr = x_nf.T @ (vector_nr / size_r), vector_nr * size_r
     probes, start = [], None
-    for l2 in sorted(l2s, reverse=True):  # each begins where the stiffer one ended
-        kernel_rk, bias_k = start = logistic_regression(x_nr, targets_nk, l2, start, weights_n)
-        probes.append(LinearProbe(mean_f, deviation_f, scale_f[:, None] * (axes_fr @ kernel_rk), bias_k, l2))
+    # A step's products are small: threads would wait for one another longer than they compute.
+    with threadpool_limits(1, "blas"):
+        for l2 in sorted(l2s, reverse=True):  # each begins where the stiffer one ended
+            kernel_rk, bias_k = start = logistic_regression(x_nr, targets_nk, l2, start, weights_n)
+            probes.append(LinearProbe(mean_f, deviation_f, scale_f[:, None] * (axes_fr @ kernel_rk), bias_k, l2))
     return probes
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
+from tqdm import tqdm
 
 from aer_jax.data.dataset import open_dataset
 from aer_jax.evaluation.ambiguity import NAMES, ambiguity, ambiguity_bins
@@ -66,7 +67,7 @@ def study(
     def learned(counts_mk: np.ndarray, mine_n: np.ndarray) -> LinearProbe:
         return learn(features_nf[mine_n], normalise(counts_mk), speaker_n[mine_n])
 
-    for fold in range(FOLDS):
+    for fold in tqdm(range(FOLDS), "speech student", unit="fold"):
         test_n = group_n // 2 == fold
         teach_n, learn_n = (~test_n & (group_n % 2 == half) for half in (0, 1))
         shares_mk = learned(counts_nk[teach_n], teach_n)(features_nf[learn_n])
