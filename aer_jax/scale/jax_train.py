@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -204,7 +205,7 @@ class Training:
                 laid = to_device(batch, self.mesh, train.microbatch)
                 begin = time.perf_counter()
                 # Of bfloat16 products it changes nothing, but `kernel_for` leaves precise ones to XLA.
-                with jax.default_matmul_precision(None if variant.kernels else "highest"):
+                with nullcontext() if variant.kernels else jax.default_matmul_precision("highest"):
                     self.compiled[name][shape] = step.lower(self.states[name], frozen, laid).compile()
                 shown = f"{shape[0][1] / 16_000:.2f} s, {shape[1][1]} tokens"
                 self.compile_seconds[name][shown] = time.perf_counter() - begin
