@@ -6,11 +6,8 @@ import dataclasses
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +27,7 @@ from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
 from aer_jax.experiments.tested import Tested, pool
 from aer_jax.experiments.words import findings, markdown
 from aer_jax.files import plain, replace_text
+from aer_jax.training.signals import stop_signals
 
 ANNOTATE = (sys.executable, "-m", "aer_jax", "annotate")
 RESULT, PAGE, SETTINGS = "experiment.json", "tables.md", "experiment.yaml"
@@ -188,21 +186,14 @@ def get_proxies(experiment: Experiment, dataset: Dataset, dtype: str) -> None:
 
 def _annotate(arguments: list[str]) -> None:
     """The command, in a process of its own, which gives the devices back before the runs want them."""
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        stopped.set()
-        process.terminate()
-
-    process = subprocess.Popen([*ANNOTATE, *arguments], stdout=2, close_fds=False)  # it holds the lock, too
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        while (code := process.poll()) is None:
-            time.sleep(0.2)  # not wait(), which a signal that another thread receives does not end
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if stopped.is_set():
+    with stop_signals() as stop:
+        process = subprocess.Popen([*ANNOTATE, *arguments], stdout=2, close_fds=False)  # it holds the lock, too
+        while process.poll() is None and not stop.wait(0.2):
+            pass
+        if stop.is_set():
+            process.terminate()
+        code = process.wait()
+    if stop.is_set():
         raise Unfinished("stopped as asked, with synthetic votes still to ask for; the same command goes on.")
     if code:
         raise UserError(

@@ -29,6 +29,7 @@ from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.significance import holm, sign_flip
 from aer_jax.labels.votes import count_votes, normalise, whole_counts
 from aer_jax.proxies.journal import read_votes
+from aer_jax.scale.tables import markdown
 
 FOLDS = 5
 HUMAN = (1, 3, 5)
@@ -60,7 +61,6 @@ def study(
     human_nk = normalise(counts_nk)
     names, speaker_n = np.unique(speakers_n, return_inverse=True)
     group_n = (rng.permutation(len(names)) % (2 * FOLDS))[speaker_n]  # two groups are a fold
-    asked = {f"{SYNTHETIC} synthetic": np.zeros_like(human_nk)} | dict(others or {})
     js: dict[str, np.ndarray] = {}
     annotated = []
 
@@ -72,8 +72,8 @@ def study(
         teach_n, learn_n = (~test_n & (group_n % 2 == half) for half in (0, 1))
         shares_mk = learned(counts_nk[teach_n], teach_n)(features_nf[learn_n])
         annotated.append(js_divergence(human_nk[learn_n], shares_mk))
-        synthetic = {name: votes_nk[learn_n] for name, votes_nk in asked.items()}
-        synthetic[f"{SYNTHETIC} synthetic"] = rng.multinomial(SYNTHETIC, shares_mk)
+        synthetic = {f"{SYNTHETIC} synthetic": rng.multinomial(SYNTHETIC, shares_mk)}
+        synthetic |= {name: votes_nk[learn_n] for name, votes_nk in (others or {}).items()}
         human = {f"{m} human": thin(counts_nk[learn_n], m, rng) for m in HUMAN} | {"all human": counts_nk[learn_n]}
         pooled = {f"{h} + {s}": human[h] + synthetic[s] for h in human for s in synthetic}
         for source, counts_mk in (human | synthetic | pooled).items():
@@ -112,16 +112,21 @@ def thin(counts_nk: np.ndarray, votes: int, rng: np.random.Generator) -> np.ndar
 
 def table(result: dict[str, Any]) -> str:
     """The study in Markdown."""
-    levels = list(result["n"])
-    lines = [f"| learned from | {' | '.join(f'{level} ({n})' for level, n in result['n'].items())} |"]
-    lines.append("|---|" + "---|" * len(levels))
-    for source, row in result["js"].items():
-        lines.append(f"| {source} | {' | '.join(f'{row[level]:.4f}' for level in levels)} |")
-    lines += ["", "| pooled | level | difference | p | p, Holm |", "|---|---|---|---|---|"]
-    for test in result["tests"]:
-        numbers = f"{test['difference']:+.4f} | {test['p']:.4f} | {test['p_holm']:.4f}"
-        lines.append(f"| {test['human']} + {test['synthetic']} | {test['level']} | {numbers} |")
-    return "\n".join(lines)
+    scores = [
+        {"learned from": source} | {f"{level} ({n})": f"{row[level]:.4f}" for level, n in result["n"].items()}
+        for source, row in result["js"].items()
+    ]
+    tests = [
+        {
+            "pooled": f"{test['human']} + {test['synthetic']}",
+            "level": test["level"],
+            "difference": f"{test['difference']:+.4f}",
+            "p": f"{test['p']:.4f}",
+            "p, Holm": f"{test['p_holm']:.4f}",
+        }
+        for test in result["tests"]
+    ]
+    return f"{markdown(scores)}\n\n{markdown(tests)}"
 
 
 def main(run_path: str, out_path: str, journal: str = "") -> None:

@@ -44,7 +44,7 @@ def test_levels_are_parts_of_the_whole(result):
 
 def test_the_table(result):
     text = table(result)
-    assert "| 1 human + 8 synthetic |" in text and f"{result['js']['deaf']['all']:.4f}" in text
+    assert "\n| 1 human + 8 synthetic " in text and f"{result['js']['deaf']['all']:.4f}" in text
 
 
 def test_thinned_votes_are_some_of_those_there_were():
