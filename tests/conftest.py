@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from aer_jax.cli.command import prefer_cpu
+
+prefer_cpu()
+
 # Tests compile much and compute little: XLA's code need not be fast. The processes that tests start inherit this.
 os.environ["XLA_FLAGS"] = " ".join(
     [

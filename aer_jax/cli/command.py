@@ -17,15 +17,21 @@ from aer_jax.without_torch import without_torch
 Command = Callable[[Callable[[argparse.Namespace], int | None], str, str], argparse.ArgumentParser]
 
 
+def prefer_cpu() -> None:
+    """Where no accelerator is: what compiles for those of other machines complains when it is asked for devices."""
+    compilers = ("libtpu", "jax_cuda13_plugin", "jax_cuda12_plugin")
+    devices = [device for kind in ("accel*", "vfio/*", "nvidia*", "dxg") for device in Path("/dev").glob(kind)]
+    if not devices and any(map(importlib.util.find_spec, compilers)):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
 def start_jax() -> None:
     """Compiled steps are kept between processes; a directory of the user's own choosing is respected."""
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs with a traceback
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache() / "jax"))
-    devices = [device for kind in ("accel*", "vfio/*", "nvidia*") for device in Path("/dev").glob(kind)]
-    if importlib.util.find_spec("libtpu") and not devices:
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu serves `plan` alone here, and complains when it is asked
+    prefer_cpu()
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch
     with without_torch():
         from transformers.utils import is_torch_available

@@ -1,4 +1,4 @@
-"""libtpu's ahead-of-time compiler: a program for TPUs that are not here, and what it needs of each."""
+"""Compilers for chips that are not here, libtpu's and XLA's for GPUs: a program, and what it needs of each chip."""
 
 from __future__ import annotations
 
@@ -10,13 +10,47 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 
 from aer_jax.errors import UserError
 from aer_jax.scale.chips import GIB, Slice
+from aer_jax.scale.gpu_target import target_config
 
-INSTALL = 'no TPU compiler is installed; `pip install "aer-jax[plan]"` brings it (libtpu, about 200 MB).'
+
+class Compiler(NamedTuple):
+    """What compiles for one kind of chip.
+
+    Attributes:
+        name: in a plan.
+        packages: any one of them brings it.
+        extra: of this package, which installs it.
+        platform: as jax calls it.
+        options: of each compilation.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    extra: str
+    platform: str
+    options: dict[str, Any]
+
+    @property
+    def missing(self) -> str:
+        """A sentence for whom it is not installed."""
+        return f'{self.name} is not installed; `pip install "aer-jax[{self.extra}]"` brings it.'
+
+
+_TPU = Compiler("libtpu's compiler", ("libtpu",), "plan", "tpu", {})
+# Triton's products are tuned by running them, and some have no tiles before.
+_GPU = Compiler(
+    "XLA's compiler for GPUs",
+    ("jax_cuda13_plugin", "jax_cuda12_plugin"),
+    "cuda",
+    "cuda",
+    {"xla_gpu_enable_triton_gemm": False},
+)
 
 
 @dataclass(frozen=True)
@@ -28,63 +62,76 @@ class Compiled:
         temporaries: bytes of activations, gathered weights, gradients and whatever else lives during a step; None
             where the program did not fit and the compiler said only the peak.
         program: HLO text; "" where it did not fit.
-        flops, hbm: the compiler's own counts, loop bodies counted once.
         seconds: it took to compile.
     """
 
     peak: float
     temporaries: float | None
     program: str
-    flops: float
-    hbm: float
     seconds: float
 
 
-def has_compiler() -> bool:
-    """Whether libtpu is installed."""
-    return importlib.util.find_spec("libtpu") is not None
+def compiler_for(topology: Slice) -> Compiler:
+    """The compiler for a slice's chips, installed or not."""
+    return _TPU if topology.is_tpu else _GPU
+
+
+def has_compiler(topology: Slice) -> bool:
+    """Whether the compiler for a slice's chips is installed."""
+    return any(map(importlib.util.find_spec, compiler_for(topology).packages))
 
 
 def devices_of(topology: Slice) -> list[jax.Device]:
     """The devices of a slice, to make a mesh of; they can be compiled for and nothing else.
 
     Raises:
-        UserError: libtpu is missing, or knows no such slice.
+        UserError: the compiler is missing, or knows no such slice.
     """
-    if not has_compiler():
-        raise UserError(INSTALL)
+    compiler = compiler_for(topology)
+    if not has_compiler(topology):
+        raise UserError(compiler.missing)
     from jax.experimental import topologies
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no metadata server: this is no TPU machine
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # its lock guards TPUs, and there are none
     try:
         with _silence():
-            return list(topologies.get_topology_desc(platform="tpu", topology_name=str(topology)).devices)
+            if topology.is_tpu:
+                described = topologies.get_topology_desc(platform="tpu", topology_name=str(topology))
+            else:  # groups of hosts x hosts x GPUs
+                described = topologies.get_topology_desc(
+                    platform="cuda", topology=f"1x1x{topology.chips}", target_config=target_config(topology.chip)
+                )
+            return list(described.devices)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"libtpu has no slice {topology} ({reason}); choose a shape that can be rented.") from None
+        raise UserError(
+            f"{compiler.name} has no slice {topology} ({reason}); choose a shape that can be rented."
+        ) from None
 
 
-def compile_for(traced, held: int) -> Compiled:
+def compile_for(traced, topology: Slice, held: int) -> Compiled:
     """Compile a traced step for the devices of its shardings.
 
     Args:
         traced: see `abstract_step.trace`.
+        topology: whose devices they are.
         held: bytes of its arguments on one chip.
 
     Raises:
         UserError: the compiler refused it for something else than memory.
     """
-    start = time.monotonic()
+    compiler, start = compiler_for(topology), time.monotonic()
     try:
-        compiled = traced.lower(lowering_platforms=("tpu",)).compile()
+        lowered = traced.lower(lowering_platforms=(compiler.platform,))
+        compiled = lowered.compile(compiler_options=compiler.options)
     except jax.errors.JaxRuntimeError as error:
         peak = _refused_peak(str(error), held)
         if peak is None:
             reason = " ".join(str(error).split())[:400]
-            raise UserError(f"the TPU compiler refused the step: {reason}") from None
-        return Compiled(peak, None, "", 0.0, 0.0, time.monotonic() - start)
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+            raise UserError(f"{compiler.name} refused the step: {reason}") from None
+        return Compiled(peak, None, "", time.monotonic() - start)
+    memory = compiled.memory_analysis()
     peak = (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
@@ -92,14 +139,7 @@ def compile_for(traced, held: int) -> Compiled:
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes
     )
-    return Compiled(
-        peak,
-        memory.temp_size_in_bytes,
-        compiled.as_text(),
-        cost.get("flops", 0.0),
-        cost.get("bytes accessed", 0.0),
-        time.monotonic() - start,
-    )
+    return Compiled(peak, memory.temp_size_in_bytes, compiled.as_text(), time.monotonic() - start)
 
 
 def _refused_peak(message: str, held: int) -> float | None:

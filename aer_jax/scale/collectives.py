@@ -89,14 +89,12 @@ def _share(kind: str, group: int) -> float:
 
 
 def _payload(result: str, kind: str, starts: bool) -> int:
-    """Bytes of the results; an asynchronous start hands on its operands too."""
-    sizes = [
-        _BYTES.get(dtype, 1) * math.prod(map(int, filter(None, shape.split(","))))
-        for dtype, shape in _SHAPE.findall(result.split("/*", 1)[0] if starts else result)
-    ]
-    if starts and kind in ("all-gather", "collective-permute", "reduce-scatter", "all-to-all"):
-        return sizes[1] if len(sizes) > 1 else sizes[0]
-    return sum(sizes)
+    """Bytes of the results; a start other than an all-reduce's hands on its operands before them, and counters."""
+    arrays = [(dtype, [int(size) for size in shape.split(",") if size]) for dtype, shape in _SHAPE.findall(result)]
+    if starts and kind != "all-reduce":
+        arrays = [(dtype, shape) for dtype, shape in arrays if shape]
+        arrays = arrays[len(arrays) // 2 :]
+    return sum(_BYTES.get(dtype, 1) * math.prod(shape) for dtype, shape in arrays)
 
 
 def _group(line: str, chips: int) -> int:

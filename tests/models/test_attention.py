@@ -21,7 +21,7 @@ from aer_jax.models import attention as attention_module
 from aer_jax.models.attention import LONG, Mask, _cudnn, _splash, attention, kernel_for
 from aer_jax.models.sharding import AXES, make_mesh
 from aer_jax.scale.abstract_step import abstract_step, trace
-from aer_jax.scale.ahead_of_time import devices_of
+from aer_jax.scale.ahead_of_time import compile_for, devices_of, has_compiler
 from aer_jax.scale.chips import parse_slice
 from aer_jax.scale.plan_shapes import BatchShape
 
@@ -176,6 +176,34 @@ def test_cudnns_attention_is_as_exact_as_xlas(queries):
     for ours, xla, truth in zip(results(qkv, _cudnn), results(qkv, None), exact, strict=True):
         found, usual = (np.linalg.norm(x - truth) / np.linalg.norm(truth) for x in (ours, xla))
         assert found <= max(1.5 * usual, 5e-3) and usual <= 0.01
+
+
+@pytest.mark.skipif(not has_compiler(parse_slice("h100:1")), reason='no CUDA plugin; pip install "aer-jax[cuda]"')
+@pytest.mark.parametrize("states", [1499, 1500])
+def test_compiled_for_a_gpu_it_writes_no_scores(states):
+    """30 s in the published tower's heads, on a GPU that is not here."""
+    topology = parse_slice("h100:1")
+    mesh = make_mesh(MeshConfig(), devices_of(topology))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    x = jax.ShapeDtypeStruct((4, states, 20, 64), jnp.bfloat16, sharding=whole)
+    keys = jax.ShapeDtypeStruct((4, states), jnp.bool_, sharding=whole)
+
+    def loss(q, k, v, keys_bs):
+        return attention(q, k, v, Mask(keys_bs)).astype(jnp.float32).mean()
+
+    def temporaries(kernel) -> float:
+        with (
+            jax.set_mesh(mesh),
+            jax.default_matmul_precision("default"),
+            mock.patch.object(attention_module, "kernel_for", lambda *_: kernel),
+        ):
+            traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(x, x, x, keys)
+        compiled = compile_for(traced, topology, held=0)
+        assert compiled.program.count('"__cudnn$fmhaSoftmax') == (2 if kernel else 0), "forward and backward"
+        return compiled.temporaries
+
+    scores = 4 * 20 * 1500 * 1500 * 2
+    assert temporaries(_cudnn) < scores < temporaries(None)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='no libtpu; pip install "aer-jax[plan]"')

@@ -96,6 +96,32 @@ def test_loops_multiply_pieces_of_a_channel_count_once_and_groups_are_read_in_ev
     ]
 
 
+# As XLA writes for GPUs: several arrays in one collective, whose start hands on all operands before the results.
+GPU = """HloModule jit_step
+ENTRY %main (x: f32[]) -> f32[] {
+  %all-gather-start.17 = ((bf16[160,8]{1,0}, f32[160]{0}, bf16[1]{0}, bf16[1]{0}, bf16[1]{0}, /*index=5*/bf16[1]{0}), \
+(bf16[1280,8]{1,0}, f32[1280]{0}, bf16[8]{0}, bf16[8]{0}, bf16[8]{0}, /*index=5*/bf16[8]{0})) all-gather-start(%a, %b, \
+%c, %d, %e, /*index=5*/%f), channel_id=9, replica_groups=mesh['axis_0'=1,'axis_1'=8] {'axis_1'}, dimensions={0}
+  %all-reduce-start.1 = (f32[25]{0}, f32[75]{0}) all-reduce-start(%h, %i), channel_id=10, replica_groups={{0,1}}, \
+to_apply=%add
+  %reduce-scatter-start = ((f32[80]{0}, f32[160]{0}), (f32[10]{0}, f32[20]{0})) reduce-scatter-start(%j, %k), \
+channel_id=11, replica_groups=[1,8]<=[8], dimensions={0}, to_apply=%add
+  %all-to-all-start = ((f32[8,10]{1,0}), f32[8,10]{1,0}) all-to-all-start(%l), channel_id=12, \
+replica_groups=[1,8]<=[8], dimensions={0}
+}
+"""
+
+
+def test_collectives_of_several_arrays_begun_early():
+    gathered = 2 * 1280 * 8 + 4 * 1280 + 4 * 2 * 8
+    assert collectives(GPU, 8) == [
+        Collective("all-gather", 8, 1, gathered, gathered * 7 // 8),
+        Collective("reduce-scatter", 8, 1, 120, 840),
+        Collective("all-reduce", 2, 1, 400, 400),
+        Collective("all-to-all", 8, 1, 320, 280),
+    ]
+
+
 def test_a_loop_that_nobody_can_count_is_an_error():
     with pytest.raises(ValueError, match="trip count"):
         collectives(TPU.replace("constant(32)", "parameter(0)"), 32)
