@@ -54,9 +54,10 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
         sides: name -> {seconds: [one a step], cpu_seconds (of all cores; others on a busy machine lengthen it less),
             input_seconds, loss: [one a step], microbatch (PyTorch's may be smaller, where memory is short),
             utterances_per_second, tokens_per_second (of real tokens), computed_frames, computed_positions,
-            padded_frames, padded_positions (shares of these), mfu (4N of real frames and tokens, of the fastest matrix
-            product that any side ran), peak_bytes, loss_error (worst relative difference from ours; None where dropout
-            is drawn), compile_seconds}.
+            padded_frames, padded_positions (shares of these), mfu (4N of the real frames and tokens that the side
+            reads, a shared prefix once a microbatch, of the fastest matrix product that any side ran), mfu_whole (the
+            same of whole prompts, read or not), peak_bytes, loss_error (worst relative difference from ours; None
+            where dropout is drawn), compile_seconds}.
         ratio_to_paper_pytorch, ratio_to_careful_pytorch, ratio_to_cut_pytorch: of utterances a second; and
             cpu_ratio_...; absent with `ablations`.
         and what the bench was run on.
@@ -186,6 +187,7 @@ def row(
     computed = {name: sum(answer[name] for answer in timed) for name in ("frames", "positions")}
     padded = {name: sum(answer[f"padded_{name}"] for answer in timed) for name in computed}
     need = {name: sum(needs[number][name] for number in which) for name in needs[0]}
+    spared = sum(answer.get("spared_flops", 0) for answer in timed)  # PyTorch spares none
     errors = [abs(a["loss"] / b["loss"] - 1) for a, b in zip(answers, ours, strict=True)]
     return {
         "seconds": [answer["seconds"] for answer in timed],
@@ -198,7 +200,8 @@ def row(
         "tokens_per_second": need["tokens"] / seconds,
         **{f"padded_{name}": padded[name] / computed[name] for name in computed},
         **{f"computed_{name}": computed[name] for name in computed},
-        "mfu": need["flops"] / seconds / peak,
+        "mfu": (need["flops"] - spared) / seconds / peak,
+        "mfu_whole": need["flops"] / seconds / peak,
     }
 
 
@@ -230,6 +233,7 @@ def table(result: dict[str, Any]) -> str:
                 "padded frames": f"{side['padded_frames']:.0%}",
                 "padded positions": f"{side['padded_positions']:.0%}",
                 "MFU": f"{side['mfu']:.0%}",
+                "of whole prompts": f"{side['mfu_whole']:.0%}",
                 "peak memory, GB": f"{side['peak_bytes'] / 1e9:.1f}" if side["peak_bytes"] else "",
                 "compile, s": f"{compile_seconds:.0f}" if compile_seconds else "",
                 "loss differs by": agreement,

@@ -4,7 +4,7 @@ Sharded sizes are exact. Activations and memory traffic are sums over the large 
 per cent; a compiled program knows better. The time is a roofline (Williams et al., 2009): the largest of what
 computing, memory and links would take if each were all there is, at the efficiencies below, and a tenth of the two
 others, for not all of them hides. Gathering a layer's weights hides behind the layer before; sums over `tensor` cannot
-hide.
+hide. On a GPU one kernel follows another, so computing and memory add up.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from aer_jax.scale.plan_shapes import BatchShape
 # a slice smaller than a full ring has half its links to gather over.
 EFFICIENCY = {"compute": 0.6, "hbm": 0.8, "links": 0.5}
 SHOWS = 0.1  # of what should hide behind the largest of the three
+# What the kernels of a step on a GPU read and write, times the sums below. With it, and the shares above, come out the
+# three steps that were timed on an H100, of clips of 3, 10 and 30 s, each within 4 % (docs/performance.md).
+GPU_TRAFFIC = 3.6
 
 
 class Estimate(NamedTuple):
@@ -37,7 +40,7 @@ class Estimate(NamedTuple):
     Attributes:
         weights, trainables, optimizer, inputs: held all the time, exact.
         temporaries: activations, gathered weights, gradients; by arithmetic.
-        traffic: read from and written to the chip's memory; by arithmetic.
+        traffic: read from and written to the chip's memory; by arithmetic, see `GPU_TRAFFIC`.
         wire: sent to other chips; by arithmetic.
         waited: of `wire`, the sums over `tensor` inside a block, which the next product waits for.
     """
@@ -166,17 +169,22 @@ def _bytes_whole_along_fsdp(stack: nnx.State, fsdp: int) -> int:
     return sum(chip_bytes(leaf) * (fsdp if "fsdp" in leaf.sharding.spec else 1) for leaf in jax.tree.leaves(stack))
 
 
+def moved(topology: Slice, needs: Estimate) -> float:
+    """Bytes that a step moves to and from one chip's memory."""
+    return needs.traffic * (1.0 if topology.is_tpu else GPU_TRAFFIC)
+
+
 def roofline(topology: Slice, flops: float, traffic: float, wire: float, waited: float) -> dict[str, float]:
     """Seconds a step.
 
     Args:
         topology: whose peaks count.
         flops: of all chips together.
-        traffic, wire, waited: of one chip, see `Estimate`.
+        traffic, wire, waited: of one chip, see `Estimate` and `moved`.
 
     Returns:
         compute, hbm, links: each by itself; step: what nothing hides, then the largest of the rest and a tenth of the
-        others.
+        others, where computing and memory of a GPU are one.
     """
     chip = topology.chip
     seconds = {
@@ -185,5 +193,6 @@ def roofline(topology: Slice, flops: float, traffic: float, wire: float, waited:
         "links": wire / (chip.link_rate * EFFICIENCY["links"]),
     }
     alone = seconds["links"] * waited / wire if wire else 0.0
-    hiding = [seconds["compute"], seconds["hbm"], seconds["links"] - alone]
+    busy = [seconds["compute"], seconds["hbm"]]
+    hiding = [*(busy if topology.is_tpu else [sum(busy)]), seconds["links"] - alone]
     return seconds | {"step": alone + (1 - SHOWS) * max(hiding) + SHOWS * sum(hiding)}

@@ -159,14 +159,16 @@ class Training:
         return {"loss": loss, **taken, "input_seconds": read - start, "microbatch": rows, **self._computed(batch)}
 
     def _computed(self, batch: Batch) -> dict[str, int]:
-        """Mel frames and positions of a step, and how many are padding; a prefix is read once a microbatch."""
-        prefix = len(batch["weight"]) // self.config.train.microbatch * prefix_of(batch).size
+        """Mel frames and positions of a step, how many are padding, and the 4N that reading a prefix once spares."""
+        clips, prefix = len(batch["weight"]), prefix_of(batch).size
+        read = clips // self.config.train.microbatch * prefix
         frames = batch["audio"].size // HOP
         return {
             "frames": frames,
             "padded_frames": frames - int(frame_count(batch["audio_samples"]).sum()),
-            "positions": batch["tokens"].size + prefix,
+            "positions": batch["tokens"].size + read,
             "padded_positions": batch["tokens"].size - int(batch["token_mask"].sum()),
+            "spared_flops": model_flops(read_config(self.config.model.checkpoint), 0, clips * prefix - read),
         }
 
     def _batch(self, variant: str, number: int) -> Batch:

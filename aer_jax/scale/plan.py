@@ -18,7 +18,7 @@ from aer_jax.scale.ahead_of_time import Compiled, compile_for, compiler_for, dev
 from aer_jax.scale.candidates import Candidate, candidates, change, fitting, pareto, settled
 from aer_jax.scale.chips import Slice, parse_slice
 from aer_jax.scale.collectives import Collective, collectives
-from aer_jax.scale.estimate import EFFICIENCY, Estimate, abstract_mesh, estimate, prefix_again, roofline
+from aer_jax.scale.estimate import EFFICIENCY, Estimate, abstract_mesh, estimate, moved, prefix_again, roofline
 from aer_jax.scale.flops import count_flops, model_flops
 from aer_jax.scale.plan_shapes import BatchShape, Work, work_of
 
@@ -111,7 +111,7 @@ def _planned(config: Config, chips: Slice, work: Work, chosen: bool) -> dict[str
         "spare": round(1 - peak / chips.chip.hbm, 4),
         "fits": fits,
         "shapes": shapes,
-        "hbm_traffic_bytes_per_chip": needs.traffic,
+        "hbm_traffic_bytes_per_chip": moved(chips, needs),
         "collectives": [dataclasses.asdict(row) for row in sent] if sent is not None else None,
         "wire_bytes_per_chip": _wire(needs, sent),
         "compiler": {"seconds": round(compiled.seconds, 1)} if compiled else None,
@@ -165,7 +165,7 @@ def _shapes(
                 "flops": operations,
                 "flops_4n": config.train.batch * model_flops(base, shape.samples // HOP, shape.tokens)
                 + loops * model_flops(base, 0, shape.prefix),
-                "seconds": roofline(chips, operations, own.traffic, scale * own.wire, scale * own.waited),
+                "seconds": roofline(chips, operations, moved(chips, own), scale * own.wire, scale * own.waited),
             }
         )
     return rows

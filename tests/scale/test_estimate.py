@@ -5,11 +5,12 @@ import itertools
 
 import pytest
 
-from aer_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
+from aer_jax.config import Config, LoraConfig, MeshConfig, ModelConfig, TrainConfig
 from aer_jax.errors import UserError
 from aer_jax.scale.candidates import candidates, fitting, pareto, settled, whole
 from aer_jax.scale.chips import CHIPS, GIB, parse_slice
 from aer_jax.scale.estimate import estimate, roofline
+from aer_jax.scale.plan import plan
 from aer_jax.scale.plan_shapes import BatchShape, Work, work_of
 
 SEVEN_B = Config(model=ModelConfig(dtype="bfloat16"), train=TrainConfig(batch=64, microbatch=16))
@@ -71,6 +72,24 @@ def test_the_roofline_is_what_waits_its_largest_part_and_a_tenth_of_the_others()
     assert seconds == pytest.approx({"compute": 2, "hbm": 1, "links": 1, "step": 2.2})
     waits = roofline(parse_slice("v5e:4x4"), 16 * 197e12 * 0.6 * 2, 819e9 * 0.8, 200e9 * 0.5, 100e9 * 0.5)
     assert waits["step"] == pytest.approx(0.5 + 2 + 0.1 + 0.05)
+
+
+def test_on_a_gpu_computing_and_memory_add_up():
+    seconds = roofline(parse_slice("h100:8"), 8 * 989e12 * 0.6 * 2, 3350e9 * 0.8, 450e9 * 0.5 * 2, 0)
+    assert seconds == pytest.approx({"compute": 2, "hbm": 1, "links": 2, "step": 3.2})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "prompt", "batch", "microbatch", "seen"),
+    [(2.96, 38, 64, 32, 0.69), (10.0, 40, 32, 16, 1.17), (29.8, 50, 16, 8, 2.03)],
+)
+def test_steps_that_were_timed_on_one_h100(seconds, prompt, batch, microbatch, seen, monkeypatch):
+    """The first is docs/bench/train_h100.json's, the others are in docs/performance.md."""
+    monkeypatch.setattr("aer_jax.scale.plan.has_compiler", lambda topology: False)  # by arithmetic
+    model = ModelConfig(dtype="bfloat16", remat="dots", head="paper", lora=LoraConfig(dropout=0.0))
+    config = Config(model=model, train=TrainConfig(batch=batch, microbatch=microbatch))
+    made = plan(config, "h100:1", seconds=seconds, prompt=prompt, prefix=106)
+    assert made["seconds"]["step"] == pytest.approx(seen, rel=0.05)
 
 
 def test_slices():
