@@ -28,6 +28,7 @@ from aer_jax.experiments.devices import accelerators, shares
 from aer_jax.experiments.settings import Cell, Experiment
 from aer_jax.files import replace_text
 from aer_jax.training.run import holds_run, read_run, refuse_changed
+from aer_jax.training.signals import stop_signals
 
 COMMAND = (sys.executable, "-m", "aer_jax.cli.cell")  # to be called with a config file and a run directory
 MARK = "cell.json"
@@ -62,34 +63,33 @@ def run_cells(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
 
     Raises:
         UserError: the devices cannot be shared out.
-        Unfinished: Ctrl-C or SIGTERM; the runs have saved and stopped, the same call goes on.
+        Unfinished: Ctrl-C, SIGTERM or a notice; the runs have saved and stopped, the same call goes on.
     """
     places = shares(*accelerators(), experiment.parallel)
     out = Path(experiment.out)
     for folder in ("configs", "logs", "runs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    work = _Work(out)
     todo = [cell for cell in cells if not is_finished(cell)]
-    for place in places:
-        work.places.put(place)
-    before = {number: signal.signal(number, work.ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with (
-            ThreadPoolExecutor(len(places)) as pool,
-            tqdm(total=len(cells), initial=len(cells) - len(todo), unit="run", desc="experiment") as bar,
-        ):
-            waiting = [pool.submit(work.do, cell, bar) for cell in todo]
-            said = ""
-            while not all(future.done() for future in waiting):
-                time.sleep(0.2)
-                if (now := work.progress()) != said:
-                    bar.set_postfix_str(said := now)
-            for future in waiting:
-                future.result()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if work.stop.is_set():
+    with (
+        stop_signals() as stop,
+        ThreadPoolExecutor(len(places)) as pool,
+        tqdm(total=len(cells), initial=len(cells) - len(todo), unit="run", desc="experiment") as bar,
+    ):
+        work = _Work(out, stop)
+        for place in places:
+            work.places.put(place)
+        waiting = [pool.submit(work.do, cell, bar) for cell in todo]
+        said, asked = "", False
+        while not all(future.done() for future in waiting):
+            time.sleep(0.2)
+            if stop.is_set() and not asked:
+                work.end_running()
+                asked = True
+            if (now := work.progress()) != said:
+                bar.set_postfix_str(said := now)
+        for future in waiting:
+            future.result()
+    if stop.is_set():
         left = sum(not is_finished(cell) for cell in cells)
         raise Unfinished(f"stopped as asked with {left} of {len(cells)} runs to do; the same command goes on.")
     return work.failed
@@ -100,14 +100,13 @@ class _Work:
     """What the threads share, one thread a running process."""
 
     out: Path
+    stop: threading.Event
     places: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
-    stop: threading.Event = field(default_factory=threading.Event)
     running: dict[str, subprocess.Popen] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def ask_to_stop(self, *_: object) -> None:
-        """Runs save and stop at SIGTERM; those not begun are not."""
-        self.stop.set()
+    def end_running(self) -> None:
+        """Runs save and stop at SIGTERM."""
         for process in list(self.running.values()):
             process.terminate()
 

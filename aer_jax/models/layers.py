@@ -38,7 +38,7 @@ class Linear(nnx.Module):
         if self.bias is not None:
             y = y + self.bias[...]
         if self.lora is not None:
-            y = y + self.lora(x, key).astype(y.dtype)
+            y = y + self.lora(x, key)
         return y
 
 

@@ -12,11 +12,12 @@ from flax import nnx
 from flax.typing import Key
 
 from aer_jax.errors import UserError
-from aer_jax.models.dropout import dropout
+from aer_jax.models.dropout import dropout, thinned
+from aer_jax.models.low_rank import low_rank
 
 
 class LoRA(nnx.Module):
-    """(alpha / rank) B A dropout(x), in float32.
+    """(alpha / rank) B A dropout(x), in float32; of x in bfloat16 see `low_rank`.
 
     Args:
         shape: of the base kernel, [..., d_in, d_out]; leading axes are stacked layers.
@@ -33,8 +34,13 @@ class LoRA(nnx.Module):
         self.dropout = dropout
 
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        x = dropout(x.astype(jnp.float32), self.dropout, key)
-        return (x @ self.a[...]) @ self.b[...] * self.scaling
+        """[..., d_in] -> [..., d_out], in the dtype of x."""
+        if x.dtype == jnp.float32:
+            return (dropout(x, self.dropout, key) @ self.a[...]) @ self.b[...] * self.scaling
+        scaling = self.scaling
+        if key is not None and self.dropout:
+            x, scaling = thinned(x, self.dropout, key), scaling / (1 - self.dropout)
+        return low_rank(x, self.a[...], self.b[...] * scaling)
 
 
 @runtime_checkable

@@ -103,14 +103,19 @@ def test_softmax_norms_rope_loss_and_statistics_are_float32(model, batch):
     assert not wrong
 
 
-def test_adapters_and_head_multiply_in_float32_and_the_base_in_bfloat16(model, batch):
-    """Forward and backward, every product that has the rank as an axis; scores leave bfloat16 queries as float32."""
+def test_adapters_add_up_in_float32_the_head_is_and_the_base_is_bfloat16(model, batch):
+    """Adapters forward and backward: products of bfloat16 with halves of float32, two or three side by side.
+
+    Scores leave bfloat16 queries as float32.
+    """
     parts = take_apart(model)
     program = jax.make_jaxpr(jax.grad(training_loss(parts, batch)))(parts.trainable, jax.random.key(0))
     products = [e for e in equations(program.jaxpr) if e.primitive.name == "dot_general"]
-    adapters = [e for e in products if any(RANK in v.aval.shape for v in (*e.invars, *e.outvars))]
-    assert len(adapters) >= 2 * 7  # A and B at seven places, forward alone
-    assert all(float_types(e) == {"float32"} for e in adapters)
+    halves = {2 * RANK, 3 * RANK}
+    adapters = [e for e in products if any(halves & {*v.aval.shape} for v in (*e.invars, *e.outvars))]
+    assert len(adapters) >= 6 * 7  # y, h, and gradients of x, h, A and B at seven places
+    assert {str(v.aval.dtype) for e in adapters for v in e.invars} == {"bfloat16"}
+    assert {str(v.aval.dtype) for e in adapters for v in e.outvars} == {"float32"}
 
     forward = jax.make_jaxpr(lambda audio: model.features(model_batch(batch)._replace(audio=audio)))(batch["audio"])
     products = [e for e in equations(forward.jaxpr) if e.primitive.name == "dot_general"]
