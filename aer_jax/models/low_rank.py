@@ -25,14 +25,14 @@ def low_rank(x: jax.Array, a_dr: jax.Array, b_ro: jax.Array) -> jax.Array:
 
 def _forward(x: jax.Array, a_dr: jax.Array, b_ro: jax.Array) -> tuple[jax.Array, tuple]:
     h = _by_halves(x, a_dr)
-    return _of_halves(h, b_ro).astype(x.dtype), (x, a_dr, b_ro, h)
+    return _of_halves(h, b_ro), (x, a_dr, b_ro, h)
 
 
 def _backward(kept: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, a_dr, b_ro, h = kept
     dh = _by_halves(dy, b_ro.T)
     x_nd, dy_no, h_nr, dh_nr = (each.reshape(-1, each.shape[-1]) for each in (x, dy, h, dh))
-    return _of_halves(dh, a_dr.T).astype(x.dtype), _by_halves(x_nd.T, dh_nr), _by_halves(dy_no.T, h_nr).T
+    return _of_halves(dh, a_dr.T), _by_halves(x_nd.T, dh_nr), _by_halves(dy_no.T, h_nr).T
 
 
 low_rank.defvjp(_forward, _backward)
@@ -45,17 +45,13 @@ def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _by_halves(x: jax.Array, w_dr: jax.Array) -> jax.Array:
-    """x W, of bfloat16 and float32."""
+    """x W of bfloat16 and float32, in float32."""
     products = jnp.matmul(x, jnp.concatenate(_halves(w_dr), axis=-1), preferred_element_type=jnp.float32)
     high, low = jnp.split(products, 2, axis=-1)
     return high + low
 
 
 def _of_halves(h: jax.Array, w_ro: jax.Array) -> jax.Array:
-    """h W, both of float32 and a low rank; the product of the lower halves is below what is kept."""
+    """h W of a low rank, both float32, in bfloat16; what the lower halves give together is below what is kept."""
     (h_high, h_low), (w_high, w_low) = _halves(h), _halves(w_ro)
-    return jnp.matmul(
-        jnp.concatenate([h_high, h_low, h_high], axis=-1),
-        jnp.concatenate([w_high, w_high, w_low], axis=0),
-        preferred_element_type=jnp.float32,
-    )
+    return jnp.concatenate([h_high, h_low, h_high], axis=-1) @ jnp.concatenate([w_high, w_high, w_low], axis=0)
