@@ -28,6 +28,7 @@ class Compiler(NamedTuple):
         extra: of this package, which installs it.
         platform: as jax calls it.
         options: of each compilation.
+        mend: what to do where it does not know a slice.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Compiler(NamedTuple):
     extra: str
     platform: str
     options: dict[str, Any]
+    mend: str
 
     @property
     def missing(self) -> str:
@@ -42,7 +44,7 @@ class Compiler(NamedTuple):
         return f'{self.name} is not installed; `pip install "aer-jax[{self.extra}]"` brings it.'
 
 
-_TPU = Compiler("libtpu's compiler", ("libtpu",), "plan", "tpu", {})
+_TPU = Compiler("libtpu's compiler", ("libtpu",), "plan", "tpu", {}, "choose a shape that can be rented")
 # Triton's products are tuned by running them, and some have no tiles before.
 _GPU = Compiler(
     "XLA's compiler for GPUs",
@@ -50,6 +52,7 @@ _GPU = Compiler(
     "cuda",
     "cuda",
     {"xla_gpu_enable_triton_gemm": False},
+    "see that jax and its CUDA plugin are of one release",
 )
 
 
@@ -105,9 +108,7 @@ def devices_of(topology: Slice) -> list[jax.Device]:
             return list(described.devices)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{compiler.name} has no slice {topology} ({reason}); choose a shape that can be rented."
-        ) from None
+        raise UserError(f"{compiler.name} has no slice {topology} ({reason}); {compiler.mend}.") from None
 
 
 def compile_for(traced, topology: Slice, held: int) -> Compiled:
