@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.files import user_cache
+from aer_jax.scale import compilers
 from aer_jax.without_torch import without_torch
 
 # (what it does, one line about it, an example) -> its parser
@@ -19,9 +19,8 @@ Command = Callable[[Callable[[argparse.Namespace], int | None], str, str], argpa
 
 def prefer_cpu() -> None:
     """Where no accelerator is: what compiles for those of other machines complains when it is asked for devices."""
-    compilers = ("libtpu", "jax_cuda13_plugin", "jax_cuda12_plugin")
     devices = [device for kind in ("accel*", "vfio/*", "nvidia*", "dxg") for device in Path("/dev").glob(kind)]
-    if not devices and any(map(importlib.util.find_spec, compilers)):
+    if not devices and (compilers.TPU.installed or compilers.GPU.installed):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 

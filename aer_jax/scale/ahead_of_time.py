@@ -1,8 +1,7 @@
-"""Compilers for chips that are not here, libtpu's and XLA's for GPUs: a program, and what it needs of each chip."""
+"""Ahead-of-time compilation: a program for TPUs or GPUs that are not here, and what it needs of each chip."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import tempfile
@@ -10,50 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import jax
 
 from aer_jax.errors import UserError
 from aer_jax.scale.chips import GIB, Slice
+from aer_jax.scale.compilers import compiler_for, has_compiler
 from aer_jax.scale.gpu_target import target_config
-
-
-class Compiler(NamedTuple):
-    """What compiles for one kind of chip.
-
-    Attributes:
-        name: in a plan.
-        packages: any one of them brings it.
-        extra: of this package, which installs it.
-        platform: as jax calls it.
-        options: of each compilation.
-        mend: what to do where it does not know a slice.
-    """
-
-    name: str
-    packages: tuple[str, ...]
-    extra: str
-    platform: str
-    options: dict[str, Any]
-    mend: str
-
-    @property
-    def missing(self) -> str:
-        """A sentence for whom it is not installed."""
-        return f'{self.name} is not installed; `pip install "aer-jax[{self.extra}]"` brings it.'
-
-
-_TPU = Compiler("libtpu's compiler", ("libtpu",), "plan", "tpu", {}, "choose a shape that can be rented")
-# Triton's products are tuned by running them, and some have no tiles before.
-_GPU = Compiler(
-    "XLA's compiler for GPUs",
-    ("jax_cuda13_plugin", "jax_cuda12_plugin"),
-    "cuda",
-    "cuda",
-    {"xla_gpu_enable_triton_gemm": False},
-    "see that jax and its CUDA plugin are of one release",
-)
 
 
 @dataclass(frozen=True)
@@ -72,16 +34,6 @@ class Compiled:
     temporaries: float | None
     program: str
     seconds: float
-
-
-def compiler_for(topology: Slice) -> Compiler:
-    """The compiler for a slice's chips, installed or not."""
-    return _TPU if topology.is_tpu else _GPU
-
-
-def has_compiler(topology: Slice) -> bool:
-    """Whether the compiler for a slice's chips is installed."""
-    return any(map(importlib.util.find_spec, compiler_for(topology).packages))
 
 
 def devices_of(topology: Slice) -> list[jax.Device]:
@@ -155,7 +107,7 @@ def _refused_peak(message: str, held: int) -> float | None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep libtpu's C++ from telling stderr that there is no TPU."""
+    """Keep a compiler's C++ from telling stderr that its chips are not there."""
     kept = os.dup(2)
     with tempfile.TemporaryFile() as sink:
         os.dup2(sink.fileno(), 2)

@@ -1,10 +1,10 @@
 """What a step needs of each chip by arithmetic alone: memory, traffic and time, in milliseconds, for any chip.
 
 Sharded sizes are exact. Activations and memory traffic are sums over the large arrays of a layer, good to some tens of
-per cent; a compiled program knows better. The time is a roofline (Williams et al., 2009): the largest of what
-computing, memory and links would take if each were all there is, at the efficiencies below, and a tenth of the two
-others, for not all of them hides. Gathering a layer's weights hides behind the layer before; sums over `tensor` cannot
-hide. On a GPU one kernel follows another, so computing and memory add up.
+per cent; a compiled program knows better, and a GPU's kernels move more, see `GPU_TRAFFIC`. The time is a roofline
+(Williams et al., 2009): the largest of what computing, memory and links would take if each were all there is, at the
+efficiencies below, and a tenth of the two others, for not all of them hides. Gathering a layer's weights hides behind
+the layer before; sums over `tensor` cannot hide. On a GPU one kernel follows another, so computing and memory add up.
 """
 
 from __future__ import annotations

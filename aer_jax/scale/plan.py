@@ -14,10 +14,11 @@ from aer_jax.lengths import HOP, SAMPLE_RATE
 from aer_jax.models.layers import REMAT
 from aer_jax.models.sharding import make_mesh
 from aer_jax.scale.abstract_step import abstract_step, base_config, chip_bytes, trace
-from aer_jax.scale.ahead_of_time import Compiled, compile_for, compiler_for, devices_of, has_compiler
+from aer_jax.scale.ahead_of_time import Compiled, compile_for, devices_of
 from aer_jax.scale.candidates import Candidate, candidates, change, fitting, pareto, settled
 from aer_jax.scale.chips import Slice, parse_slice
 from aer_jax.scale.collectives import Collective, collectives
+from aer_jax.scale.compilers import compiler_for, has_compiler
 from aer_jax.scale.estimate import EFFICIENCY, Estimate, abstract_mesh, estimate, moved, prefix_again, roofline
 from aer_jax.scale.flops import count_flops, model_flops
 from aer_jax.scale.plan_shapes import BatchShape, Work, work_of
@@ -111,7 +112,7 @@ def _planned(config: Config, chips: Slice, work: Work, chosen: bool) -> dict[str
         "spare": round(1 - peak / chips.chip.hbm, 4),
         "fits": fits,
         "shapes": shapes,
-        "hbm_traffic_bytes_per_chip": moved(chips, needs),
+        "hbm_traffic_bytes_per_chip": int(moved(chips, needs)),
         "collectives": [dataclasses.asdict(row) for row in sent] if sent is not None else None,
         "wire_bytes_per_chip": _wire(needs, sent),
         "compiler": {"seconds": round(compiled.seconds, 1)} if compiled else None,

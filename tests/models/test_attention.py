@@ -21,8 +21,9 @@ from aer_jax.models import attention as attention_module
 from aer_jax.models.attention import LONG, Mask, _cudnn, _splash, attention, kernel_for
 from aer_jax.models.sharding import AXES, make_mesh
 from aer_jax.scale.abstract_step import abstract_step, trace
-from aer_jax.scale.ahead_of_time import compile_for, devices_of, has_compiler
+from aer_jax.scale.ahead_of_time import compile_for, devices_of
 from aer_jax.scale.chips import parse_slice
+from aer_jax.scale.compilers import has_compiler
 from aer_jax.scale.plan_shapes import BatchShape
 
 

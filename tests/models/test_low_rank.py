@@ -1,4 +1,4 @@
-"""Adapters of bfloat16 states: as exact as float32 adapters, values, gradients and dropout."""
+"""Adapters of bfloat16 states: nearly as exact as float32 adapters, values, gradients and dropout."""
 
 import jax
 import jax.numpy as jnp

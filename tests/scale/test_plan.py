@@ -9,8 +9,7 @@ import pytest
 import toy_runs
 
 from aer_jax.config import load_config
-from aer_jax.scale import ahead_of_time
-from aer_jax.scale.chips import parse_slice
+from aer_jax.scale import ahead_of_time, compilers
 from aer_jax.scale.estimate import estimate
 from aer_jax.scale.plan import plan, sweep
 from aer_jax.scale.plan_shapes import BatchShape
@@ -21,9 +20,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason='no libtpu here; pip install "aer-jax[plan]"'
 )
-needs_cuda = pytest.mark.skipif(
-    not ahead_of_time.has_compiler(parse_slice("h100:1")), reason='no CUDA plugin here; pip install "aer-jax[cuda]"'
-)
+needs_cuda = pytest.mark.skipif(not compilers.GPU.installed, reason='no CUDA plugin here; pip install "aer-jax[cuda]"')
 TOY = [f"model.checkpoint={toy_runs.CHECKPOINT}", "train.batch=8", "train.microbatch=4"]
 
 
