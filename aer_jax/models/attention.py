@@ -2,7 +2,7 @@
 
 XLA writes the scores of all heads, [batch, heads, queries, keys], to the chip's memory. Long sequences use a block-wise
 kernel instead, whose scores live in fast memory alone: on TPUs Pallas' splash attention, for any mask; on a GPU cuDNN's
-fused attention, for the audio tower. docs/performance.md has what they save.
+fused attention, for audio and for causal text. docs/performance.md has what they save.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from jax.sharding import PartitionSpec as P
 
 from aer_jax.models.sharding import BATCH
 
-LONG = 500  # queries, 10 s of the audio tower's; with fewer, XLA keeps much of the scores in fast memory, too
+# Queries from which on a kernel serves. With fewer than 500, 10 s of audio, XLA keeps much of the scores in a TPU's
+# fast memory, too; on a GPU it writes them, however few.
+LONG = {"tpu": 500, "gpu": 64}
 BLOCK = 512  # queries or keys of a splash block, at most
 LANES = 128  # of which a block must be a multiple
 
@@ -27,12 +29,15 @@ class Mask(NamedTuple):
     """Which keys a query attends to: those that are valid, and of them what the pattern allows.
 
     Attributes:
-        keys_bs: bool [batch or 1, keys], the valid ones; without a pattern they come first.
+        keys_bs: bool [batch or 1, keys], the valid ones; without a pattern, and where it is causal, they come first.
         pattern_ts: bool [queries, keys], the same for all rows and known when the program is compiled; None allows all.
+        causal: whether the pattern is, its last query seeing all keys and each before it one less: no valid query sees
+            an invalid key then.
     """
 
     keys_bs: jax.Array
     pattern_ts: np.ndarray | None = None
+    causal: bool = False
 
 
 def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mask) -> jax.Array:
@@ -62,42 +67,52 @@ def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mas
 
 
 def kernel_for(q_btnh: jax.Array, k_bsgh: jax.Array, mask: Mask) -> Callable[..., jax.Array] | None:
-    """The kernel that serves, for one device's share, or None: in bfloat16, for many queries.
+    """The kernel that serves, for one device's share, or None: in bfloat16, for enough queries.
 
     Splash attention needs a mesh that divides rows and heads. cuDNN's was only ever run on one GPU, and serves there
-    alone; a mask with a pattern would be a bias, written with all its gradients. The platform is the mesh's, not the
-    host's: a plan is compiled for TPUs where there are none. Matrix products more precise than the default do not
+    alone; a pattern that is not causal would be a bias, written with all its gradients. The platform is the mesh's, not
+    the host's: a plan is compiled for chips that are not there. Matrix products more precise than the default do not
     compile inside splash attention, and cuDNN does not know of them.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.abstract_device is None:
         return None
     batch, queries, _, head_dim = q_btnh.shape
+    platform = mesh.abstract_device.platform
     precise = jax.config.values["jax_default_matmul_precision"] not in (None, "default")
-    if q_btnh.dtype != jnp.bfloat16 or precise or queries < LONG or head_dim % (LANES // 2):
+    if platform not in LONG or q_btnh.dtype != jnp.bfloat16 or precise or head_dim % (LANES // 2):
+        return None
+    if queries < LONG[platform]:
         return None
     rows, heads = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
-    match mesh.abstract_device.platform:
+    match platform:
         case "tpu" if batch % rows == 0 and k_bsgh.shape[2] % heads == 0:
             return _splash
-        case "gpu" if mesh.size == 1 and mask.pattern_ts is None and head_dim <= LANES:
+        case "gpu" if mesh.size == 1 and (mask.pattern_ts is None or mask.causal) and head_dim <= LANES:
             return _cudnn
         case _:
             return None
 
 
-def _cudnn(pattern_ts: None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
-    """Valid keys as their number, of which cuDNN wants at least one; its gradients want even lengths."""
-    queries = q_btnh.shape[1]
+def _cudnn(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
+    """Audio, without a pattern, and causal text; lengths padded to even ones, which cuDNN's gradients want.
 
-    def even(x_btnh) -> jax.Array:
-        return jnp.pad(x_btnh, ((0, 0), (0, x_btnh.shape[1] % 2), (0, 0), (0, 0)))
+    Audio is given as its number of valid keys, at least one. Causal queries and keys start together, so queries that
+    stand behind other keys are given as many before them, whose values are cut off again.
+    """
+    queries, keys = q_btnh.shape[1], k_bsgh.shape[1]
+    before = 0 if pattern_ts is None else keys - queries
 
-    lengths_b = jnp.maximum(keys_bs.sum(axis=1, dtype=jnp.int32), 1)
-    y_btnh = jax.nn.dot_product_attention(
-        even(q_btnh), even(k_bsgh), even(v_bsgh), key_value_seq_lengths=lengths_b, implementation="cudnn"
-    )
-    return y_btnh[:, :queries]
+    def even(x_btnh, before: int = 0) -> jax.Array:
+        return jnp.pad(x_btnh, ((0, 0), (before, (before + x_btnh.shape[1]) % 2), (0, 0), (0, 0)))
+
+    fused = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    if pattern_ts is None:
+        lengths_b = jnp.maximum(keys_bs.sum(axis=1, dtype=jnp.int32), 1)
+        y_btnh = fused(even(q_btnh), even(k_bsgh), even(v_bsgh), key_value_seq_lengths=lengths_b)
+    else:
+        y_btnh = fused(even(q_btnh, before), even(k_bsgh), even(v_bsgh), is_causal=True)
+    return y_btnh[:, before : before + queries]
 
 
 def _splash(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:

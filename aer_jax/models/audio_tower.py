@@ -12,7 +12,7 @@ from aer_jax.config import Remat
 from aer_jax.lengths import state_count
 from aer_jax.models.attention import Mask, attention
 from aer_jax.models.dropout import split_key
-from aer_jax.models.layers import INIT_STD, Embedding, LayerNorm, Linear, scan, stack
+from aer_jax.models.layers import INIT_STD, Embedding, LayerNorm, Linear, gelu, scan, stack
 
 
 class AudioStates(NamedTuple):
@@ -80,7 +80,7 @@ class EncoderLayer(nnx.Module):
     def __call__(self, x_btd: jax.Array, lengths_b: jax.Array, key: jax.Array | None) -> jax.Array:
         attention_key, fc1_key, fc2_key = split_key(key, 3)
         x_btd = x_btd + self.self_attn(self.self_attn_layer_norm(x_btd), lengths_b, attention_key)
-        hidden_btf = jax.nn.gelu(self.fc1(self.final_layer_norm(x_btd), fc1_key), approximate=False)
+        hidden_btf = gelu(self.fc1(self.final_layer_norm(x_btd), fc1_key))
         return x_btd + self.fc2(hidden_btf, fc2_key)
 
 
@@ -109,8 +109,8 @@ class AudioTower(nnx.Module):
             key: for the adapters' dropout; None in evaluation.
         """
         dtype = self.conv1.kernel.dtype
-        x_btd = jax.nn.gelu(self.conv1(mel_bfm.astype(dtype)), approximate=False)
-        x_btd = jax.nn.gelu(self.conv2(x_btd), approximate=False)
+        x_btd = gelu(self.conv1(mel_bfm.astype(dtype)))
+        x_btd = gelu(self.conv2(x_btd))
         time = x_btd.shape[1]
         x_btd = x_btd + self.embed_positions.embedding[:time]
         lengths_b = state_count(frames_b)

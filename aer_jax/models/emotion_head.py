@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.models.dropout import dropout, split_key
-from aer_jax.models.layers import LayerNorm, Linear
+from aer_jax.models.layers import LayerNorm, Linear, gelu
 from aer_jax.models.qwen2_audio import Features
 
 
@@ -81,8 +81,8 @@ class PaperHead(nnx.Module):
             mask=jnp.pad(features.mask_bt, ((0, 0), (length, 0)), constant_values=True)[:, None, None, :],
         )
         x_bh = self.out_proj(y_b1nk.reshape(batch, h))
-        x_bh = x_bh + jax.nn.gelu(dropout(self.linear1(self.norm1(x_bh)), 0.15, key1), approximate=False)
-        x_bg = jax.nn.gelu(dropout(self.linear2(self.norm2(x_bh)), 0.1, key2), approximate=False)
+        x_bh = x_bh + gelu(dropout(self.linear1(self.norm1(x_bh)), 0.15, key1))
+        x_bg = gelu(dropout(self.linear2(self.norm2(x_bh)), 0.1, key2))
         return self.linear3(self.norm3(x_bg))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from aer_jax.lengths import frame_count
 from aer_jax.models.attention import Mask
-from aer_jax.models.language_model import causal
+from aer_jax.models.language_model import positions
 from aer_jax.models.log_mel import log_mel
 from aer_jax.models.qwen2_audio import Qwen2Audio
 
@@ -77,6 +77,6 @@ def _packed(mask_bt: jax.Array, labels: int, length: int) -> tuple[jax.Array, Ma
     """Positions and attention mask of prompts with `labels` continuations of `length` tokens behind each."""
     label_s = np.concatenate([np.full(mask_bt.shape[1], -1), np.repeat(np.arange(labels), length)])
     valid_bs = jnp.pad(mask_bt, ((0, 0), (0, labels * length)), constant_values=True)
-    positions_bs, mask = causal(valid_bs)
     seen_ts = (label_s == -1) | (label_s[:, None] == label_s)
-    return positions_bs - length * np.maximum(label_s, 0), Mask(valid_bs, mask.pattern_ts & seen_ts)
+    positions_bs = positions(valid_bs) - length * np.maximum(label_s, 0)
+    return positions_bs, Mask(valid_bs, np.tri(label_s.size, dtype=bool) & seen_ts)

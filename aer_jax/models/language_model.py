@@ -33,11 +33,19 @@ def rotate(x_bthk: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_bthk.dtype)
 
 
-def causal(mask_bt: jax.Array) -> tuple[jax.Array, Mask]:
-    """Positions [batch, time] and attention mask of text whose valid tokens are marked True."""
+def positions(mask_bt: jax.Array) -> jax.Array:
+    """Of tokens among the valid ones of their row, [batch, time]."""
+    return jnp.maximum(jnp.cumsum(mask_bt, axis=1) - 1, 0)
+
+
+def causal(mask_bt: jax.Array, before: int = 0) -> tuple[jax.Array, Mask]:
+    """Positions [batch, time] and attention mask of text whose valid tokens, marked True, come first.
+
+    `before` is the length of what all rows stand behind.
+    """
     time = mask_bt.shape[1]
-    positions_bt = jnp.maximum(jnp.cumsum(mask_bt, axis=1) - 1, 0)
-    return positions_bt, Mask(mask_bt, np.tri(time, dtype=bool))
+    keys_bs = jnp.pad(mask_bt, ((0, 0), (before, 0)), constant_values=True)
+    return before + positions(mask_bt), Mask(keys_bs, np.tri(time, before + time, before, dtype=bool), causal=True)
 
 
 class Part(NamedTuple):
@@ -56,14 +64,9 @@ class Part(NamedTuple):
 
 def after(prefix_1pd: jax.Array, embeddings_btd: jax.Array, mask_bt: jax.Array) -> list[Part]:
     """Rows of causal text behind a prefix that they share; of length 0 it is no part."""
-    positions_bt, mask = causal(mask_bt)
     length = prefix_1pd.shape[1]
-    if not length:
-        return [Part(embeddings_btd, positions_bt, mask)]
-    prefix = Part(prefix_1pd, *causal(jnp.ones((1, length), bool)))
-    keys_bs = jnp.pad(mask_bt, ((0, 0), (length, 0)), constant_values=True)
-    mask = Mask(keys_bs, np.tri(mask_bt.shape[1], keys_bs.shape[1], length, dtype=bool))
-    return [prefix, Part(embeddings_btd, length + positions_bt, mask)]
+    rows = Part(embeddings_btd, *causal(mask_bt, length))
+    return [Part(prefix_1pd, *causal(jnp.ones((1, length), bool))), rows] if length else [rows]
 
 
 class Attention(nnx.Module):
@@ -159,7 +162,7 @@ class LanguageModel(nnx.Module):
         Args:
             prefix_1pd: [1, prefix, hidden_size], as if every row began with it; may have length 0.
             embeddings_btd: [batch, time, hidden_size].
-            mask_bt: True at valid positions; padding may stand on either side.
+            mask_bt: True at valid positions, which come first.
             key: for the adapters' dropout; None in evaluation. The masks of the prefix are those of all rows.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Linear layer with room for an adapter, the two norms, and the scan over stacked layers."""
+"""Linear layer with room for an adapter, the exact GELU, the two norms, and the scan over stacked layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aer_jax.config import Remat
 from aer_jax.models.lora import LoRA
 from aer_jax.models.sharding import by_rows, gathered
 
-PRODUCT = "product"  # what a linear layer's base computes, by its name in `REMAT`
+PRODUCT = "product"  # what a linear layer computes, its adapter included, by its name in `REMAT`
 INIT_STD = 0.02  # of a base that is trained from nothing; a loaded checkpoint overwrites it
 
 
@@ -34,12 +34,12 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """`key` draws the adapter's dropout; None, as in evaluation, turns it off."""
-        y = checkpoint_name(x @ self.kernel[...], PRODUCT)
+        y = x @ self.kernel[...]
         if self.bias is not None:
             y = y + self.bias[...]
         if self.lora is not None:
             y = y + self.lora(x, key)
-        return y
+        return checkpoint_name(y, PRODUCT)
 
 
 class Embedding(nnx.Module):
@@ -47,6 +47,13 @@ class Embedding(nnx.Module):
 
     def __init__(self, entries: int, width: int, *, rngs: nnx.Rngs):
         self.embedding = nnx.Param(INIT_STD * jax.random.normal(rngs.params(), (entries, width)))
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)  # its gradient needs x alone, not what float32 gave on the way
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU in float32, by torch's formula: erf is half the work of the erfc in `jax.nn.gelu`."""
+    x32 = x.astype(jnp.float32)
+    return (0.5 * x32 * (1 + jax.lax.erf(x32 * 2**-0.5))).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):
@@ -77,9 +84,8 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...]).astype(x.dtype)
 
 
-# What the backward pass finds of each layer: everything, its input and the base's matrix products, its input alone.
-# The adapters' products are cheap to repeat and, in float32, would take as much memory again. Forward and backward pass
-# are loops of their own, so nothing need keep the compiler from merging them.
+# What the backward pass finds of each layer: everything, its input and the linear layers' results, its input alone.
+# Forward and backward pass are loops of their own, so nothing need keep the compiler from merging them.
 REMAT: dict[Remat, Callable] = {
     "none": lambda body: body,
     "dots": functools.partial(

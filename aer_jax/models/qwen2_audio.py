@@ -25,7 +25,7 @@ class Features(NamedTuple):
 
     Attributes:
         hidden_bth: [batch, time, hidden_size], the language model's states after the final norm.
-        mask_bt: True at valid positions.
+        mask_bt: True at valid positions, which come first in every row.
         audio_lbe: float32 [audio layers, batch, 2 d_model], see `AudioStates.statistics_lbe`.
         prefix_ph: [prefix, hidden_size], the states of what stands before every row; there may be none.
     """
@@ -34,6 +34,13 @@ class Features(NamedTuple):
     mask_bt: jax.Array
     audio_lbe: jax.Array
     prefix_ph: jax.Array
+
+
+def from_the_start(tokens_bt: jax.Array, mask_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows turned round so that their tokens come first, on whichever side they were padded."""
+    first_b1 = jnp.argmax(mask_bt, axis=1)[:, None]
+    at_bt = (first_b1 + jnp.arange(mask_bt.shape[1])) % mask_bt.shape[1]
+    return jnp.take_along_axis(tokens_bt, at_bt, axis=1), jnp.take_along_axis(mask_bt, at_bt, axis=1)
 
 
 class Projector(nnx.Module):
@@ -91,6 +98,7 @@ class Qwen2Audio(nnx.Module):
     def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, prefix_p, key=None) -> Features:
         """As `__call__`, from log-mel features [batch, frames, bins] and the count of valid frames."""
         *hearing_keys, text_key = split_key(key, 3)
+        tokens_bt, mask_bt = from_the_start(tokens_bt, mask_bt)
         embeddings_bth, audio_lbe = self.embed(mel_bfm, frames_b, tokens_bt, hearing_keys)
         prefix_1ph = self.language_model.embed_tokens.embedding[prefix_p][None]
         prefix_1ph, hidden_bth = self.language_model(prefix_1ph, embeddings_bth, mask_bt, text_key)

@@ -13,7 +13,7 @@ from aer_jax.config import MeshConfig
 from aer_jax.models import attention
 from aer_jax.models.attention import Mask
 from aer_jax.models.label_scores import _packed
-from aer_jax.models.language_model import after, causal
+from aer_jax.models.language_model import causal
 from aer_jax.models.sharding import make_mesh
 
 ROWS, HEADS, HEAD_DIM = 2, 4, 64
@@ -28,14 +28,13 @@ def valid(length: int, counts: tuple[int, int], side: str) -> jax.Array:
 def cases():
     """Name, mask, queries whose values matter, key heads; all of more than one block, or of one with padding."""
     yield "audio tower", Mask(valid(600, (600, 77), "right")), jnp.ones((ROWS, 600), bool), 4
+    own_bt = valid(560, (560, 300), "right")
+    yield "text", causal(own_bt)[1], own_bt, 4
+    yield "text behind a prefix, shared key heads", causal(own_bt, 73)[1], own_bt, 2
     for side in ("right", "left"):
-        own_bt = valid(560, (560, 300), side)
-        yield f"text padded on the {side}", causal(own_bt)[1], own_bt, 4
-        parts = after(jnp.zeros((1, 73, 1)), jnp.zeros((ROWS, 560, 1)), own_bt)
-        yield f"the same behind a prefix, shared key heads, padded on the {side}", parts[1].mask, own_bt, 2
-    prompts = valid(500, (500, 411), "right")
-    matter = jnp.pad(prompts, ((0, 0), (0, 15)), constant_values=True)
-    yield "labels packed behind prompts", _packed(prompts, 5, 3)[1], matter, 4
+        prompts = valid(500, (500, 411), side)
+        matter = jnp.pad(prompts, ((0, 0), (0, 15)), constant_values=True)
+        yield f"labels packed behind prompts padded on the {side}", _packed(prompts, 5, 3)[1], matter, 4
 
 
 def results(mask: Mask, matter_bt: jax.Array, qkv) -> list[np.ndarray]:

@@ -18,7 +18,8 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from aer_jax.config import MeshConfig, load_config
 from aer_jax.models import attention as attention_module
-from aer_jax.models.attention import LONG, Mask, _cudnn, _splash, attention, kernel_for
+from aer_jax.models.attention import Mask, _cudnn, _splash, attention, kernel_for
+from aer_jax.models.language_model import causal
 from aer_jax.models.sharding import AXES, make_mesh
 from aer_jax.scale.abstract_step import abstract_step, trace
 from aer_jax.scale.ahead_of_time import compile_for, devices_of
@@ -46,18 +47,19 @@ def served(
     *,
     mesh=(1, 4, 2),
     batch=8,
-    queries=LONG,
+    queries=500,
     dim=64,
     heads=4,
     dtype="bfloat16",
     precision="default",
     pattern=None,
+    causal=False,
 ):
     """The kernel for such shapes on such a mesh."""
     q, k = (jax.ShapeDtypeStruct((batch, queries, n, dim), jnp.dtype(dtype)) for n in (8, heads))
     valid = jax.ShapeDtypeStruct((batch, queries), jnp.bool_)
     with on_mesh(platform, mesh), jax.default_matmul_precision(precision):
-        return kernel_for(q, k, Mask(valid, pattern))
+        return kernel_for(q, k, Mask(valid, pattern, causal))
 
 
 def abstract_mesh(platform: str | None, shape: tuple[int, int, int]) -> AbstractMesh:
@@ -74,23 +76,24 @@ def on_mesh(platform: str | None, shape: tuple[int, int, int]):
 
 def test_where_splash_attention_serves():
     assert served() is _splash and served(mesh=(2, 1, 4), dim=128) is _splash
-    assert served(pattern=np.ones((LONG, LONG), bool)) is _splash
+    assert served(pattern=np.ones((500, 500), bool)) is _splash
     assert served("cpu") is None and served(None) is None
     assert served(dtype="float32") is None and served(precision="highest") is None
-    assert served(queries=LONG - 1) is None
+    assert served(queries=499) is None
     assert served(dim=32) is None
     assert served(batch=1) is None and served(batch=6) is None
     assert served(heads=1) is None
-    x = jnp.zeros((8, LONG, 8, 64), jnp.bfloat16)
-    assert kernel_for(x, x, Mask(jnp.ones((8, LONG), bool))) is None
+    x = jnp.zeros((8, 500, 8, 64), jnp.bfloat16)
+    assert kernel_for(x, x, Mask(jnp.ones((8, 500), bool))) is None
 
 
 def test_where_cudnns_attention_serves():
     one = (1, 1, 1)
     assert served("gpu", mesh=one) is _cudnn and served("gpu", mesh=one, batch=3, heads=1) is _cudnn
     assert served("gpu", mesh=(2, 1, 1)) is None and served("cpu", mesh=one) is None
-    assert served("gpu", mesh=one, pattern=np.ones((LONG, LONG), bool)) is None
-    assert served("gpu", mesh=one, queries=LONG - 1) is None
+    assert served("gpu", mesh=one, pattern=np.ones((500, 500), bool)) is None
+    assert served("gpu", mesh=one, pattern=np.ones((500, 500), bool), causal=True) is _cudnn
+    assert served("gpu", mesh=one, queries=64) is _cudnn and served("gpu", mesh=one, queries=63) is None
     assert served("gpu", mesh=one, dim=192) is None
     assert served("gpu", mesh=one, dtype="float32") is None
 
@@ -113,15 +116,15 @@ def test_on_a_gpu_the_tower_lowers_to_cudnns_attention_with_lengths():
     assert "tensor<4x20x1500x1500" not in lowered
 
 
-@pytest.mark.parametrize(("precision", "forward", "backward"), [("default", 2, 1), ("highest", 0, 0)])
-def test_on_a_gpu_a_whole_step_has_the_kernel_in_its_tower(precision, forward, backward):
-    """30 s in the published shapes: forward, once more where layers are computed again, and backward.
+@pytest.mark.parametrize(("precision", "forward", "backward"), [("default", 6, 3), ("highest", 0, 0)])
+def test_on_a_gpu_a_whole_step_has_the_kernel_throughout(precision, forward, backward):
+    """The published shapes: tower, prefix and rows, forward, once more where layers are computed again, and backward.
 
     That precise products leave it out is what `bench ablations` does, and a user whose cuDNN fails.
     """
     config = load_config(None, ["model.dtype=bfloat16", "model.remat=dots", "train.batch=16", "train.microbatch=8"])
     mesh = abstract_mesh("gpu", (1, 1, 1))
-    step = abstract_step(config, mesh, BatchShape(samples=476_480, tokens=792, prefix=100), 4)
+    step = abstract_step(config, mesh, BatchShape(samples=71_040, tokens=152, prefix=100), 4)
     with (
         jax.default_matmul_precision(precision),
         mock.patch.object(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000),
@@ -131,47 +134,75 @@ def test_on_a_gpu_a_whole_step_has_the_kernel_in_its_tower(precision, forward, b
     assert program.count("= dot_product_attention_bwd_wrapper") == backward
 
 
-@pytest.mark.parametrize("queries", [9, 10])
-def test_what_cudnn_is_given_means_the_same(queries):
-    """XLA in cuDNN's place: numbers of valid keys instead of a mask, odd lengths padded, one row without any key."""
+@pytest.mark.parametrize(("queries", "before"), [(9, None), (10, None), (9, 0), (9, 3), (9, 4)])
+def test_what_cudnn_is_given_means_the_same(queries, before):
+    """XLA in cuDNN's place, for audio (no `before`) and for text: lengths or causality alone, and even lengths."""
     rng = np.random.default_rng(0)
-    q, k, v = (jnp.asarray(rng.normal(size=(3, queries, 2, 4)), jnp.float32) for _ in range(3))
-    keys_bs = jnp.arange(queries) < jnp.array([queries, 3, 0])[:, None]
+    valid_bt = jnp.arange(queries) < jnp.array([queries, 3, 0])[:, None]
+    mask = Mask(valid_bt) if before is None else causal(valid_bt, before)[1]
+    keys = mask.keys_bs.shape[1]
+    q, k, v = (jnp.asarray(rng.normal(size=(3, n, 2, 4)), jnp.float32) for n in (queries, keys, keys))
     xla = jax.nn.dot_product_attention
 
     def instead(*args, implementation, **kwargs):
-        assert implementation == "cudnn" and all(x.shape[1] % 2 == 0 for x in args)
+        assert implementation == "cudnn" and all(x.shape[1] % 2 == 0 for x in args) and "mask" not in kwargs
         return xla(*args, **kwargs)
 
     with mock.patch.object(jax.nn, "dot_product_attention", instead):
-        found = _cudnn(None, q, k, v, keys_bs)
-    expected = attention(q, k, v, Mask(keys_bs))
-    np.testing.assert_allclose(found[:2], expected[:2], atol=1e-6)
+        found = _cudnn(mask.pattern_ts, q, k, v, mask.keys_bs)
+    expected = attention(q, k, v, mask)
+    matter_bt = valid_bt if mask.causal else jnp.array([True, True, False])[:, None] | jnp.zeros_like(valid_bt)
+    np.testing.assert_allclose(found[matter_bt], expected[matter_bt], atol=1e-6)
     assert found.shape == q.shape and np.isfinite(found).all()
 
 
+def audio_mask(states: int) -> tuple[Mask, jax.Array]:
+    """Four windows and the queries that matter; one has a single valid key, one has none."""
+    keys_bs = jnp.arange(states) < jnp.array([states, states // 3, 1, 0])[:, None]
+    return Mask(keys_bs), jnp.broadcast_to(jnp.array([True, True, True, False])[:, None], keys_bs.shape)
+
+
+def text_mask(prefix: int, time: int) -> tuple[Mask, jax.Array]:
+    """Four causal texts behind a prefix and their valid queries."""
+    own_bt = jnp.arange(time) < jnp.array([time, time // 3, 1, time - 1])[:, None]
+    return causal(own_bt, prefix)[1], own_bt
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="no GPU")
-@pytest.mark.parametrize("queries", [500, 1499, 1500])
-def test_cudnns_attention_is_as_exact_as_xlas(queries):
-    """Values and gradients, beside XLA's in float32; one row has a single valid key, one has none."""
+@pytest.mark.parametrize(
+    ("mask", "matter_bt", "heads"),
+    [
+        pytest.param(*audio_mask(250), (20, 20, 64), id="audio of 5 s"),
+        pytest.param(*audio_mask(1499), (20, 20, 64), id="audio of 30 s, odd"),
+        pytest.param(*audio_mask(1500), (20, 20, 64), id="audio of 30 s"),
+        pytest.param(*text_mask(0, 152), (32, 32, 128), id="text"),
+        pytest.param(*text_mask(100, 153), (32, 32, 128), id="text behind a prefix, odd"),
+        pytest.param(*text_mask(101, 816), (28, 4, 128), id="text behind a prefix, shared key heads"),
+    ],
+)
+def test_cudnns_attention_is_as_exact_as_xlas(mask, matter_bt, heads):
+    """Values and gradients, beside XLA's in float32."""
     rng = np.random.default_rng(0)
-    qkv = [jnp.asarray(rng.normal(size=(4, queries, 20, 64)), jnp.bfloat16) for _ in range(3)]
-    keys_bs = jnp.arange(queries) < jnp.array([queries, queries // 3, 1, 0])[:, None]
-    weight = jnp.asarray(rng.normal(size=qkv[0].shape)) * jnp.array([1, 1, 1, 0])[:, None, None, None]
+    query_heads, key_heads, dim = heads
+    batch, queries = matter_bt.shape
+    keys = mask.keys_bs.shape[1]
+    shapes = (batch, queries, query_heads, dim), *[(batch, keys, key_heads, dim)] * 2
+    qkv = [jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes]
+    weight = jnp.asarray(rng.normal(size=shapes[0])) * matter_bt[..., None, None]
 
     def results(qkv, kernel):
         def run(*qkv):
-            y, back = jax.vjp(lambda q, k, v: attention(q, k, v, Mask(keys_bs)), *qkv)
-            return y, *back(weight.astype(y.dtype))
+            y, back = jax.vjp(lambda q, k, v: attention(q, k, v, mask), *qkv)
+            return jnp.where(matter_bt[..., None, None], y, 0), *back(weight.astype(y.dtype)), jnp.isfinite(y).all()
 
         with (
             jax.set_mesh(make_mesh(MeshConfig(), jax.devices()[:1])),
             jax.default_matmul_precision("highest" if qkv[0].dtype == jnp.float32 else "default"),
             mock.patch.object(attention_module, "kernel_for", lambda *_: kernel),
         ):
-            y, *gradients = jax.jit(run)(*qkv)
-        assert np.isfinite(y).all()
-        return [np.asarray(x[:3], np.float32) for x in (y, *gradients)]
+            *found, finite = jax.jit(run)(*qkv)
+        assert finite
+        return [np.asarray(x, np.float32) for x in found]
 
     exact = results([x.astype(jnp.float32) for x in qkv], None)
     for ours, xla, truth in zip(results(qkv, _cudnn), results(qkv, None), exact, strict=True):

@@ -111,10 +111,17 @@ def read_rows(language_model, embeddings_bth, mask_bt):
     return language_model(jnp.zeros((1, 0, embeddings_bth.shape[2])), embeddings_bth, mask_bt)[1]
 
 
+def states_of_tokens(model, batch, key=None):
+    """The model's states where their tokens stand, on whichever side the batch is padded."""
+    hidden_bth, time = model(*batch, key).hidden_bth, batch.tokens.shape[1]
+    at_bt = (jnp.arange(time) - jnp.argmax(batch.token_mask, axis=1)[:, None]) % time
+    return jnp.take_along_axis(hidden_bth, at_bt[..., None], axis=1)
+
+
 # Compiled once a shape, whichever test asks first.
 hear = nnx.jit(lambda tower, mel_bfm, frames_b: tower(mel_bfm, frames_b))
 read = nnx.jit(read_rows)
-hidden_states = nnx.jit(lambda model, batch, key=None: model(*batch, key).hidden_bth)
+hidden_states = nnx.jit(states_of_tokens)
 
 
 @dataclass
