@@ -29,15 +29,20 @@ class Mask(NamedTuple):
     """Which keys a query attends to: those that are valid, and of them what the pattern allows.
 
     Attributes:
-        keys_bs: bool [batch or 1, keys], the valid ones; without a pattern, and where it is causal, they come first.
+        keys_bs: bool [batch or 1, keys], the valid ones; without a pattern they come first. None: all are.
         pattern_ts: bool [queries, keys], the same for all rows and known when the program is compiled; None allows all.
-        causal: whether the pattern is, its last query seeing all keys and each before it one less: no valid query sees
-            an invalid key then.
     """
 
-    keys_bs: jax.Array
+    keys_bs: jax.Array | None
     pattern_ts: np.ndarray | None = None
-    causal: bool = False
+
+    @property
+    def causal(self) -> bool:
+        """Whether the last query sees all keys, and each before it one less."""
+        if self.keys_bs is not None or self.pattern_ts is None:
+            return False
+        queries, keys = self.pattern_ts.shape
+        return np.array_equal(self.pattern_ts, np.tri(queries, keys, keys - queries))
 
 
 def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mask) -> jax.Array:
@@ -49,12 +54,13 @@ def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mas
         mask: a query that it leaves without any key gets finite values that mean nothing.
     """
     kernel = kernel_for(q_btnh, k_bsgh, mask)
+    keys_bs = jnp.ones((1, k_bsgh.shape[1]), bool) if mask.keys_bs is None else mask.keys_bs
     if kernel is None:
-        mask_bnts = mask.keys_bs[:, None, None, :]
+        mask_bnts = keys_bs[:, None, None, :]
         if mask.pattern_ts is not None:
             mask_bnts = mask_bnts & mask.pattern_ts
         return jax.nn.dot_product_attention(q_btnh, k_bsgh, v_bsgh, mask=mask_bnts)
-    keys_bs = jnp.broadcast_to(mask.keys_bs, k_bsgh.shape[:2])
+    keys_bs = jnp.broadcast_to(keys_bs, k_bsgh.shape[:2])
     heads = P(*BATCH, None, "tensor", None)
     # A kernel knows no mesh: each device computes its own rows and heads.
     own = jax.shard_map(

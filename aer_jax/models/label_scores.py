@@ -13,7 +13,6 @@ import numpy as np
 
 from aer_jax.lengths import frame_count
 from aer_jax.models.attention import Mask
-from aer_jax.models.language_model import positions
 from aer_jax.models.log_mel import log_mel
 from aer_jax.models.qwen2_audio import Qwen2Audio
 
@@ -78,5 +77,5 @@ def _packed(mask_bt: jax.Array, labels: int, length: int) -> tuple[jax.Array, Ma
     label_s = np.concatenate([np.full(mask_bt.shape[1], -1), np.repeat(np.arange(labels), length)])
     valid_bs = jnp.pad(mask_bt, ((0, 0), (0, labels * length)), constant_values=True)
     seen_ts = (label_s == -1) | (label_s[:, None] == label_s)
-    positions_bs = positions(valid_bs) - length * np.maximum(label_s, 0)
+    positions_bs = jnp.maximum(jnp.cumsum(valid_bs, axis=1) - 1, 0) - length * np.maximum(label_s, 0)
     return positions_bs, Mask(valid_bs, np.tri(label_s.size, dtype=bool) & seen_ts)

@@ -33,19 +33,12 @@ def rotate(x_bthk: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_bthk.dtype)
 
 
-def positions(mask_bt: jax.Array) -> jax.Array:
-    """Of tokens among the valid ones of their row, [batch, time]."""
-    return jnp.maximum(jnp.cumsum(mask_bt, axis=1) - 1, 0)
+def causal(time: int, before: int = 0) -> tuple[jax.Array, Mask]:
+    """Positions [1, time] and attention mask of text behind `before` other tokens.
 
-
-def causal(mask_bt: jax.Array, before: int = 0) -> tuple[jax.Array, Mask]:
-    """Positions [batch, time] and attention mask of text whose valid tokens, marked True, come first.
-
-    `before` is the length of what all rows stand behind.
+    Padding behind the text needs no mask: no token of the text sees it.
     """
-    time = mask_bt.shape[1]
-    keys_bs = jnp.pad(mask_bt, ((0, 0), (before, 0)), constant_values=True)
-    return before + positions(mask_bt), Mask(keys_bs, np.tri(time, before + time, before, dtype=bool), causal=True)
+    return before + jnp.arange(time)[None], Mask(None, np.tri(time, before + time, before, dtype=bool))
 
 
 class Part(NamedTuple):
@@ -62,11 +55,11 @@ class Part(NamedTuple):
     mask: Mask
 
 
-def after(prefix_1pd: jax.Array, embeddings_btd: jax.Array, mask_bt: jax.Array) -> list[Part]:
+def after(prefix_1pd: jax.Array, embeddings_btd: jax.Array) -> list[Part]:
     """Rows of causal text behind a prefix that they share; of length 0 it is no part."""
     length = prefix_1pd.shape[1]
-    rows = Part(embeddings_btd, *causal(mask_bt, length))
-    return [Part(prefix_1pd, *causal(jnp.ones((1, length), bool))), rows] if length else [rows]
+    rows = Part(embeddings_btd, *causal(embeddings_btd.shape[1], length))
+    return [Part(prefix_1pd, *causal(length)), rows] if length else [rows]
 
 
 class Attention(nnx.Module):
@@ -155,20 +148,19 @@ class LanguageModel(nnx.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def __call__(
-        self, prefix_1pd: jax.Array, embeddings_btd: jax.Array, mask_bt: jax.Array, key: jax.Array | None = None
+        self, prefix_1pd: jax.Array, embeddings_btd: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """Read rows behind what they have in common.
 
         Args:
             prefix_1pd: [1, prefix, hidden_size], as if every row began with it; may have length 0.
-            embeddings_btd: [batch, time, hidden_size].
-            mask_bt: True at valid positions, which come first.
+            embeddings_btd: [batch, time, hidden_size]; what stands behind the text of a row changes nothing of it.
             key: for the adapters' dropout; None in evaluation. The masks of the prefix are those of all rows.
 
         Returns:
             the states of prefix and rows.
         """
-        *prefix, rows_btd = self.read(after(prefix_1pd, embeddings_btd, mask_bt), key)
+        *prefix, rows_btd = self.read(after(prefix_1pd, embeddings_btd), key)
         return (prefix[0] if prefix else prefix_1pd), rows_btd
 
     def attend(

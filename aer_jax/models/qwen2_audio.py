@@ -101,7 +101,7 @@ class Qwen2Audio(nnx.Module):
         tokens_bt, mask_bt = from_the_start(tokens_bt, mask_bt)
         embeddings_bth, audio_lbe = self.embed(mel_bfm, frames_b, tokens_bt, hearing_keys)
         prefix_1ph = self.language_model.embed_tokens.embedding[prefix_p][None]
-        prefix_1ph, hidden_bth = self.language_model(prefix_1ph, embeddings_bth, mask_bt, text_key)
+        prefix_1ph, hidden_bth = self.language_model(prefix_1ph, embeddings_bth, text_key)
         return Features(hidden_bth, mask_bt, audio_lbe, prefix_1ph[0])
 
     def audio_statistics(self, audio_bs: jax.Array, samples_b: jax.Array, key: jax.Array | None = None) -> jax.Array:

@@ -53,13 +53,13 @@ def served(
     dtype="bfloat16",
     precision="default",
     pattern=None,
-    causal=False,
+    padded=True,
 ):
     """The kernel for such shapes on such a mesh."""
     q, k = (jax.ShapeDtypeStruct((batch, queries, n, dim), jnp.dtype(dtype)) for n in (8, heads))
-    valid = jax.ShapeDtypeStruct((batch, queries), jnp.bool_)
+    valid = jax.ShapeDtypeStruct((batch, queries), jnp.bool_) if padded else None
     with on_mesh(platform, mesh), jax.default_matmul_precision(precision):
-        return kernel_for(q, k, Mask(valid, pattern, causal))
+        return kernel_for(q, k, Mask(valid, pattern))
 
 
 def abstract_mesh(platform: str | None, shape: tuple[int, int, int]) -> AbstractMesh:
@@ -92,7 +92,10 @@ def test_where_cudnns_attention_serves():
     assert served("gpu", mesh=one) is _cudnn and served("gpu", mesh=one, batch=3, heads=1) is _cudnn
     assert served("gpu", mesh=(2, 1, 1)) is None and served("cpu", mesh=one) is None
     assert served("gpu", mesh=one, pattern=np.ones((500, 500), bool)) is None
-    assert served("gpu", mesh=one, pattern=np.ones((500, 500), bool), causal=True) is _cudnn
+    assert served("gpu", mesh=one, pattern=np.tri(500, dtype=bool)) is None
+    assert served("gpu", mesh=one, pattern=np.ones((500, 500), bool), padded=False) is None
+    assert served("gpu", mesh=one, pattern=np.tri(500, dtype=bool), padded=False) is _cudnn
+    assert served("gpu", mesh=one, pattern=np.tri(500, 573, 73, dtype=bool), padded=False) is _cudnn
     assert served("gpu", mesh=one, queries=64) is _cudnn and served("gpu", mesh=one, queries=63) is None
     assert served("gpu", mesh=one, dim=192) is None
     assert served("gpu", mesh=one, dtype="float32") is None
@@ -139,8 +142,8 @@ def test_what_cudnn_is_given_means_the_same(queries, before):
     """XLA in cuDNN's place, for audio (no `before`) and for text: lengths or causality alone, and even lengths."""
     rng = np.random.default_rng(0)
     valid_bt = jnp.arange(queries) < jnp.array([queries, 3, 0])[:, None]
-    mask = Mask(valid_bt) if before is None else causal(valid_bt, before)[1]
-    keys = mask.keys_bs.shape[1]
+    mask = Mask(valid_bt) if before is None else causal(queries, before)[1]
+    keys = queries + (before or 0)
     q, k, v = (jnp.asarray(rng.normal(size=(3, n, 2, 4)), jnp.float32) for n in (queries, keys, keys))
     xla = jax.nn.dot_product_attention
 
@@ -149,9 +152,9 @@ def test_what_cudnn_is_given_means_the_same(queries, before):
         return xla(*args, **kwargs)
 
     with mock.patch.object(jax.nn, "dot_product_attention", instead):
-        found = _cudnn(mask.pattern_ts, q, k, v, mask.keys_bs)
+        found = _cudnn(mask.pattern_ts, q, k, v, valid_bt)
     expected = attention(q, k, v, mask)
-    matter_bt = valid_bt if mask.causal else jnp.array([True, True, False])[:, None] | jnp.zeros_like(valid_bt)
+    matter_bt = valid_bt | mask.causal | jnp.array([True, True, False])[:, None]
     np.testing.assert_allclose(found[matter_bt], expected[matter_bt], atol=1e-6)
     assert found.shape == q.shape and np.isfinite(found).all()
 
@@ -165,7 +168,7 @@ def audio_mask(states: int) -> tuple[Mask, jax.Array]:
 def text_mask(prefix: int, time: int) -> tuple[Mask, jax.Array]:
     """Four causal texts behind a prefix and their valid queries."""
     own_bt = jnp.arange(time) < jnp.array([time, time // 3, 1, time - 1])[:, None]
-    return causal(own_bt, prefix)[1], own_bt
+    return causal(time, prefix)[1], own_bt
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="no GPU")
@@ -185,7 +188,7 @@ def test_cudnns_attention_is_as_exact_as_xlas(mask, matter_bt, heads):
     rng = np.random.default_rng(0)
     query_heads, key_heads, dim = heads
     batch, queries = matter_bt.shape
-    keys = mask.keys_bs.shape[1]
+    keys = queries if mask.pattern_ts is None else mask.pattern_ts.shape[1]
     shapes = (batch, queries, query_heads, dim), *[(batch, keys, key_heads, dim)] * 2
     qkv = [jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes]
     weight = jnp.asarray(rng.normal(size=shapes[0])) * matter_bt[..., None, None]

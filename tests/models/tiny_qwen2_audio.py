@@ -106,9 +106,9 @@ def unequal_batch(side: str, seconds=SECONDS, audio_token=AUDIO_TOKEN) -> tuple[
     return clips, make_batch(clips, prompts, side)
 
 
-def read_rows(language_model, embeddings_bth, mask_bt):
+def read_rows(language_model, embeddings_bth):
     """The language model without a prefix."""
-    return language_model(jnp.zeros((1, 0, embeddings_bth.shape[2])), embeddings_bth, mask_bt)[1]
+    return language_model(jnp.zeros((1, 0, embeddings_bth.shape[2])), embeddings_bth)[1]
 
 
 def states_of_tokens(model, batch, key=None):
