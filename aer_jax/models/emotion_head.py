@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -62,28 +64,33 @@ class PaperHead(nnx.Module):
     def __call__(self, features: Features, key: jax.Array | None = None) -> jax.Array:
         """Logits [batch, classes], float32."""
         key1, key2 = split_key(key, 2)
-        prefix_1ph = features.prefix_ph[None].astype(jnp.float32)
-        rows_bth = features.hidden_bth.astype(jnp.float32)
-        batch, _, h = rows_bth.shape
-        length = prefix_1ph.shape[1]
-        first_b = jnp.argmax(features.mask_bt, axis=1)
-        first_b1h = prefix_1ph[:, :1] if length else jnp.take_along_axis(rows_bth, first_b[:, None, None], axis=1)
-
-        def heads(*parts: jax.Array) -> jax.Array:
-            """Parts of the text in a row, [batch, time, heads, width]; one that all share is projected once."""
-            rows = [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in parts]
-            return jnp.concatenate(rows, axis=1).reshape(batch, -1, self.heads, h // self.heads)
-
-        y_b1nk = jax.nn.dot_product_attention(
-            heads(self.q_proj(first_b1h)),
-            heads(self.k_proj(prefix_1ph), self.k_proj(rows_bth)),
-            heads(self.v_proj(prefix_1ph), self.v_proj(rows_bth)),
-            mask=jnp.pad(features.mask_bt, ((0, 0), (length, 0)), constant_values=True)[:, None, None, :],
-        )
-        x_bh = self.out_proj(y_b1nk.reshape(batch, h))
+        text = [x.astype(jnp.float32) for x in (features.prefix_ph[None], features.hidden_bth)]
+        first = next(part for part in text if part.shape[1])[:, :1]
+        x_bh = self.out_proj(self.attend([first], text, features.mask_bt)[:, 0])
         x_bh = x_bh + gelu(dropout(self.linear1(self.norm1(x_bh)), 0.15, key1))
         x_bg = gelu(dropout(self.linear2(self.norm2(x_bh)), 0.1, key2))
         return self.linear3(self.norm3(x_bg))
+
+    def attend(self, queries: Sequence[jax.Array], text: Sequence[jax.Array], mask_bt: jax.Array) -> jax.Array:
+        """Attention, [batch, queries, hidden_size].
+
+        Args:
+            queries, text: parts that follow one another, [batch or 1, time, hidden_size]; one that all rows share is
+                projected once.
+            mask_bt: of the text's last part; the others are valid.
+        """
+        batch, own = mask_bt.shape
+
+        def heads(project: Linear, parts: Sequence[jax.Array]) -> jax.Array:
+            rows = [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in map(project, parts)]
+            return jnp.concatenate(rows, axis=1).reshape(batch, -1, self.heads, rows[0].shape[-1] // self.heads)
+
+        keys_bsnk = heads(self.k_proj, text)
+        mask_bs = jnp.pad(mask_bt, ((0, 0), (keys_bsnk.shape[1] - own, 0)), constant_values=True)
+        y_btnk = jax.nn.dot_product_attention(
+            heads(self.q_proj, queries), keys_bsnk, heads(self.v_proj, text), mask=mask_bs[:, None, None, :]
+        )
+        return y_btnk.reshape(*y_btnk.shape[:2], -1)
 
 
 class ReadoutHead(nnx.Module):
@@ -120,7 +127,7 @@ class ReadoutHead(nnx.Module):
         audio_be = jnp.moveaxis(features.audio_lbe, 0, 1).reshape(features.audio_lbe.shape[1], -1)
         if not self.sizes[1]:
             return audio_be
-        last_b = features.mask_bt.shape[1] - 1 - jnp.argmax(features.mask_bt[:, ::-1], axis=1)
+        last_b = features.mask_bt.sum(axis=1) - 1
         last_bh = jnp.take_along_axis(features.hidden_bth, last_b[:, None, None], axis=1)[:, 0]
         return jnp.concatenate([audio_be, last_bh.astype(jnp.float32)], axis=1)
 

@@ -10,7 +10,7 @@ from aer_jax.config import Config, MeshConfig, Remat
 from aer_jax.errors import UserError
 from aer_jax.scale.abstract_step import base_config
 from aer_jax.scale.chips import Slice
-from aer_jax.scale.estimate import Estimate, estimate, moved, prefix_again, roofline
+from aer_jax.scale.estimate import Estimate, estimate, fused_attention, moved, prefix_again, roofline
 from aer_jax.scale.plan_shapes import Work
 
 SPARE = 0.3  # of the memory that stays free where a plan chooses: arithmetic errs by a tenth, and runs need some room
@@ -50,7 +50,13 @@ def candidates(config: Config, topology: Slice, work: Work, flops: Mapping[Remat
                 shape = work.shapes[-1]
                 needs = estimate(settings, shape, work.classes)
                 operations += prefix_again(settings, shape, remat)
-                seconds = roofline(topology, operations, moved(topology, needs), needs.wire, needs.waited)["step"]
+                seconds = roofline(
+                    topology,
+                    operations,
+                    moved(topology, needs, fused=fused_attention(topology, config)),
+                    needs.wire,
+                    needs.waited,
+                )["step"]
                 found.append(Candidate(settings, needs, seconds))
     return sorted(found, key=lambda candidate: candidate.seconds)
 

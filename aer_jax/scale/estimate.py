@@ -1,7 +1,7 @@
 """What a step needs of each chip by arithmetic alone: memory, traffic and time, in milliseconds, for any chip.
 
 Sharded sizes are exact. Activations and memory traffic are sums over the large arrays of a layer, good to some tens of
-per cent; a compiled program knows better, and a GPU's kernels move more, see `GPU_TRAFFIC`. The time is a roofline
+per cent; a compiled program knows better, and a GPU's kernels move more, see `moved`. The time is a roofline
 (Williams et al., 2009): the largest of what computing, memory and links would take if each were all there is, at the
 efficiencies below, and a tenth of the two others, for not all of them hides. Gathering a layer's weights hides behind
 the layer before; sums over `tensor` cannot hide. On a GPU one kernel follows another, so computing and memory add up.
@@ -29,9 +29,9 @@ from aer_jax.scale.plan_shapes import BatchShape
 # a slice smaller than a full ring has half its links to gather over.
 EFFICIENCY = {"compute": 0.6, "hbm": 0.8, "links": 0.5}
 SHOWS = 0.1  # of what should hide behind the largest of the three
-# What the kernels of a step on a GPU read and write, times the sums below. With it, and the shares above, come out the
-# three steps that were timed on an H100, of clips of 3, 10 and 30 s, each within 4 % (docs/performance.md).
-GPU_TRAFFIC = 3.6
+# What the kernels of a step on a GPU read and write, times the sums below: attention's scores, where XLA writes them,
+# and all else. With these two and the shares above come out three steps that an H100 took (docs/performance.md).
+GPU_SCORES, GPU_TRAFFIC = 3.9, 1.9
 
 
 class Estimate(NamedTuple):
@@ -40,7 +40,8 @@ class Estimate(NamedTuple):
     Attributes:
         weights, trainables, optimizer, inputs: held all the time, exact.
         temporaries: activations, gathered weights, gradients; by arithmetic.
-        traffic: read from and written to the chip's memory; by arithmetic, see `GPU_TRAFFIC`.
+        traffic: read from and written to the chip's memory; by arithmetic, see `moved`.
+        scores: of `traffic`, the scores of attention.
         wire: sent to other chips; by arithmetic.
         waited: of `wire`, the sums over `tensor` inside a block, which the next product waits for.
     """
@@ -51,6 +52,7 @@ class Estimate(NamedTuple):
     inputs: int
     temporaries: int
     traffic: int
+    scores: int
     wire: int
     waited: int
 
@@ -97,6 +99,8 @@ def estimate(config: Config, shape: BatchShape, classes: int) -> Estimate:
         reads * part.count * part.at_work(item, mesh.tensor) + 2 * k for part, k in zip(layers, kept, strict=True)
     )
     traffic = loops * moved + 6 * trainables
+    touched = 2 * reads + (2 if remat == "none" else 0)  # as often as `at_work` and `kept` count them
+    scores = loops * sum(touched * part.count * part.scores(mesh.tensor) for part in layers)
 
     wire = waited = 0.0
     if mesh.fsdp > 1:
@@ -114,6 +118,7 @@ def estimate(config: Config, shape: BatchShape, classes: int) -> Estimate:
         chip_bytes(step.batch),
         int(temporaries),
         int(traffic),
+        int(scores),
         int(wire + waited),
         int(waited),
     )
@@ -169,9 +174,16 @@ def _bytes_whole_along_fsdp(stack: nnx.State, fsdp: int) -> int:
     return sum(chip_bytes(leaf) * (fsdp if "fsdp" in leaf.sharding.spec else 1) for leaf in jax.tree.leaves(stack))
 
 
-def moved(topology: Slice, needs: Estimate) -> float:
-    """Bytes that a step moves to and from one chip's memory."""
-    return needs.traffic * (1.0 if topology.is_tpu else GPU_TRAFFIC)
+def moved(topology: Slice, needs: Estimate, *, fused: bool) -> float:
+    """Bytes that a step moves to and from one chip's memory; a GPU's fused attention writes no scores."""
+    if topology.is_tpu:
+        return needs.traffic
+    return GPU_TRAFFIC * (needs.traffic - needs.scores) + (0.0 if fused else GPU_SCORES * needs.scores)
+
+
+def fused_attention(topology: Slice, config: Config) -> bool:
+    """Whether a GPU's step has it, see `models.attention.kernel_for`."""
+    return topology.chips == 1 and config.model.dtype == "bfloat16"
 
 
 def roofline(topology: Slice, flops: float, traffic: float, wire: float, waited: float) -> dict[str, float]:

@@ -7,7 +7,9 @@ seconds, of reading the clips too.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -26,6 +28,7 @@ from aer_jax.errors import UserError
 from aer_jax.lengths import HOP, frame_count
 from aer_jax.models import emotion_head
 from aer_jax.models.dropout import split_key
+from aer_jax.models.emotion_head import PaperHead
 from aer_jax.models.emotion_model import EmotionModel, load_model, read_config
 from aer_jax.models.layers import Linear
 from aer_jax.models.peft_format import abstract_model, adapter_config, adapter_tensors
@@ -53,6 +56,12 @@ class WithOutputLayer(EmotionModel):
         logits_btv = jax.lax.stop_gradient(features.hidden_bth @ self.lm_head.kernel[...])
         # Far below a float32's rounding, and yet the compiler cannot leave the logits out.
         return self.emotion_head(features, head_key) + 1e-30 * logits_btv.astype(jnp.float32).max()
+
+
+def every_query(head: PaperHead, queries: Sequence[jax.Array], text: Sequence[jax.Array], mask_bt: jax.Array):
+    """The head's attention of all positions, in place of `PaperHead.attend`, of which it reads the first."""
+    y_bth = ATTEND(head, text, text, mask_bt)
+    return y_bth + 1e-30 * y_bth.max()  # for the same reason
 
 
 CACHED = "/compilation_cache/cache_hits"
@@ -180,6 +189,7 @@ class Training:
         variant, train = VARIANTS[name], self.config.train
         # The published head's rates are constants.
         emotion_head.dropout = DROPOUT if variant.dropout else lambda x, rate, key: x
+        PaperHead.attend = every_query if variant.every_query else ATTEND  # type: ignore[method-assign, assignment]
         settings = dataclasses.replace(self.config.model, **variant.settings)
         if variant.dropout:
             settings = dataclasses.replace(settings, lora=dataclasses.replace(settings.lora, dropout=0.2))
@@ -197,6 +207,8 @@ class Training:
             entropy_weight=train.entropy_weight,
             seed=self.config.seed,
         )
+        if not variant.donated:
+            step = jax.jit(inspect.unwrap(step))
         self.frozen[name] = frozen
         self.states[name] = init_state(Parts(graphdef, trainable, frozen), optimizer, self.mesh)
         self.compiled[name], self.compile_seconds[name] = {}, {}
@@ -232,7 +244,7 @@ class _Output(nnx.Module):
         self.lm_head = Linear(text.hidden_size, text.vocab_size, bias=False, rngs=nnx.Rngs(0))
 
 
-DROPOUT = emotion_head.dropout
+DROPOUT, ATTEND = emotion_head.dropout, PaperHead.attend
 
 
 def matmul_flops(dtype: str) -> float:

@@ -19,7 +19,16 @@ from aer_jax.scale.candidates import Candidate, candidates, change, fitting, par
 from aer_jax.scale.chips import Slice, parse_slice
 from aer_jax.scale.collectives import Collective, collectives
 from aer_jax.scale.compilers import compiler_for, has_compiler
-from aer_jax.scale.estimate import EFFICIENCY, Estimate, abstract_mesh, estimate, moved, prefix_again, roofline
+from aer_jax.scale.estimate import (
+    EFFICIENCY,
+    Estimate,
+    abstract_mesh,
+    estimate,
+    fused_attention,
+    moved,
+    prefix_again,
+    roofline,
+)
 from aer_jax.scale.flops import count_flops, model_flops
 from aer_jax.scale.plan_shapes import BatchShape, Work, work_of
 
@@ -112,7 +121,7 @@ def _planned(config: Config, chips: Slice, work: Work, chosen: bool) -> dict[str
         "spare": round(1 - peak / chips.chip.hbm, 4),
         "fits": fits,
         "shapes": shapes,
-        "hbm_traffic_bytes_per_chip": int(moved(chips, needs)),
+        "hbm_traffic_bytes_per_chip": int(moved(chips, needs, fused=fused_attention(chips, config))),
         "collectives": [dataclasses.asdict(row) for row in sent] if sent is not None else None,
         "wire_bytes_per_chip": _wire(needs, sent),
         "compiler": {"seconds": round(compiled.seconds, 1)} if compiled else None,
@@ -157,6 +166,7 @@ def _shapes(
         own = estimate(config, shape, work.classes)
         remat, loops = config.model.remat, config.train.batch // config.train.microbatch
         operations = step_flops(config, work, remat, shape) + prefix_again(config, shape, remat)
+        traffic = moved(chips, own, fused=fused_attention(chips, config))
         rows.append(
             {
                 "seconds_of_audio": shape.samples / SAMPLE_RATE,
@@ -166,7 +176,7 @@ def _shapes(
                 "flops": operations,
                 "flops_4n": config.train.batch * model_flops(base, shape.samples // HOP, shape.tokens)
                 + loops * model_flops(base, 0, shape.prefix),
-                "seconds": roofline(chips, operations, moved(chips, own), scale * own.wire, scale * own.waited),
+                "seconds": roofline(chips, operations, traffic, scale * own.wire, scale * own.waited),
             }
         )
     return rows

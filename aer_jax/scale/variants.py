@@ -59,14 +59,18 @@ class Variant:
         settings: of the model, on top of the job's.
         pad: what is done to each batch.
         output_layer: whether the vocabulary's logits are computed.
+        every_query: whether the head computes attention of all positions, of which it reads the first.
         dropout: whether dropout is drawn; then its losses are others.
+        donated: whether the step may write the new state where the old one was.
         kernels: whether long attention may be a kernel's instead of XLA's; bfloat16 alone has any.
     """
 
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     pad: Callable[[Batch, TrainBatches], Batch] | None = None
     output_layer: bool = False
+    every_query: bool = False
     dropout: bool = False
+    donated: bool = True
     kernels: bool = True
 
 
@@ -77,7 +81,9 @@ VARIANTS = {
     "one batch shape": Variant(pad=one_shape),
     "no shared prefix": Variant(pad=no_shared_prefix),
     "output layer computed": Variant(output_layer=True),
+    "every query in the head": Variant(every_query=True),
     "remat=full": Variant({"remat": "full"}),
+    "state not donated": Variant(donated=False),
     "with dropout": Variant(dropout=True),
     "attention by XLA": Variant(kernels=False),
 }

@@ -66,22 +66,21 @@ def paper_head():
     return randomised(PaperHead(H, K, rngs=nnx.Rngs(0)))
 
 
-def features(side: str, garbage: float = 1.0, extra: int = 0) -> Features:
-    """Rows of the same content whatever the side, the amount and the content of the padding."""
+def features(garbage: float = 1.0, extra: int = 0) -> Features:
+    """Rows of the same content whatever the amount and the content of the padding."""
     rng, noise = np.random.default_rng(0), np.random.default_rng(1)
     time = TIME + extra
     hidden_bth = garbage * noise.standard_normal((len(LENGTHS), time, H)).astype(np.float32)
     mask_bt = np.zeros((len(LENGTHS), time), bool)
     for b, length in enumerate(LENGTHS):
-        at = slice(time - length, None) if side == "left" else slice(length)
-        hidden_bth[b, at] = rng.standard_normal((length, H))
-        mask_bt[b, at] = True
+        hidden_bth[b, :length] = rng.standard_normal((length, H))
+        mask_bt[b, :length] = True
     audio_lbe = rng.standard_normal((3, len(LENGTHS), 8)).astype(np.float32)
     return Features(jnp.asarray(hidden_bth), jnp.asarray(mask_bt), jnp.asarray(audio_lbe), jnp.zeros((0, H)))
 
 
 def test_parity_paper_head(paper_head, parity):
-    given = features("right")
+    given = features()
     with torch.no_grad():
         padding_bt = torch.from_numpy(~np.asarray(given.mask_bt))
         theirs = torch_twin(paper_head)(torch.from_numpy(np.array(given.hidden_bth)), padding_bt).numpy()
@@ -92,9 +91,9 @@ def test_parity_paper_head(paper_head, parity):
 @pytest.mark.parametrize("kind", ["paper", "readout"])
 def test_padding_changes_nothing(kind, paper_head):
     head = paper_head if kind == "paper" else randomised(ReadoutHead(3 * 8, H, K, rngs=nnx.Rngs(0)))
-    plain = np.asarray(head(features("right")))
+    plain = np.asarray(head(features()))
     assert np.ptp(plain, axis=0).min() > 0.05, "the rows must differ for this test to see anything"
-    for other in (features("left"), features("right", garbage=1e3), features("left", garbage=1e3, extra=6)):
+    for other in (features(garbage=1e3), features(garbage=1e3, extra=6)):
         np.testing.assert_allclose(head(other), plain, atol=1e-5)
 
 
@@ -112,7 +111,7 @@ def test_fresh_paper_head_is_drawn_as_torch_draws_it():
 @pytest.mark.parametrize("kind", ["paper", "readout"])
 def test_head_dropout_needs_a_key(kind, paper_head):
     head = paper_head if kind == "paper" else randomised(ReadoutHead(3 * 8, H, K, rngs=nnx.Rngs(0)))
-    given = features("right")
+    given = features()
     np.testing.assert_array_equal(head(given), head(given, None))
     one, two = head(given, jax.random.key(0)), head(given, jax.random.key(1))
     assert not np.allclose(one, two) and not np.allclose(one, head(given))
@@ -139,7 +138,7 @@ def test_statistics_of_next_to_nothing_have_finite_gradients(frames):
 
 def test_readout_reads_layers_then_the_last_valid_state_standardised():
     head = ReadoutHead(3 * 8, H, K, rngs=nnx.Rngs(0))
-    given = features("right")
+    given = features()
     np.testing.assert_array_equal(head(given), np.zeros((len(LENGTHS), K)))
     inputs_be = np.asarray(head.inputs(given))
     for b, length in enumerate(LENGTHS):
