@@ -112,7 +112,8 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
                 for turn in turns:
                     for name, side in sides.items():
                         for number in turn:
-                            question = {"variant": name, "step": number} if side is ours else number
+                            then = number + 1 if number + 1 in turn else None
+                            question = {"variant": name, "step": number, "then": then} if side is ours else number
                             answers[name].append(side.ask(question))
                             bar.set_postfix_str(f"{name}: {answers[name][-1]['seconds']:.2f} s", refresh=False)
                             bar.update()

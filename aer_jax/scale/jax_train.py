@@ -1,7 +1,7 @@
 """Our training step in a process of its own that `bench_train` starts and asks, whole or with one of its means undone.
 
-Each further line names a variant and the number of a step; the answer has its loss (mean over the batch, nats) and
-seconds, of reading the clips too.
+Each further line names a variant, the number of a step and that of the one that follows at once, if any; the answer
+has the step's loss (mean over the batch, nats) and seconds, of reading the clips too.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class Training:
         self.compiled: dict[str, dict[tuple, Any]] = {}
         self.states: dict[str, TrainState] = {}
         self.frozen: dict[str, nnx.State] = {}
-        self.ahead: dict[tuple[str, int], Batch] = {}
+        self.running: tuple[int, Batch, float, jax.Array] | None = None  # step, clips, seconds of reading, its loss
+        self.clock = Clock()
         for variant in self.variants:
             self._prepare(variant)
 
@@ -150,22 +151,31 @@ class Training:
         schedules = [schedule(peak, train.warmup, steps) for peak in (train.lr, train.head_lr)]
         return [[float(rate(step)) for rate in schedules] for step in range(steps)]
 
-    def step(self, variant: str, number: int) -> dict[str, Any]:
-        """One update; the next step's batch is read while the device computes, as a run does it."""
-        clock, start = Clock(), time.perf_counter()
-        batch = self.ahead.pop((variant, number), None)
-        if batch is None:
-            batch = self._batch(variant, number)
-        read = time.perf_counter()
+    def step(self, variant: str, number: int, then: int | None) -> dict[str, Any]:
+        """One update; as in a run, the device is given the step that follows before this one's loss is waited for.
+
+        What it takes counts from the end of the step before, where that was one of the same turn.
+        """
+        if self.running is None:
+            self.clock = Clock()
+            self.running = self._start(variant, number)
+        started, batch, waited, loss = self.running
+        assert started == number, "a turn's steps follow one another as they were announced"
+        self.running = None if then is None else self._start(variant, then, after=loss)
+        value = float(loss)  # waits for the device
+        taken, self.clock = self.clock.taken(), Clock()
+        rows = self.config.train.microbatch
+        return {"loss": value, **taken, "input_seconds": waited, "microbatch": rows, **self._computed(batch)}
+
+    def _start(self, variant: str, number: int, after: jax.Array | None = None) -> tuple[int, Batch, float, jax.Array]:
+        """Read a step's clips and hand it to the device, which waited for them if it had done with `after`."""
+        begin = time.perf_counter()
+        batch = self._batch(variant, number)
+        waited = time.perf_counter() - begin if after is None or after.is_ready() else 0.0  # type: ignore[attr-defined]
         laid = to_device(batch, self.mesh, self.config.train.microbatch)
         compiled = self.compiled[variant][batch["audio"].shape, batch["tokens"].shape]
         self.states[variant], metrics = compiled(self.states[variant], self.frozen[variant], laid)
-        if number + 1 < len(self.chosen):
-            self.ahead = {(variant, number + 1): self._batch(variant, number + 1)}
-        loss = float(metrics["loss"])  # waits for the device
-        taken = clock.taken()
-        rows = self.config.train.microbatch
-        return {"loss": loss, **taken, "input_seconds": read - start, "microbatch": rows, **self._computed(batch)}
+        return number, batch, waited, metrics["loss"]
 
     def _computed(self, batch: Batch) -> dict[str, int]:
         """Mel frames and positions of a step, how many are padding, and the 4N that reading a prefix once spares."""
@@ -282,7 +292,7 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         if message == "memory":
             stats = jax.devices()[0].memory_stats()
             return {"peak_bytes": stats["peak_bytes_in_use"] if stats else peak_bytes()}
-        return training.step(message["variant"], message["step"])
+        return training.step(message["variant"], message["step"], message["then"])
 
     return about, answer
 

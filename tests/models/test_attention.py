@@ -214,17 +214,23 @@ def test_cudnns_attention_is_as_exact_as_xlas(mask, matter_bt, heads):
 
 
 @pytest.mark.skipif(not has_compiler(parse_slice("h100:1")), reason='no CUDA plugin; pip install "aer-jax[cuda]"')
-@pytest.mark.parametrize("states", [1499, 1500])
-def test_compiled_for_a_gpu_it_writes_no_scores(states):
-    """30 s in the published tower's heads, on a GPU that is not here."""
+@pytest.mark.parametrize(
+    ("queries", "before", "heads", "dim"),
+    [(1499, None, 20, 64), (1500, None, 20, 64), (816, 100, 32, 128)],
+    ids=["audio, odd", "audio", "text behind a prefix"],
+)
+def test_compiled_for_a_gpu_it_writes_no_scores(queries, before, heads, dim):
+    """30 s in the published model's heads, on a GPU that is not here."""
     topology = parse_slice("h100:1")
     mesh = make_mesh(MeshConfig(), devices_of(topology))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    x = jax.ShapeDtypeStruct((4, states, 20, 64), jnp.bfloat16, sharding=whole)
-    keys = jax.ShapeDtypeStruct((4, states), jnp.bool_, sharding=whole)
+    keys = queries + (before or 0)
+    q, k = (jax.ShapeDtypeStruct((4, n, heads, dim), jnp.bfloat16, sharding=whole) for n in (queries, keys))
+    valid = jax.ShapeDtypeStruct((4, keys), jnp.bool_, sharding=whole)
 
     def loss(q, k, v, keys_bs):
-        return attention(q, k, v, Mask(keys_bs)).astype(jnp.float32).mean()
+        mask = Mask(keys_bs) if before is None else causal(queries, before)[1]
+        return attention(q, k, v, mask).astype(jnp.float32).mean()
 
     def temporaries(kernel) -> float:
         with (
@@ -232,12 +238,12 @@ def test_compiled_for_a_gpu_it_writes_no_scores(states):
             jax.default_matmul_precision("default"),
             mock.patch.object(attention_module, "kernel_for", lambda *_: kernel),
         ):
-            traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(x, x, x, keys)
+            traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(q, k, k, valid)
         compiled = compile_for(traced, topology, held=0)
         assert compiled.program.count('"__cudnn$fmhaSoftmax') == (2 if kernel else 0), "forward and backward"
         return compiled.temporaries
 
-    scores = 4 * 20 * 1500 * 1500 * 2
+    scores = 4 * heads * queries * keys * 2
     assert temporaries(_cudnn) < scores < temporaries(None)
 
 
