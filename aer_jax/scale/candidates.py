@@ -41,7 +41,7 @@ def candidates(config: Config, topology: Slice, work: Work, flops: Mapping[Remat
         work: the largest shape counts.
         flops: remat policy -> operations of a step; these policies are tried.
     """
-    found = []
+    found, fused = [], fused_attention(topology, config)
     for mesh in _meshes(config, topology.chips):
         rows = mesh.data * mesh.fsdp
         for microbatch in _microbatches(config.train.batch, rows):
@@ -50,13 +50,8 @@ def candidates(config: Config, topology: Slice, work: Work, flops: Mapping[Remat
                 shape = work.shapes[-1]
                 needs = estimate(settings, shape, work.classes)
                 operations += prefix_again(settings, shape, remat)
-                seconds = roofline(
-                    topology,
-                    operations,
-                    moved(topology, needs, fused=fused_attention(topology, config)),
-                    needs.wire,
-                    needs.waited,
-                )["step"]
+                traffic = moved(topology, needs, fused=fused)
+                seconds = roofline(topology, operations, traffic, needs.wire, needs.waited)["step"]
                 found.append(Candidate(settings, needs, seconds))
     return sorted(found, key=lambda candidate: candidate.seconds)
 

@@ -58,10 +58,12 @@ class WithOutputLayer(EmotionModel):
         return self.emotion_head(features, head_key) + 1e-30 * logits_btv.astype(jnp.float32).max()
 
 
-def every_query(head: PaperHead, queries: Sequence[jax.Array], text: Sequence[jax.Array], mask_bt: jax.Array):
+def every_query(
+    head: PaperHead, queries: Sequence[jax.Array], text: Sequence[jax.Array], mask_bt: jax.Array
+) -> jax.Array:
     """The head's attention of all positions, in place of `PaperHead.attend`, of which it reads the first."""
     y_bth = ATTEND(head, text, text, mask_bt)
-    return y_bth + 1e-30 * y_bth.max()  # for the same reason
+    return y_bth + 1e-30 * y_bth.max()  # as above: nothing can be left out
 
 
 CACHED = "/compilation_cache/cache_hits"

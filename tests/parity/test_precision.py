@@ -193,7 +193,7 @@ def test_bfloat16_against_float32(name, head, request, best_speech, measured):
         f"bfloat16 base against float32, {name} model, {head} head, {clips} {speech.name} clips: JS (base 2) "
         f"{js_n.mean():.1e} mean, {js_n.max():.1e} worst; between one clip and the next {between_n.mean():.1e}"
     )
-    assert 0 < js_n.mean() < 0.06 * between_n.mean(), "4 % on one CPU, 4.5 on another: their products round differently"
+    assert 0 < js_n.mean() < 0.04 * between_n.mean()
 
 
 @pytest.mark.slow
