@@ -206,7 +206,6 @@ class Training:
         if variant.dropout:
             settings = dataclasses.replace(settings, lora=dataclasses.replace(settings.lora, dropout=0.2))
         model = abstract_model(settings, len(self.dataset.classes))
-        trainable = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), self.start, self.parts.trainable)
         frozen = self.parts.frozen
         if variant.output_layer:
             model, frozen = self._with_output_layer(model)
@@ -221,9 +220,13 @@ class Training:
         )
         if not variant.donated:
             step = jax.jit(inspect.unwrap(step))
-        self.frozen[name] = frozen
-        self.states[name] = init_state(Parts(graphdef, trainable, frozen), optimizer, self.mesh)
-        self.compiled[name], self.compile_seconds[name] = {}, {}
+
+        def from_the_start() -> TrainState:
+            trainable = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), self.start, self.parts.trainable)
+            return init_state(Parts(graphdef, trainable, frozen), optimizer, self.mesh)
+
+        state = from_the_start()
+        self.frozen[name], self.compiled[name], self.compile_seconds[name] = frozen, {}, {}
         for number in range(len(self.chosen)):
             batch = self._batch(name, number)
             shape = batch["audio"].shape, batch["tokens"].shape
@@ -232,9 +235,12 @@ class Training:
                 begin = time.perf_counter()
                 # Of bfloat16 products it changes nothing, but `kernel_for` leaves precise ones to XLA.
                 with nullcontext() if variant.kernels else jax.default_matmul_precision("highest"):
-                    self.compiled[name][shape] = step.lower(self.states[name], frozen, laid).compile()
+                    compiled = self.compiled[name][shape] = step.lower(state, frozen, laid).compile()
                 shown = f"{shape[0][1] / 16_000:.2f} s, {shape[1][1]} tokens"
                 self.compile_seconds[name][shown] = time.perf_counter() - begin
+                state, _ = compiled(state, frozen, laid)  # a program's first run is longer: a GPU loads its kernels
+        del state
+        self.states[name] = from_the_start()
 
     def _with_output_layer(self, model: EmotionModel) -> tuple[WithOutputLayer, nnx.State]:
         text = read_config(self.config.model.checkpoint).text_config
