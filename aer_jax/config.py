@@ -78,7 +78,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters (Hu et al., 2021): W + (alpha / rank) B A, dropout on the adapter's input.
+    """Adapters (Hu et al., 2021): W + (alpha / rank) B A, dropout, rounded to a 256th, on the adapter's input.
 
     Attributes:
         targets: regular expressions; a linear layer gets an adapter where one matches its whole torch name,
@@ -107,7 +107,7 @@ class ModelConfig:
         readout: what that linear map reads; "audio", the statistics alone, leaves out the language model, which a base
             that was never taught to listen is better without.
         remat: what the backward pass computes again instead of keeping it: "full", all of a layer but its input;
-            "dots", all but the results of the base's matrices; "none", nothing.
+            "dots", all but the results of its matrices; "none", nothing.
     """
 
     checkpoint: str = ""

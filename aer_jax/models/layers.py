@@ -9,13 +9,12 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from aer_jax.config import Remat
 from aer_jax.models.lora import LoRA
+from aer_jax.models.remat import REMAT, kept
 from aer_jax.models.sharding import by_rows, gathered
 
-PRODUCT = "product"  # what a linear layer computes, its adapter included, by its name in `REMAT`
 INIT_STD = 0.02  # of a base that is trained from nothing; a loaded checkpoint overwrites it
 
 
@@ -39,7 +38,7 @@ class Linear(nnx.Module):
             y = y + self.bias[...]
         if self.lora is not None:
             y = y + self.lora(x, key)
-        return checkpoint_name(y, PRODUCT)
+        return kept(y)
 
 
 class Embedding(nnx.Module):
@@ -82,17 +81,6 @@ class RMSNorm(nnx.Module):
         x32 = x.astype(jnp.float32)
         y = x32 * jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + self.eps)
         return (y * self.scale[...]).astype(x.dtype)
-
-
-# What the backward pass finds of each layer: everything, its input and the linear layers' results, its input alone.
-# Forward and backward pass are loops of their own, so nothing need keep the compiler from merging them.
-REMAT: dict[Remat, Callable] = {
-    "none": lambda body: body,
-    "dots": functools.partial(
-        jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(PRODUCT)
-    ),
-    "full": functools.partial(jax.checkpoint, prevent_cse=False),
-}
 
 
 def stack(layers: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from aer_jax.models.remat import kept
+
 
 @jax.custom_vjp
 def low_rank(x: jax.Array, a_dr: jax.Array, b_ro: jax.Array) -> jax.Array:
@@ -24,7 +26,7 @@ def low_rank(x: jax.Array, a_dr: jax.Array, b_ro: jax.Array) -> jax.Array:
 
 
 def _forward(x: jax.Array, a_dr: jax.Array, b_ro: jax.Array) -> tuple[jax.Array, tuple]:
-    h = _by_halves(x, a_dr)
+    h = kept(_by_halves(x, a_dr))
     return _of_halves(h, b_ro), (x, a_dr, b_ro, h)
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from aer_jax.config import Config, Remat
 from aer_jax.lengths import HOP, SAMPLE_RATE
-from aer_jax.models.layers import REMAT
+from aer_jax.models.remat import REMAT
 from aer_jax.models.sharding import make_mesh
 from aer_jax.scale.abstract_step import abstract_step, base_config, chip_bytes, trace
 from aer_jax.scale.ahead_of_time import Compiled, compile_for, devices_of
