@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from aer_jax.models.sharding import BATCH
+from aer_jax.models.sharding import BATCH, row_blocks
 
 # Queries from which on a kernel serves. With fewer than 500, 10 s of audio, XLA keeps much of the scores in a TPU's
 # fast memory, too; on a GPU it writes them, however few.
@@ -90,9 +90,8 @@ def kernel_for(q_btnh: jax.Array, k_bsgh: jax.Array, mask: Mask) -> Callable[...
         return None
     if queries < LONG[platform]:
         return None
-    rows, heads = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tensor"]
     match platform:
-        case "tpu" if batch % rows == 0 and k_bsgh.shape[2] % heads == 0:
+        case "tpu" if batch % row_blocks() == 0 and k_bsgh.shape[2] % mesh.shape["tensor"] == 0:
             return _splash
         case "gpu" if mesh.size == 1 and (mask.pattern_ts is None or mask.causal) and head_dim <= LANES:
             return _cudnn

@@ -16,8 +16,9 @@ from flax import nnx
 
 from aer_jax.config import Remat
 from aer_jax.models.attention import Mask, attention
-from aer_jax.models.dropout import split_key
+from aer_jax.models.dropout import Key, PackedKey, split_key
 from aer_jax.models.layers import Embedding, Linear, RMSNorm, scan, stack
+from aer_jax.models.packing import Packing, for_each
 
 
 def rotary(positions_bt: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
@@ -67,38 +68,36 @@ class Attention(nnx.Module):
 
     def __init__(self, config, *, rngs: nnx.Rngs):
         d = config.hidden_size
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.head_dim = getattr(config, "head_dim", None) or d // self.heads
-        self.q_proj = Linear(d, self.heads * self.head_dim, bias=True, rngs=rngs)
-        self.k_proj = Linear(d, self.kv_heads * self.head_dim, bias=True, rngs=rngs)
-        self.v_proj = Linear(d, self.kv_heads * self.head_dim, bias=True, rngs=rngs)
-        self.o_proj = Linear(self.heads * self.head_dim, d, bias=False, rngs=rngs)
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = getattr(config, "head_dim", None) or d // heads
+        self.q_proj = Linear(d, heads * self.head_dim, bias=True, rngs=rngs)
+        self.k_proj = Linear(d, kv_heads * self.head_dim, bias=True, rngs=rngs)
+        self.v_proj = Linear(d, kv_heads * self.head_dim, bias=True, rngs=rngs)
+        self.o_proj = Linear(heads * self.head_dim, d, bias=False, rngs=rngs)
 
-    def __call__(self, x_btd: jax.Array, rope, mask: Mask, before, key) -> tuple[jax.Array, list]:
-        """One part.
+    def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], key) -> jax.Array:
+        """What is added to the states.
 
         Args:
-            x_btd: its states.
-            rope: cosine and sine of its positions.
-            mask: see `Part`.
-            before: turned keys and values of each part before it.
+            x_cnd: states of all parts, packed.
+            packing: how.
+            ropes, masks: of each part: cosine and sine of its positions, and its mask, see `Part`.
             key: for dropout.
-
-        Returns:
-            what is added to its states, and `before` with its own keys and values behind it.
         """
-        batch, time, _ = x_btd.shape
-        keys = split_key(key, 4)
-        q_bthk = self.q_proj(x_btd, keys[0]).reshape(batch, time, self.heads, self.head_dim)
-        k_bthk = self.k_proj(x_btd, keys[1]).reshape(batch, time, self.kv_heads, self.head_dim)
-        v_bthk = self.v_proj(x_btd, keys[2]).reshape(batch, time, self.kv_heads, self.head_dim)
-        seen = [*before, (rotate(k_bthk, *rope), v_bthk)]
-        k_bshk, v_bshk = (
-            jnp.concatenate([jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in xs], axis=1)
-            for xs in zip(*seen, strict=True)
-        )
-        y_bthk = attention(rotate(q_bthk, *rope), k_bshk, v_bshk, mask)
-        return self.o_proj(y_bthk.reshape(batch, time, -1), keys[3]), seen
+        *projection_keys, out_key = split_key(key, 4)
+        projections = zip((self.q_proj, self.k_proj, self.v_proj), projection_keys, strict=True)
+        qkv = [packing.unpack(self._heads(project(x_cnd, own))) for project, own in projections]
+        keys, values, heard = [], [], []
+        for q_bthk, k_bthk, v_bthk, rope, mask in zip(*qkv, ropes, masks, strict=True):
+            keys.append(rotate(k_bthk, *rope))
+            values.append(v_bthk)
+            k_bshk, v_bshk = (jnp.concatenate([for_each(x, len(q_bthk)) for x in xs], axis=1) for xs in (keys, values))
+            y_bthk = attention(rotate(q_bthk, *rope), k_bshk, v_bshk, mask)
+            heard.append(y_bthk.reshape(*y_bthk.shape[:2], -1))
+        return self.o_proj(packing.pack(heard), out_key)
+
+    def _heads(self, x_cnd: jax.Array) -> jax.Array:
+        return x_cnd.reshape(*x_cnd.shape[:2], -1, self.head_dim)
 
 
 class MLP(nnx.Module):
@@ -110,9 +109,9 @@ class MLP(nnx.Module):
         self.up_proj = Linear(d, f, bias=False, rngs=rngs)
         self.down_proj = Linear(f, d, bias=False, rngs=rngs)
 
-    def __call__(self, x_btd: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x_cnd: jax.Array, key: Key | None) -> jax.Array:
         gate_key, up_key, down_key = split_key(key, 3)
-        return self.down_proj(jax.nn.silu(self.gate_proj(x_btd, gate_key)) * self.up_proj(x_btd, up_key), down_key)
+        return self.down_proj(jax.nn.silu(self.gate_proj(x_cnd, gate_key)) * self.up_proj(x_cnd, up_key), down_key)
 
 
 class DecoderLayer(nnx.Module):
@@ -124,12 +123,11 @@ class DecoderLayer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, rngs=rngs)
 
-    def __call__(self, x_btd: jax.Array, rope, mask: Mask, before, key) -> tuple[jax.Array, list]:
-        """One part's new states, and what the next part attends to; arguments are those of `Attention`."""
+    def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], key) -> jax.Array:
+        """The new states; arguments are those of `Attention`."""
         attention_key, mlp_key = split_key(key, 2)
-        y_btd, seen = self.self_attn(self.input_layernorm(x_btd), rope, mask, before, attention_key)
-        x_btd = x_btd + y_btd
-        return x_btd + self.mlp(self.post_attention_layernorm(x_btd), mlp_key), seen
+        x_cnd = x_cnd + self.self_attn(self.input_layernorm(x_cnd), packing, ropes, masks, attention_key)
+        return x_cnd + self.mlp(self.post_attention_layernorm(x_cnd), mlp_key)
 
 
 class LanguageModel(nnx.Module):
@@ -161,7 +159,7 @@ class LanguageModel(nnx.Module):
             the states of prefix and rows.
         """
         *prefix, rows_btd = self.read(after(prefix_1pd, embeddings_btd), key)
-        return (prefix[0] if prefix else prefix_1pd), rows_btd
+        return (prefix[0][:1] if prefix else prefix_1pd), rows_btd
 
     def attend(
         self,
@@ -173,18 +171,16 @@ class LanguageModel(nnx.Module):
         """The states of a text in one part, see `Part`."""
         return self.read([Part(embeddings_btd, positions_bt, mask)], key)[0]
 
-    def read(self, parts: Sequence[Part], key: jax.Array | None = None) -> tuple[jax.Array, ...]:
-        """The states of every part of a text; all go through a layer together, so its weights are fetched once."""
+    def read(self, parts: Sequence[Part], key: jax.Array | None = None) -> list[jax.Array]:
+        """The states of every part of a text; of a part that all rows share, one row for each copy of `Packing`."""
+        embeddings = [part.embeddings_btd for part in parts]
+        packing = Packing.of(embeddings)
         ropes = [rotary(part.positions_bt, self.head_dim, self.theta) for part in parts]
         masks = [part.mask for part in parts]
 
-        def call(layer, xs, key):
-            seen: list[tuple[jax.Array, jax.Array]] = []
-            new = []
-            for x_btd, rope, mask, part_key in zip(xs, ropes, masks, split_key(key, len(xs)), strict=True):
-                x_btd, seen = layer(x_btd, rope, mask, seen, part_key)
-                new.append(x_btd)
-            return tuple(new), None
+        def call(layer, x_cnd, key):
+            packed_key = None if key is None else PackedKey(packing, list(jax.random.split(key, len(parts))))
+            return layer(x_cnd, packing, ropes, masks, packed_key), None
 
-        xs, _ = scan(self.layers, tuple(part.embeddings_btd for part in parts), call, key=key, remat=self.remat)
-        return tuple(self.norm(x_btd) for x_btd in xs)
+        x_cnd, _ = scan(self.layers, packing.pack(embeddings), call, key=key, remat=self.remat)
+        return packing.unpack(self.norm(x_cnd))

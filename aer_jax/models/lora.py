@@ -12,8 +12,9 @@ from flax import nnx
 from flax.typing import Key
 
 from aer_jax.errors import UserError
-from aer_jax.models.dropout import dropout, thinned
+from aer_jax.models.dropout import dropout, kept_share, thinned
 from aer_jax.models.low_rank import low_rank
+from aer_jax.models.remat import kept
 
 
 class LoRA(nnx.Module):
@@ -36,10 +37,10 @@ class LoRA(nnx.Module):
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """[..., d_in] -> [..., d_out], in the dtype of x."""
         if x.dtype == jnp.float32:
-            return (dropout(x, self.dropout, key) @ self.a[...]) @ self.b[...] * self.scaling
+            return kept(dropout(x, self.dropout, key) @ self.a[...]) @ self.b[...] * self.scaling
         scaling = self.scaling
         if key is not None and self.dropout:
-            x, scaling = thinned(x, self.dropout, key), scaling / (1 - self.dropout)
+            x, scaling = thinned(x, self.dropout, key), scaling / kept_share(self.dropout)
         return low_rank(x, self.a[...], self.b[...] * scaling)
 
 
