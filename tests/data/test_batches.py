@@ -283,7 +283,7 @@ def test_long_clips_are_cut_and_counted(dataset, targets):
     assert train.cut == sum(len(clip) > 16_000 for clip in dataset.clips.values()) > 0
     for batch in first(train, train.steps_per_epoch):
         assert batch["audio_samples"].max() <= 16_000
-    assert max(s for s, _ in train.shapes) == 16_320
+    assert max(s for s, _ in train.shapes) == 16_640  # and what must follow the last frame, in steps of 640
 
 
 def test_thirty_seconds_fill_the_longest_window():
