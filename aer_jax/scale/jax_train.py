@@ -238,7 +238,8 @@ class Training:
                     compiled = self.compiled[name][shape] = step.lower(state, frozen, laid).compile()
                 shown = f"{shape[0][1] / 16_000:.2f} s, {shape[1][1]} tokens"
                 self.compile_seconds[name][shown] = time.perf_counter() - begin
-                state, _ = compiled(state, frozen, laid)  # a program's first run is longer: a GPU loads its kernels
+                # A program's first run is longer: a GPU loads its kernels.
+                state, _ = jax.block_until_ready(compiled(state, frozen, laid))
         del state
         self.states[name] = from_the_start()
 
