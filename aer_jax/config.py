@@ -78,7 +78,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Adapters (Hu et al., 2021): W + (alpha / rank) B A, dropout, rounded to a 256th, on the adapter's input.
+    """Adapters (Hu et al., 2021): W + (alpha / rank) B A, dropout, in 256ths, on the adapter's input.
 
     Attributes:
         targets: regular expressions; a linear layer gets an adapter where one matches its whole torch name,

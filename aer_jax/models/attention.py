@@ -91,7 +91,7 @@ def kernel_for(q_btnh: jax.Array, k_bsgh: jax.Array, mask: Mask) -> Callable[...
     if queries < LONG[platform]:
         return None
     match platform:
-        case "tpu" if batch % row_blocks() == 0 and k_bsgh.shape[2] % mesh.shape["tensor"] == 0:
+        case "tpu" if batch % row_blocks(mesh) == 0 and k_bsgh.shape[2] % mesh.shape["tensor"] == 0:
             return _splash
         case "gpu" if mesh.size == 1 and (mask.pattern_ts is None or mask.causal) and head_dim <= LANES:
             return _cudnn

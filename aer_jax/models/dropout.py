@@ -26,8 +26,8 @@ def dropout(x: jax.Array, rate: float, key: Key | None) -> jax.Array:
 
 
 def kept_share(rate: float) -> float:
-    """The share that dropout keeps, in whole 256ths."""
-    return round((1 - rate) * 256) / 256
+    """The share that dropout of a rate above 0 keeps: whole 256ths, all but one at most."""
+    return min(round((1 - rate) * 256), 255) / 256
 
 
 def thinned(x: jax.Array, rate: float, key: Key) -> jax.Array:

@@ -30,7 +30,7 @@ class Packing(NamedTuple):
     @classmethod
     def of(cls, parts: Sequence[jax.Array]) -> Packing:
         """That of some parts on the mesh that is set."""
-        blocks = row_blocks()
+        blocks = row_blocks(jax.sharding.get_abstract_mesh())
         divides = max(len(x) for x in parts) % blocks == 0
         return cls(blocks if divides else 1, tuple((len(x), x.shape[1]) for x in parts))
 

@@ -72,9 +72,8 @@ def spec_of(mesh: Mesh | AbstractMesh, path: Sequence[str | int], shape: Sequenc
     return P(*(axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=True)))
 
 
-def row_blocks() -> int:
-    """Into how many blocks the mesh that is set divides a batch's rows; 1 without a mesh."""
-    mesh = jax.sharding.get_abstract_mesh()
+def row_blocks(mesh: Mesh | AbstractMesh) -> int:
+    """Into how many blocks a mesh divides a batch's rows; an empty one leaves them together."""
     return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
@@ -87,7 +86,7 @@ def by_rows(x: jax.Array) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and x.shape[0] == 1:
         return jax.lax.with_sharding_constraint(x, P())
-    if mesh.empty or x.shape[0] % row_blocks():
+    if mesh.empty or x.shape[0] % row_blocks(mesh):
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
 
@@ -98,7 +97,7 @@ def on_own_rows(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax
     For what XLA cannot divide, a Fourier transform for instance: it would gather all rows on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or x.shape[0] % row_blocks():
+    if mesh.empty or mesh.size == 1 or x.shape[0] % row_blocks(mesh):
         return function(x)
     return jax.shard_map(function, in_specs=BATCH, out_specs=BATCH)(x)
 

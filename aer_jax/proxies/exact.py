@@ -28,7 +28,7 @@ from aer_jax.models.emotion_model import read_config
 from aer_jax.models.label_scores import label_log_probs
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.safetensors_files import Checkpoint
-from aer_jax.models.sharding import make_mesh, sharding
+from aer_jax.models.sharding import make_mesh, row_blocks, sharding
 from aer_jax.models.weights import load_base
 from aer_jax.proxies.attempts import Answers
 from aer_jax.proxies.encode import AnnotationEncoder
@@ -74,7 +74,7 @@ class ExactEngine:
         self.encoder = AnnotationEncoder(self._checkpoint, questions)
         self.mesh = make_mesh(mesh or MeshConfig())
         # Fillers make up for what a batch lacks, so it may be rounded up.
-        rows = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+        rows = row_blocks(self.mesh)
         self.batch = -(-batch // rows) * rows
 
     def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:

@@ -10,6 +10,7 @@ from aer_jax.config import Config
 from aer_jax.errors import UserError
 from aer_jax.models.emotion_model import read_config
 from aer_jax.models.safetensors_files import Checkpoint
+from aer_jax.models.sharding import row_blocks
 
 
 def check(config: Config, mesh: jax.sharding.Mesh) -> None:
@@ -29,7 +30,7 @@ def check(config: Config, mesh: jax.sharding.Mesh) -> None:
     read_config(config.model.checkpoint)
     Checkpoint(config.model.checkpoint)
     batch, microbatch = config.train.batch, config.train.microbatch
-    divides = mesh.shape["data"] * mesh.shape["fsdp"]
+    divides = row_blocks(mesh)
     if microbatch < 1 or batch % microbatch or microbatch % divides:
         raise UserError(
             f"train.batch {batch} must be a multiple of train.microbatch {microbatch}, and that one of the {divides} "

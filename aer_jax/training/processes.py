@@ -22,7 +22,7 @@ from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from aer_jax.data.batches import Host
 from aer_jax.errors import Unfinished, UserError
-from aer_jax.models.sharding import BATCH
+from aer_jax.models.sharding import BATCH, row_blocks
 from aer_jax.training.signals import Stopped
 
 COORDINATOR, INDEX, COUNT = "AER_JAX_COORDINATOR", "AER_JAX_PROCESS_ID", "AER_JAX_PROCESS_COUNT"
@@ -165,7 +165,7 @@ def host_of(mesh: Mesh) -> Host:
     Raises:
         UserError: they are not side by side.
     """
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = row_blocks(mesh)
     where = NamedSharding(mesh, BATCH)
     parts = where.devices_indices_map((rows,))
     mine = sorted({parts[device][0].indices(rows)[:2] for device in where.addressable_devices})

@@ -8,6 +8,7 @@ from flax import nnx
 
 from aer_jax.models.lora import LoRA
 from aer_jax.models.low_rank import low_rank
+from aer_jax.models.remat import REMAT, kept
 
 D_IN, D_OUT, RANK = 96, 64, 8
 ROUNDING = 2.0**-8  # of bfloat16, relative
@@ -35,6 +36,20 @@ def test_values_and_gradients_beside_float64(arrays):
     x, dy = x.reshape(-1, D_IN), dy.reshape(-1, D_OUT)
     assert error(da, x.T @ dy @ b.T) < 1e-5
     assert error(db, (x @ a).T @ dy) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_a_gives_is_kept_for_the_backward_pass(arrays, dtype):
+    """`dots` multiplies no more often than a pass that keeps everything; `full` gives x A and x A B anew."""
+    graphdef, state = nnx.split(LoRA((D_IN, D_OUT), RANK, alpha=8.0, dropout=0.0, key=jax.random.key(0)))
+    x = arrays[0].astype(dtype)
+
+    def products(remat) -> int:
+        body = REMAT[remat](lambda state: jnp.sin(kept(nnx.merge(graphdef, state)(x))))
+        both = jax.value_and_grad(lambda state: body(state).astype(jnp.float32).sum())
+        return jax.jit(both).lower(state).as_text().count("dot_general")
+
+    assert products("none") == products("dots") == products("full") - 2
 
 
 def test_rounded_once(arrays):

@@ -93,7 +93,7 @@ def test_mean_over_keys_through_one_layer_of_the_model(model):
     q_proj = model.base.language_model.layers.self_attn.q_proj
     graphdef, state = nnx.split(q_proj)
     first = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[0], state))
-    x_td = jax.random.normal(jax.random.key(0), (5, first.kernel.shape[0]))
+    x_td = jax.random.normal(jax.random.key(0), (40, first.kernel.shape[0]))
     y_nto = jax.vmap(lambda key: first(x_td, key))(jax.random.split(jax.random.key(1), 4000))
     error_to = y_nto.std(axis=0) / jnp.sqrt(4000.0)
     z_to = np.asarray((y_nto.mean(axis=0) - first(x_td)) / error_to)
