@@ -1,9 +1,7 @@
-"""Batches: fixed shapes, every clip where it belongs, and a stream that can be taken up at any point."""
+"""Batches: fixed shapes, and every clip where it belongs."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from functools import partial
 from types import SimpleNamespace
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noise_clips import FakeDataset, FakePrompt, K, check_content, first, rows_of_epoch, stream
 from scipy import stats
 
 from aer_jax.data import dime_aug
@@ -21,103 +20,6 @@ from aer_jax.data.examples import Example, mix_audio, real_examples, weighed
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import count_votes, normalise
 from aer_jax.lengths import frame_count, token_count
-
-K = 3
-
-
-class FakeDataset:
-    """Noise clips of known lengths; the first sample of each tells which one it is."""
-
-    path = "fake"
-
-    def __init__(self, lengths):
-        self.clips = {}
-        self.utterances = {}
-        for n, samples in enumerate(lengths):
-            audio = np.random.default_rng(n).normal(0, 0.1, samples).astype(np.float32)
-            self.clips[f"u{n}"] = audio
-            self.utterances[f"u{n}"] = SimpleNamespace(
-                transcript="a" * (n % 23), speaker=f"s{n % 4}", seconds=round(samples / 16_000, 3)
-            )
-
-    def audio(self, id):
-        return self.clips[id]
-
-
-class FakePrompt:
-    """One token a letter, and those of the audio."""
-
-    pad_id = 0
-    prefix = np.zeros(0, np.int32)
-
-    def encode(self, transcript, speaker, samples):
-        text = [int(speaker[1:]) + 100, *(7 for _ in transcript)]
-        return np.array([*text, *[9] * token_count(frame_count(samples))], np.int32)
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    rng = np.random.default_rng(0)
-    return FakeDataset(rng.integers(2_000, 60_000, 83))
-
-
-@pytest.fixture(scope="module")
-def targets(dataset):
-    """Distributions whose most likely class is 0, 1, 2 in shares of about .7, .2, .1."""
-    rng = np.random.default_rng(1)
-    classes = rng.choice(K, len(dataset.clips), p=[0.7, 0.2, 0.1])
-    return np.eye(K)[classes] * 0.5 + rng.dirichlet(np.ones(K), len(classes)) * 0.5
-
-
-def stream(dataset, targets, examples=None, **settings):
-    ids = list(dataset.clips)
-    settings = {
-        "shapes": 4, "batch": 8, "seed": 3, "augment": 0.0, "sampling": "uniform", "max_seconds": 30.0,
-    } | settings  # fmt: skip
-    return train_batches(examples or real_examples(ids, targets), dataset, FakePrompt(), **settings)
-
-
-def first(train, batches):
-    iterator = iter(train.iter_dataset)
-    return [next(iterator) for _ in range(batches)]
-
-
-def rows_of_epoch(train, epoch):
-    """What each batch of an epoch holds, without reading its audio."""
-    return [plan.draws.rows for plan in train._plan(epoch)]
-
-
-def assert_same(a, b):
-    assert a.keys() == b.keys()
-    for key in a:
-        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
-        assert a[key].dtype == b[key].dtype
-
-
-def check_content(batch, dataset, examples, shapes):
-    """Everything that the interface promises about one batch."""
-    b, s = batch["audio"].shape
-    assert (s, batch["tokens"].shape[1]) in shapes
-    dtypes = {key: str(value.dtype) for key, value in batch.items()}
-    assert dtypes == {
-        "audio": "float32", "audio_samples": "int32", "prefix": "int32", "tokens": "int32", "token_mask": "bool",
-        "target": "float32", "weight": "float32", "row": "int32",
-    }  # fmt: skip
-    for i in range(b):
-        samples = batch["audio_samples"][i]
-        assert samples + 320 <= s and not batch["audio"][i, samples:].any()
-        assert batch["token_mask"][i].any()
-        row = batch["row"][i]
-        if row == -1:
-            assert batch["weight"][i] == 0 and batch["audio"][i].any()
-            continue
-        example = examples[row]
-        assert batch["weight"][i] == np.float32(example.weight)
-        spoken = dataset.utterances[example.spoken]
-        tokens = FakePrompt().encode(spoken.transcript, spoken.speaker, int(samples))
-        np.testing.assert_array_equal(batch["tokens"][i][batch["token_mask"][i]], tokens)
-        assert not batch["tokens"][i, len(tokens) :].any()
-        np.testing.assert_allclose(batch["target"][i], example.target, rtol=1e-6)
 
 
 def test_uniform_epoch_visits_every_example_once_and_carries_its_content(dataset, targets):
@@ -140,13 +42,6 @@ def test_uniform_epoch_visits_every_example_once_and_carries_its_content(dataset
     assert len(train.shapes) == 4
     assert all(s % 320 == 0 and t % 8 == 0 for s, t in train.shapes)
     assert train.cut == 0
-
-
-def test_the_stream_is_a_function_of_its_seed(dataset, targets):
-    a, b, other = (first(stream(dataset, targets, seed=seed, augment=1.0), 5) for seed in (3, 3, 4))
-    for x, y in zip(a, b, strict=True):
-        assert_same(x, y)
-    assert any((x["row"] != y["row"]).any() for x, y in zip(a, other, strict=True))
 
 
 def test_balanced_sampling_draws_classes_equally_often(dataset, targets):
@@ -225,30 +120,6 @@ def test_the_padding_share_is_that_of_the_batches(dataset, targets, sampling):
     assert f"{train.padding.frames:.1%} of audio frames" in train.sentence()
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_hosts_share_every_batch(dataset, targets, hosts):
-    """Side by side, what the hosts read is what one host reads, fillers included; shapes agree at every step."""
-    settings = {"augment": 0.5, "sampling": "balanced"}
-    alone = stream(dataset, targets, **settings)
-    shared = [stream(dataset, targets, **settings, host=Host(i, hosts)) for i in range(hosts)]
-    assert {train.steps_per_epoch for train in shared} == {alone.steps_per_epoch}
-    parts = [first(train, alone.steps_per_epoch + 1) for train in shared]
-    for step, whole in enumerate(first(alone, alone.steps_per_epoch + 1)):
-        assert all(len(part[step]["row"]) == 8 // hosts for part in parts)
-        assert_same({key: np.concatenate([part[step][key] for part in parts]) for key in whole}, whole)
-
-
-def test_evaluation_is_shared_too(dataset, targets):
-    ids = list(dataset.clips)[:5]  # the second host has fillers alone
-    settings = {"shapes": 2, "batch": 12, "max_seconds": 30.0}
-    read = [
-        list(evaluation_batches(ids, dataset, FakePrompt(), targets[:5], **settings, host=Host(i, 2))) for i in (0, 1)
-    ]
-    (whole,) = evaluation_batches(ids, dataset, FakePrompt(), targets[:5], **settings)
-    assert_same({key: np.concatenate([read[0][0][key], read[1][0][key]]) for key in whole}, whole)
-    assert not read[1][0]["weight"].any() and read[1][0]["audio"].any(axis=1).all()
-
-
 def test_a_long_prompt_fits_when_its_clip_is_slowed_down():
     """The longest prompt need not be the longest clip's; shapes must hold it in every epoch."""
     utterances = {
@@ -324,68 +195,6 @@ def test_collate_fills_up_with_harmless_rows():
     np.testing.assert_array_equal(batch["audio"].sum(axis=1), [3, 2, 3, 3])
     with pytest.raises(ValueError, match="batch of 1"):
         collate(audio, tokens, np.eye(2), [4, 2], batch=1, window=8, text_length=3, pad_id=1)
-
-
-def test_what_is_in_a_batch_can_be_told_without_reading_it(dataset, targets):
-    """Of real clips and mixes, with their changes, in any epoch."""
-    ids = list(dataset.clips)
-    mixes = [Example(ids[i], tuple(targets[i]), ids[i + 1], 0.25) for i in range(9)]
-    examples = real_examples(ids, targets) + mixes
-    train = stream(dataset, targets, examples, augment=0.5)
-    seen = set()
-    for step in (*range(train.steps_per_epoch), 3 * train.steps_per_epoch + 1):
-        batch, clips = train.read(step), train.contents(step)
-        rows = batch["row"][batch["row"] >= 0]
-        assert [clip["utterance"] for clip in clips] == [examples[row].first for row in rows]
-        assert [clip.get("mixed_with") for clip in clips] == [examples[row].second for row in rows]
-        for row, clip, samples in zip(rows, clips, batch["audio_samples"], strict=False):
-            unchanged = clip["semitones"] == 0 and clip["tempo"] == 1
-            mixed = examples[row].second is not None
-            assert mixed == (clip.get("share") == 0.25)
-            if unchanged and not mixed:
-                assert samples == len(dataset.clips[clip["utterance"]])
-            seen.add((unchanged, mixed))
-    assert len(seen) == 4
-
-
-def test_orbax_restores_to_the_very_next_batch(dataset, targets, tmp_path):
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    from orbax.checkpoint.experimental import v1 as ocp
-
-    settings = {"augment": 1.0, "sampling": "balanced"}
-    train = stream(dataset, targets, **settings)
-    through = train.steps_per_epoch - 2  # the batches after it cross into the next epoch
-    iterator = iter(train.iter_dataset)
-    for _ in range(through):
-        next(iterator)
-    with ocp.training.Checkpointer(tmp_path) as checkpointer:
-        saved = checkpointer.save_checkpointables_async(
-            through, {"state": {"step": np.array(through)}, "data": iterator}
-        )
-        # Going on while the checkpoint is being written must not leak into it.
-        want = [next(iterator) for _ in range(6)]
-        assert saved.result()
-
-    again = iter(stream(dataset, targets, **settings).iter_dataset)
-    with ocp.training.Checkpointer(tmp_path) as checkpointer:
-        checkpointer.load_checkpointables(through, {"state": {"step": np.array(0)}, "data": again})
-    for batch in want:
-        assert_same(batch, next(again))
-
-
-@settings(max_examples=12, deadline=None)
-@given(st.integers(0, 40), st.sampled_from([8, 32]), st.floats(0, 1), st.sampled_from(["uniform", "balanced"]))
-def test_an_iterators_state_is_the_very_next_batch(dataset, targets, position, batch, augment, sampling):
-    """Taken up again at any step of any epoch, by a stream made anew."""
-    kept = {"batch": batch, "augment": augment, "sampling": sampling}
-    iterator = iter(stream(dataset, targets, **kept).iter_dataset)
-    for _ in range(position):
-        next(iterator)
-    state = json.loads(json.dumps(iterator.get_state()))
-    again = iter(stream(dataset, targets, **kept).iter_dataset)
-    again.set_state(state)
-    for _ in range(2):
-        assert_same(next(iterator), next(again))
 
 
 @settings(max_examples=40, deadline=None)
