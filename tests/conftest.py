@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
 from filelock import FileLock
 
@@ -14,12 +15,17 @@ from aer_jax.cli.command import prefer_cpu
 
 prefer_cpu()
 
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("aer_jax", deadline=None)
+hypothesis.settings.load_profile("aer_jax")
+
 # Tests compile much and compute little: XLA's code need not be fast. The processes that tests start inherit this.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",  # they take longer, not what they emit
     ]
 ).strip()
 

@@ -145,7 +145,7 @@ def overrides():
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(overrides())
 def test_what_is_written_is_read_back(tmp_path_factory, chosen):
     path = tmp_path_factory.mktemp("config") / "config.yaml"

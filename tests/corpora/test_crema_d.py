@@ -113,7 +113,7 @@ def test_lenient_counts_what_it_skips(tree):
     assert {clip.id: clip.votes for clip in corpus.clips} == good | {"1001_TSI_FEA_XX": ()}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), lenient=st.booleans())
 def test_one_changed_byte_gives_the_votes_or_an_error(tmp_path, data, lenient):
     """Counts and the number of responses must add up, so a changed digit is noticed; a changed name is another clip."""

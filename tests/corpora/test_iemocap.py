@@ -175,7 +175,7 @@ def read_bytes(folder, content, lenient=False):
 
 
 CONTENT = iemocap_tree.IMPRO01.encode("latin-1")
-KEEP = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+KEEP = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @KEEP

@@ -158,7 +158,7 @@ def test_a_csv_that_breaks_off_is_refused_even_so(tmp_path):
         manifest.read(csv_file(tmp_path, HEADER, GOOD, 'b,"b.wav,s1,angry', GOOD), lenient=True)
 
 
-KEEP = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+KEEP = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @KEEP

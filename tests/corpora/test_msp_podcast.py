@@ -149,7 +149,7 @@ def contents(tmp_path_factory):
     return found
 
 
-KEEP = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+KEEP = settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -176,7 +176,7 @@ def test_a_record_that_stands_there_twice_is_counted(tmp_path):
     assert len(corpus.clips) == 9 and corpus.dropped == {"record that stands there twice": [RECORDS[0]["id"]]}
 
 
-KEEP = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+KEEP = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

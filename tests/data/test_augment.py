@@ -56,7 +56,7 @@ def test_tempo_moves_the_length_and_not_the_tone(tempo):
 
 
 @pytest.mark.filterwarnings("ignore:n_fft")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 6_000), st.floats(0.95, 1.05))
 def test_the_length_is_known_before_the_audio_is(samples, tempo):
     audio_t = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)

@@ -93,7 +93,7 @@ def test_orbax_restores_to_the_very_next_batch(dataset, targets, tmp_path):
         assert_same(batch, next(again))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 40), st.sampled_from([8, 32]), st.floats(0, 1), st.sampled_from(["uniform", "balanced"]))
 def test_an_iterators_state_is_the_very_next_batch(dataset, targets, position, batch, augment, sampling):
     """Taken up again at any step of any epoch, by a stream made anew."""

@@ -197,7 +197,7 @@ def test_collate_fills_up_with_harmless_rows():
         collate(audio, tokens, np.eye(2), [4, 2], batch=1, window=8, text_length=3, pad_id=1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1_600, 500_000), st.integers(0, 400)), min_size=1, max_size=60),
     st.integers(1, 9),

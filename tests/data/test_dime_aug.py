@@ -76,7 +76,7 @@ def test_mixes_join_true_neighbours_of_one_class_only():
     assert max(len({m.second for m in made.mixes if m.first == id}) for id in partners) == 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 30), min_size=4, max_size=4), st.floats(0, 1), st.integers(1, 6), st.integers(0, 99))
 def test_every_class_is_filled_and_every_target_is_a_convex_combination(sizes, ratio, neighbours, seed):
     ids, targets_nk, _, _, features, _ = toy(sizes, seed)

@@ -69,7 +69,7 @@ def test_tokens_are_those_of_the_processor(encoder, samples):
     np.testing.assert_array_equal(ours, theirs["input_ids"][0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(NASTY) | st.text(max_size=40), st.sampled_from(["", *NASTY]))
 @example(" ".join(NASTY), "<|AUDIO|>")
 def test_nothing_said_can_forge_special_tokens(encoder, transcript, speaker):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aer_jax.data.sampling import draw_epoch, expected_draws
@@ -21,7 +21,6 @@ def test_expectations(class_n):
         assert len(set(balanced_n[class_n == c])) == 1
 
 
-@settings(deadline=None)
 @given(classes, st.sampled_from(["uniform", "balanced"]), st.integers(0, 2**31 - 1))
 def test_each_example_and_each_class_comes_as_often_as_expected_rounded_up_or_down(class_n, sampling, seed):
     draws_n = expected_draws(class_n, sampling)

@@ -23,7 +23,7 @@ def computed(needs_n2, shapes_k2, batch):
     return sum((shapes_k2[k] / needs_n2.mean(axis=0)).sum() for k in leaders)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(needs, st.integers(1, 3), st.integers(1, 6), st.integers(0, 3))
 def test_the_choice_is_the_best_of_all_ascending_shapes(needs_n2, count, batch, beyond):
     longest_2 = needs_n2.max(axis=0) + beyond

@@ -43,7 +43,7 @@ def test_pitch_is_librosas(semitones):
     assert relative(ours_t, exact_t) < 2e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.floats(0.4, 3.0), st.integers(0, 2**31))
 def test_the_vocoder_is_librosas_for_any_spectrogram_and_pace(frames, rate, seed):
     rng = np.random.default_rng(seed)

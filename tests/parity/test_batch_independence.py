@@ -94,9 +94,7 @@ def predict(tiny_checkpoint):
 def test_a_prediction_depends_on_its_clip_alone(predict, measured):
     errors, distributions = [], []
 
-    @settings(
-        max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck]
-    )
+    @settings(max_examples=EXAMPLES, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
     @given(batches())
     def check(drawn):
         rows, real, window, side, pad_id = drawn

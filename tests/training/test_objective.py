@@ -58,7 +58,7 @@ def test_value_and_gradient_are_torchs(case, weight):
 logit = st.floats(-1e30, 1e30, allow_subnormal=False) | st.sampled_from([0.0, 100.0, -100.0, 1e4, -1e4])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     logits=st.lists(logit, min_size=4, max_size=4),
     target=st.sampled_from([0, 1, 2, 3]).map(lambda k: np.eye(4)[k]) | st.just(np.full(4, 0.25)),
