@@ -11,8 +11,9 @@ from flax import nnx
 from aer_jax.config import Remat
 from aer_jax.lengths import state_count
 from aer_jax.models.attention import Mask, attention
-from aer_jax.models.dropout import split_key
+from aer_jax.models.dropout import Draws
 from aer_jax.models.layers import INIT_STD, Embedding, LayerNorm, Linear, gelu, scan, stack
+from aer_jax.models.lora import draws_for
 
 
 class AudioStates(NamedTuple):
@@ -54,16 +55,15 @@ class Attention(nnx.Module):
         self.v_proj = Linear(d, d, bias=True, rngs=rngs)
         self.out_proj = Linear(d, d, bias=True, rngs=rngs)
 
-    def __call__(self, x_btd: jax.Array, lengths_b: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x_btd: jax.Array, lengths_b: jax.Array, draws: Draws | None) -> jax.Array:
         batch, time, d = x_btd.shape
-        keys = split_key(key, 4)
         heads = (batch, time, self.heads, d // self.heads)
-        q_bthk = self.q_proj(x_btd, keys[0]).reshape(heads)
-        k_bthk = self.k_proj(x_btd, keys[1]).reshape(heads)
-        v_bthk = self.v_proj(x_btd, keys[2]).reshape(heads)
+        q_bthk = self.q_proj(x_btd, draws).reshape(heads)
+        k_bthk = self.k_proj(x_btd, draws).reshape(heads)
+        v_bthk = self.v_proj(x_btd, draws).reshape(heads)
         valid_bt = jnp.arange(time) < lengths_b[:, None]
         y_bthk = attention(q_bthk, k_bthk, v_bthk, Mask(valid_bt))
-        return self.out_proj(y_bthk.reshape(batch, time, d), keys[3])
+        return self.out_proj(y_bthk.reshape(batch, time, d), draws)
 
 
 class EncoderLayer(nnx.Module):
@@ -77,11 +77,11 @@ class EncoderLayer(nnx.Module):
         self.fc2 = Linear(config.encoder_ffn_dim, d, bias=True, rngs=rngs)
         self.final_layer_norm = LayerNorm(d)
 
-    def __call__(self, x_btd: jax.Array, lengths_b: jax.Array, key: jax.Array | None) -> jax.Array:
-        attention_key, fc1_key, fc2_key = split_key(key, 3)
-        x_btd = x_btd + self.self_attn(self.self_attn_layer_norm(x_btd), lengths_b, attention_key)
-        hidden_btf = gelu(self.fc1(self.final_layer_norm(x_btd), fc1_key))
-        return x_btd + self.fc2(hidden_btf, fc2_key)
+    def __call__(self, x_btd: jax.Array, lengths_b: jax.Array, keys: jax.Array | None) -> jax.Array:
+        draws = draws_for(self, keys, [x_btd.shape[:2]])
+        x_btd = x_btd + self.self_attn(self.self_attn_layer_norm(x_btd), lengths_b, draws)
+        hidden_btf = gelu(self.fc1(self.final_layer_norm(x_btd), draws))
+        return x_btd + self.fc2(hidden_btf, draws)
 
 
 class AudioTower(nnx.Module):
@@ -116,8 +116,8 @@ class AudioTower(nnx.Module):
         lengths_b = state_count(frames_b)
         valid_bt1 = (jnp.arange(time) < lengths_b[:, None])[..., None]
 
-        def call(layer, x_btd, key):
-            x_btd = layer(x_btd, lengths_b, key)
+        def call(layer, x_btd, keys):
+            x_btd = layer(x_btd, lengths_b, keys)
             return x_btd, masked_statistics(x_btd, valid_bt1)
 
         x_btd, statistics_lbe = scan(self.layers, x_btd, call, key=key, remat=self.remat)

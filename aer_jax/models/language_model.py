@@ -16,8 +16,9 @@ from flax import nnx
 
 from aer_jax.config import Remat
 from aer_jax.models.attention import Mask, attention
-from aer_jax.models.dropout import Key, PackedKey, split_key
+from aer_jax.models.dropout import Draws
 from aer_jax.models.layers import Embedding, Linear, RMSNorm, scan, stack
+from aer_jax.models.lora import draws_for
 from aer_jax.models.packing import Packing, for_each
 
 
@@ -75,18 +76,17 @@ class Attention(nnx.Module):
         self.v_proj = Linear(d, kv_heads * self.head_dim, bias=True, rngs=rngs)
         self.o_proj = Linear(heads * self.head_dim, d, bias=False, rngs=rngs)
 
-    def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], key) -> jax.Array:
+    def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], draws) -> jax.Array:
         """What is added to the states.
 
         Args:
             x_cnd: states of all parts, packed.
             packing: how.
             ropes, masks: of each part: cosine and sine of its positions, and its mask, see `Part`.
-            key: for dropout.
+            draws: for dropout, or None.
         """
-        *projection_keys, out_key = split_key(key, 4)
-        projections = zip((self.q_proj, self.k_proj, self.v_proj), projection_keys, strict=True)
-        qkv = [packing.unpack(self._heads(project(x_cnd, own))) for project, own in projections]
+        projections = self.q_proj, self.k_proj, self.v_proj
+        qkv = [packing.unpack(self._heads(project(x_cnd, draws))) for project in projections]
         keys, values, heard = [], [], []
         for q_bthk, k_bthk, v_bthk, rope, mask in zip(*qkv, ropes, masks, strict=True):
             keys.append(rotate(k_bthk, *rope))
@@ -94,7 +94,7 @@ class Attention(nnx.Module):
             k_bshk, v_bshk = (jnp.concatenate([for_each(x, len(q_bthk)) for x in xs], axis=1) for xs in (keys, values))
             y_bthk = attention(rotate(q_bthk, *rope), k_bshk, v_bshk, mask)
             heard.append(y_bthk.reshape(*y_bthk.shape[:2], -1))
-        return self.o_proj(packing.pack(heard), out_key)
+        return self.o_proj(packing.pack(heard), draws)
 
     def _heads(self, x_cnd: jax.Array) -> jax.Array:
         return x_cnd.reshape(*x_cnd.shape[:2], -1, self.head_dim)
@@ -109,9 +109,8 @@ class MLP(nnx.Module):
         self.up_proj = Linear(d, f, bias=False, rngs=rngs)
         self.down_proj = Linear(f, d, bias=False, rngs=rngs)
 
-    def __call__(self, x_cnd: jax.Array, key: Key | None) -> jax.Array:
-        gate_key, up_key, down_key = split_key(key, 3)
-        return self.down_proj(jax.nn.silu(self.gate_proj(x_cnd, gate_key)) * self.up_proj(x_cnd, up_key), down_key)
+    def __call__(self, x_cnd: jax.Array, draws: Draws | None) -> jax.Array:
+        return self.down_proj(jax.nn.silu(self.gate_proj(x_cnd, draws)) * self.up_proj(x_cnd, draws), draws)
 
 
 class DecoderLayer(nnx.Module):
@@ -123,11 +122,11 @@ class DecoderLayer(nnx.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config, rngs=rngs)
 
-    def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], key) -> jax.Array:
-        """The new states; arguments are those of `Attention`."""
-        attention_key, mlp_key = split_key(key, 2)
-        x_cnd = x_cnd + self.self_attn(self.input_layernorm(x_cnd), packing, ropes, masks, attention_key)
-        return x_cnd + self.mlp(self.post_attention_layernorm(x_cnd), mlp_key)
+    def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], keys) -> jax.Array:
+        """The new states; arguments are those of `Attention`, and a key for the draws of each part."""
+        draws = draws_for(self, keys, packing.shapes, packing.pack)
+        x_cnd = x_cnd + self.self_attn(self.input_layernorm(x_cnd), packing, ropes, masks, draws)
+        return x_cnd + self.mlp(self.post_attention_layernorm(x_cnd), draws)
 
 
 class LanguageModel(nnx.Module):
@@ -178,9 +177,8 @@ class LanguageModel(nnx.Module):
         ropes = [rotary(part.positions_bt, self.head_dim, self.theta) for part in parts]
         masks = [part.mask for part in parts]
 
-        def call(layer, x_cnd, key):
-            packed_key = None if key is None else PackedKey(packing, list(jax.random.split(key, len(parts))))
-            return layer(x_cnd, packing, ropes, masks, packed_key), None
+        def call(layer, x_cnd, keys):
+            return layer(x_cnd, packing, ropes, masks, keys), None
 
-        x_cnd, _ = scan(self.layers, packing.pack(embeddings), call, key=key, remat=self.remat)
+        x_cnd, _ = scan(self.layers, packing.pack(embeddings), call, key=key, parts=len(parts), remat=self.remat)
         return packing.unpack(self.norm(x_cnd))

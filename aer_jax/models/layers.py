@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.config import Remat
+from aer_jax.models.dropout import Draws
 from aer_jax.models.lora import LoRA
 from aer_jax.models.remat import REMAT, kept
 from aer_jax.models.sharding import by_rows, gathered
@@ -31,13 +32,13 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(d_out)) if bias else None
         self.lora: LoRA | None = nnx.data(None)
 
-    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """`key` draws the adapter's dropout; None, as in evaluation, turns it off."""
+    def __call__(self, x: jax.Array, draws: Draws | None = None) -> jax.Array:
+        """`draws` are those of the adapter's dropout; None, as in evaluation, turns it off."""
         y = x @ self.kernel[...]
         if self.bias is not None:
             y = y + self.bias[...]
         if self.lora is not None:
-            y = y + self.lora(x, key)
+            y = y + self.lora(x, draws)
         return kept(y)
 
 
@@ -98,6 +99,7 @@ def scan(
     call: Callable[[nnx.Module, X, jax.Array | None], tuple[X, Y]],
     *,
     key: jax.Array | None,
+    parts: int = 1,
     remat: Remat,
 ) -> tuple[X, Y]:
     """Run stacked layers one after another, compiled once.
@@ -105,8 +107,9 @@ def scan(
     Args:
         layers: from `stack`.
         x: the carry, activations [batch, ...] or several of them.
-        call: (layer, x, key) -> (new x, what to collect of this layer or None).
-        key: for dropout, split over the layers; None in evaluation.
+        call: (layer, x, keys) -> (new x, what to collect of this layer or None).
+        key: for dropout, split over layers and parts; None in evaluation.
+        parts: of the states, each with keys of its own.
         remat: one of REMAT, what the backward pass computes again.
 
     Returns:
@@ -114,11 +117,11 @@ def scan(
     """
     graphdef, state = nnx.split(layers)
     count = jax.tree.leaves(state)[0].shape[0]
-    keys = None if key is None else jax.random.split(key, count)
+    keys = None if key is None else jax.random.split(key, (count, parts))
 
     def body(x, layer):
-        state, key = layer
-        x, collected = call(nnx.merge(graphdef, gathered(state)), jax.tree.map(by_rows, x), key)
+        state, keys = layer
+        x, collected = call(nnx.merge(graphdef, gathered(state)), jax.tree.map(by_rows, x), keys)
         return jax.tree.map(by_rows, x), collected
 
     return jax.lax.scan(REMAT[remat](body), x, (state, keys))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 from flax.typing import Key
 
 from aer_jax.errors import UserError
-from aer_jax.models.dropout import dropout, kept_share, thinned
+from aer_jax.models.dropout import Draws, keep_mask, kept_share
 from aer_jax.models.low_rank import low_rank
 from aer_jax.models.remat import kept
 
@@ -34,14 +35,37 @@ class LoRA(nnx.Module):
         self.scaling = alpha / rank
         self.dropout = dropout
 
-    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[..., d_in] -> [..., d_out], in the dtype of x."""
-        if x.dtype == jnp.float32:
-            return kept(dropout(x, self.dropout, key) @ self.a[...]) @ self.b[...] * self.scaling
+    def __call__(self, x: jax.Array, draws: Draws | None = None) -> jax.Array:
+        """[..., d_in] -> [..., d_out], in the dtype of x; `draws` say what dropout keeps, None that it is off."""
         scaling = self.scaling
-        if key is not None and self.dropout:
-            x, scaling = thinned(x, self.dropout, key), scaling / kept_share(self.dropout)
+        if draws is not None and self.dropout:
+            # What is dropped is made up for behind x, which stays exact in any dtype.
+            x = jnp.where(draws.take(x.shape[-1]), x, 0)
+            scaling /= kept_share(self.dropout)
+        if x.dtype == jnp.float32:
+            return kept(x @ self.a[...]) @ self.b[...] * scaling
         return low_rank(x, self.a[...], self.b[...] * scaling)
+
+
+def draws_for(
+    layer: nnx.Module,
+    keys: jax.Array | None,
+    shapes: Sequence[tuple[int, ...]],
+    join: Callable[[Sequence[jax.Array]], jax.Array] = itemgetter(0),
+) -> Draws | None:
+    """What dropout keeps of the inputs of a layer's adapters; None without keys, or where nothing is dropped.
+
+    Args:
+        keys: one for each part of its states.
+        shapes: rows and time of each.
+        join: lays what is drawn for the parts as the states lie.
+    """
+    adapters = [module for _, module in nnx.iter_modules(layer) if isinstance(module, LoRA)]
+    rate = max((each.dropout for each in adapters), default=0)  # `attach` gives the same to all
+    if keys is None or rate == 0:
+        return None
+    width = sum(each.a.shape[-2] for each in adapters)
+    return Draws(join([keep_mask(own, rate, (*shape, width)) for own, shape in zip(keys, shapes, strict=True)]))
 
 
 @runtime_checkable

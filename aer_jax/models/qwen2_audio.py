@@ -16,6 +16,7 @@ from aer_jax.models.dropout import split_key
 from aer_jax.models.language_model import LanguageModel
 from aer_jax.models.layers import Linear
 from aer_jax.models.log_mel import log_mel
+from aer_jax.models.lora import draws_for
 
 NO_PREFIX = np.zeros(0, np.int32)
 
@@ -50,7 +51,7 @@ class Projector(nnx.Module):
         self.linear = Linear(config.audio_config.d_model, config.text_config.hidden_size, bias=True, rngs=rngs)
 
     def __call__(self, x_btd: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        return self.linear(x_btd, key)
+        return self.linear(x_btd, draws_for(self, None if key is None else key[None], [x_btd.shape[:2]]))
 
 
 class Qwen2Audio(nnx.Module):

@@ -1,7 +1,10 @@
 """Adapters equal peft's, sit where the paper put them, and change nothing until they are trained."""
 
 import copy
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -87,18 +90,59 @@ def test_initial_a_is_uniform_as_in_peft():
     assert not np.allclose(a_lir[0], a_lir[1])
 
 
-def test_dropout_needs_a_key_and_acts_on_the_adapters_input_alone():
+def test_dropout_needs_draws_and_acts_on_the_adapters_input_alone():
     linear = Linear(50, 50, bias=True, rngs=nnx.Rngs(0))
     base = copy.deepcopy(linear)
     linear.lora = lora.LoRA((50, 50), rank=50, alpha=100, dropout=0.25, key=jax.random.key(0))
     linear.lora.a[...] = linear.lora.b[...] = jnp.eye(50)
-    x = jax.random.normal(jax.random.key(1), (40, 50))
+    x = jax.random.normal(jax.random.key(1), (8, 5, 50))
     np.testing.assert_allclose(linear(x), base(x) + 2 * x, atol=1e-5)
-    dropped = np.asarray((linear(x, jax.random.key(2)) - base(x)) / 2 / x)
+
+    def drawn(seed):
+        return linear(x, lora.draws_for(linear, jax.random.split(jax.random.key(seed), 1), [x.shape[:2]]))
+
+    dropped = np.asarray((drawn(2) - base(x)) / 2 / x)
     kept = np.isclose(dropped, 1 / 0.75, atol=1e-2)
     assert (kept | np.isclose(dropped, 0, atol=1e-2)).all()
     assert abs(kept.mean() - 0.75) < 0.04
-    assert not np.allclose(linear(x, jax.random.key(2)), linear(x, jax.random.key(3)))
+    assert not np.allclose(drawn(2), drawn(3))
+
+
+SENT = """
+import jax, jax.numpy as jnp
+from flax import nnx
+from aer_jax.config import MeshConfig
+from aer_jax.models.layers import Linear
+from aer_jax.models.lora import LoRA, draws_for
+from aer_jax.models.sharding import AXES, make_mesh
+from jax.sharding import PartitionSpec as P
+
+mesh = make_mesh(MeshConfig(2, 2, 2))
+jax.set_mesh(mesh)
+opens, closes = Linear(64, 64, bias=False, rngs=nnx.Rngs(0)), Linear(64, 64, bias=False, rngs=nnx.Rngs(0))
+opens.lora, closes.lora = (LoRA((64, 64), 4, 1.0, 0.2, jax.random.key(0)) for _ in range(2))
+layer = nnx.List([opens, closes])
+
+def kept(key, x, h):
+    draws = draws_for(layer, jax.random.split(key, 1), [x.shape[:2]])
+    return draws.take(64) * x, draws.take(64) * h
+
+rows = ("data", "fsdp")
+where = jax.NamedSharding(mesh, P()), jax.NamedSharding(mesh, P(rows)), jax.NamedSharding(mesh, P(rows, None, "tensor"))
+like = jax.ShapeDtypeStruct((8, 12, 64), jnp.float32)
+step = jax.jit(kept, in_shardings=where, out_shardings=where[1:])
+print(step.lower(jax.random.key(0), like, like).compile().as_text())
+"""
+
+
+def test_devices_send_each_other_nothing_of_what_is_drawn():
+    """The second input is divided along `tensor`, as where a block closes; the first is not."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    program = subprocess.run(
+        [sys.executable, "-c", SENT], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "shift-right-logical" in program
+    assert not re.findall(r"all-gather|all-reduce|all-to-all|collective-permute", program)
 
 
 def test_dropout_of_the_whole_model_is_drawn_by_the_key(adapted):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aer_jax.models.lora import LoRA
+from aer_jax.models.lora import LoRA, draws_for
 from aer_jax.models.low_rank import low_rank
 from aer_jax.models.remat import REMAT, kept
 
@@ -66,8 +66,9 @@ def test_an_adapter_of_bfloat16_states_is_the_float32_one(arrays, key):
     """The same draw of dropout, at the same scale."""
     adapter = LoRA((D_IN, D_OUT), RANK, 16.0, 0.2, jax.random.key(1))
     adapter.b = nnx.LoRAParam(arrays[2])
-    key = None if key is None else jax.random.key(key)
     x = arrays[0]
-    exact = np.asarray(adapter(x.astype(jnp.float32), key), np.float64)
-    assert adapter(x, key).dtype == jnp.bfloat16
-    assert error(adapter(x, key), exact) < ROUNDING / 2
+    keys = None if key is None else jax.random.split(jax.random.key(key), 1)
+    exact = np.asarray(adapter(x.astype(jnp.float32), draws_for(adapter, keys, [x.shape[:2]])), np.float64)
+    found = adapter(x, draws_for(adapter, keys, [x.shape[:2]]))
+    assert found.dtype == jnp.bfloat16
+    assert error(found, exact) < ROUNDING / 2

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from aer_jax.models.dropout import PackedKey, split_key, thinned
+from aer_jax.models.dropout import keep_mask
+from aer_jax.models.layers import Linear
+from aer_jax.models.lora import LoRA, draws_for
 from aer_jax.models.packing import UNIT, Packing, for_each
 
 
@@ -40,11 +43,13 @@ def test_every_row_finds_its_own_copy(packing):
 
 def test_what_is_dropped_does_not_depend_on_the_copies(packing, parts):
     """A shared part drops the same in each; so one mesh trains as another does."""
-    keys = list(jax.random.split(jax.random.key(0), len(parts)))
+    keys = jax.random.split(jax.random.key(0), len(parts))
+    layer = Linear(16, 4, bias=False, rngs=nnx.Rngs(0))
+    layer.lora = LoRA((16, 4), 2, 1.0, 0.5, jax.random.key(1))
+    draws = draws_for(layer, keys, packing.shapes, packing.pack)
     for nth in range(2):
-        key = split_key(PackedKey(packing, keys), 2)[nth]
-        dropped = packing.unpack(thinned(packing.pack(parts), 0.5, key))
-        for part, own, got in zip(parts, keys, dropped, strict=True):
-            alone = thinned(part, 0.5, jax.random.split(own, 2)[nth])
-            assert 0.2 < float((alone == 0).mean()) < 0.8
+        kept = packing.unpack(draws.take(8))
+        for part, own, got in zip(parts, keys, kept, strict=True):
+            alone = keep_mask(own, 0.5, (*part.shape[:2], 16))[..., 8 * nth : 8 * (nth + 1)]
+            assert 0.2 < float(alone.mean()) < 0.8
             np.testing.assert_array_equal(got, for_each(alone, len(got)) if len(part) == 1 else alone)

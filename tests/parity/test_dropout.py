@@ -11,7 +11,7 @@ from our_model import load_ours, our_batch
 
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.models import lora
-from aer_jax.models.dropout import kept_share, thinned
+from aer_jax.models.dropout import keep_mask, kept_share
 from aer_jax.models.layers import Linear
 from aer_jax.training.step import model_batch
 
@@ -29,21 +29,22 @@ def batch(tiny_checkpoint, toy_speech):
     return model_batch(our_batch(speech, PromptEncoder(tiny_checkpoint, speech.classes), range(3)))
 
 
-def test_mean_and_variance_over_many_keys(measured):
+def test_mean_and_variance_over_many_draws(measured):
     """E[y] is the output without dropout; Var[y_o] = s^2 p / (1 - p) sum_i (x_i (A B)_io)^2, of independent inputs."""
     linear = Linear(24, 10, bias=True, rngs=nnx.Rngs(0))
     linear.lora = lora.LoRA((24, 10), rank=6, alpha=12.0, dropout=RATE, key=jax.random.key(0))
     linear.lora.b[...] = jax.random.normal(jax.random.key(1), (6, 10))
     x_i = jax.random.normal(jax.random.key(2), (24,))
-    keys = jax.random.split(jax.random.key(3), DRAWS)
-    y_no = np.asarray(jax.vmap(lambda key: linear(x_i, key))(keys), np.float64)
+    x_bti = jnp.broadcast_to(x_i, (DRAWS // 4, 4, 24))
+    draws = lora.draws_for(linear, jax.random.split(jax.random.key(3), 1), [x_bti.shape[:2]])
+    y_no = np.asarray(linear(x_bti, draws), np.float64).reshape(DRAWS, -1)
     weights_io = np.asarray(linear.lora.a[...] @ linear.lora.b[...], np.float64)
     contributions_io = linear.lora.scaling * np.asarray(x_i)[:, None] * weights_io
     variance_o = RATE / (1 - RATE) * np.square(contributions_io).sum(axis=0)
     z_o = (y_no.mean(axis=0) - np.asarray(linear(x_i))) / np.sqrt(variance_o / DRAWS)
     ratio_o = y_no.var(axis=0) / variance_o
     measured(
-        f"LoRA dropout, {DRAWS} keys: mean within {np.abs(z_o).max():.1f} standard errors of the output without "
+        f"LoRA dropout, {DRAWS} draws: mean within {np.abs(z_o).max():.1f} standard errors of the output without "
         f"dropout, variance {ratio_o.min():.3f} to {ratio_o.max():.3f} of the analytic one"
     )
     assert np.abs(z_o).max() < 4.5
@@ -52,7 +53,7 @@ def test_mean_and_variance_over_many_keys(measured):
 
 def test_the_bytes_of_a_word_are_drawn_independently(measured):
     """Of what lies a quarter of the time apart, too, which comes of one word; the share is that of whole 256ths."""
-    keep_btd = np.asarray(thinned(jnp.ones((40, 103, 50)), RATE, jax.random.key(0)), np.float64)
+    keep_btd = np.asarray(keep_mask(jax.random.key(0), RATE, (40, 103, 50)), np.float64)
     share = kept_share(RATE)
     assert abs(share - (1 - RATE)) < 1 / 512
     deviation = np.sqrt(share * (1 - share))
@@ -88,13 +89,14 @@ def test_evaluation_draws_nothing(model, batch):
     assert "random_bits" in drawn
 
 
-def test_mean_over_keys_through_one_layer_of_the_model(model):
+def test_mean_over_draws_through_one_layer_of_the_model(model):
     """The stacked adapters of the loaded model, too, are right in the mean."""
     q_proj = model.base.language_model.layers.self_attn.q_proj
     graphdef, state = nnx.split(q_proj)
     first = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[0], state))
     x_td = jax.random.normal(jax.random.key(0), (40, first.kernel.shape[0]))
-    y_nto = jax.vmap(lambda key: first(x_td, key))(jax.random.split(jax.random.key(1), 4000))
+    x_ntd = jnp.broadcast_to(x_td, (4000, *x_td.shape))
+    y_nto = first(x_ntd, lora.draws_for(first, jax.random.split(jax.random.key(1), 1), [x_ntd.shape[:2]]))
     error_to = y_nto.std(axis=0) / jnp.sqrt(4000.0)
     z_to = np.asarray((y_nto.mean(axis=0) - first(x_td)) / error_to)
     assert np.abs(z_to).max() < 5
