@@ -114,7 +114,7 @@ from flax import nnx
 from aer_jax.config import MeshConfig
 from aer_jax.models.layers import Linear
 from aer_jax.models.lora import LoRA, draws_for
-from aer_jax.models.sharding import AXES, make_mesh
+from aer_jax.models.sharding import make_mesh
 from jax.sharding import PartitionSpec as P
 
 mesh = make_mesh(MeshConfig(2, 2, 2))
