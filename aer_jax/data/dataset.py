@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from aer_jax.data import dataset_files
 from aer_jax.data.audio import decode_flac, to_16k
-from aer_jax.data.records import RecordReader, file_sha256, shard_name
+from aer_jax.data.records import RecordReader, shard_name
 from aer_jax.data.splits import SPLITS, assert_splits
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -76,81 +72,42 @@ class Dataset:
         return to_16k(decode_flac(record.flac))
 
 
+_UTTERANCE = tuple(field.name for field in fields(Utterance))
+_VOTE = tuple(field.name for field in fields(Vote))
+
+
 def open_dataset(path: str | Path, verify: bool = False) -> Dataset:
-    """Open a directory that `aer-jax prepare` wrote.
+    """Open a directory that `aer-jax prepare` wrote; its text files are compared with the hashes taken then.
 
     Args:
         path: the directory.
-        verify: read every file and compare it with the hash that was taken when it was written.
+        verify: compare the audio too, which reads all of it. Without it each record is checked when it is read, by the
+            checksums of its file.
 
     Raises:
-        UserError: it is none, is of another format version, is damaged, or its splits share a speaker although
-            they were not made to.
+        UserError: it is none, is of another format version, is damaged or was changed, or its splits share a speaker
+            although they were not made to.
     """
     path = Path(path)
-    if not (path / "dataset.json").is_file():
-        raise UserError(f"{path} is not a dataset (it has no dataset.json); `aer-jax prepare` writes one.")
-    about = _read_json(path / "dataset.json")
-    if about.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has dataset format {about.get('format')!r}, this version reads {FORMAT}; "
-            "run `aer-jax prepare` again."
-        )
+    about = dataset_files.read_about(path)
     if verify:
-        _verify(path, about.get("sha256"))
-    try:
-        utterances = {u["id"]: Utterance(**u) for u in _read_lines(path / "utterances.jsonl")}
-        votes = [Vote(**vote) for vote in _read_lines(path / "votes.jsonl")]
-        stored = _read_json(path / "splits.json")
-        splits = {part: list(stored[part]) for part in SPLITS}
-        dataset = Dataset(
-            path=path,
-            name=about["corpus"],
-            classes=tuple(about["classes"]),
-            licensed=bool(about["licensed"]),
-            utterances=utterances,
-            votes=votes,
-            splits=splits,
-            speakers=about.get("speakers", {}),
-            speakers_apart=stored.get("speakers_apart", True) is not False,
-            _records=RecordReader([path / shard_name(i, about["shards"]) for i in range(about["shards"])]),
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"the dataset {path} is damaged ({error!r}); run `aer-jax prepare` again.") from None
-    speaker_of = {u.id: u.speaker for u in utterances.values()}
-    assert_splits(splits, speaker_of, str(path / "splits.json"), dataset.speakers_apart)
+        dataset_files.verify(path, about["sha256"])
+    shards = about["shards"]
+    texts = dataset_files.read_texts(path, shards)
+    dataset = Dataset(
+        path=path,
+        name=about["corpus"],
+        classes=tuple(about["classes"]),
+        licensed=about["licensed"],
+        utterances={line["id"]: Utterance(**{name: line[name] for name in _UTTERANCE}) for line in texts.utterances},
+        votes=[Vote(**{name: line[name] for name in _VOTE if name in line}) for line in texts.votes],
+        splits={part: texts.splits[part] for part in SPLITS},
+        speakers=about.get("speakers", {}),
+        speakers_apart=texts.splits.get("speakers_apart", True),
+        _records=RecordReader([path / shard_name(i, shards) for i in range(shards)]),
+    )
+    speaker_of = {u.id: u.speaker for u in dataset.utterances.values()}
+    assert_splits(dataset.splits, speaker_of, str(path / "splits.json"), dataset.speakers_apart)
+    # Last: what is wrong in a file says more than that it was changed.
+    dataset_files.refuse_changed(path, about, texts.sha256)
     return dataset
-
-
-def _verify(path: Path, hashes: Any) -> None:
-    if not isinstance(hashes, dict) or not hashes:
-        raise UserError(f"{path} holds no hashes to verify; run `aer-jax prepare` again.")
-    for name, expected in hashes.items():
-        try:
-            same = file_sha256(path / name) == expected
-        except OSError as error:
-            raise UserError(f"cannot read {path / name} ({error.strerror}); run `aer-jax prepare` again.") from None
-        if not same:
-            raise UserError(f"{path / name} is not what was written; copy the dataset or run `aer-jax prepare` again.")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}); run `aer-jax prepare` again.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} does not hold a JSON object; run `aer-jax prepare` again.")
-    return value
-
-
-def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    raise UserError(f"{path}, line {number} is not JSON; run `aer-jax prepare` again.") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); run `aer-jax prepare` again.") from None

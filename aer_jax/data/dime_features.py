@@ -33,7 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from aer_jax.data.records import file_sha256
+from aer_jax.digests import file_sha256
 from aer_jax.files import user_cache
 from aer_jax.lengths import SAMPLE_RATE
 

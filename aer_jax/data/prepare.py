@@ -17,9 +17,10 @@ from aer_jax.corpora import choose_classes
 from aer_jax.corpora.base import Clip, Corpus
 from aer_jax.data import shards
 from aer_jax.data.data_report import Kept, write_report
-from aer_jax.data.dataset import FORMAT, Dataset, Utterance, open_dataset
-from aer_jax.data.records import file_sha256
+from aer_jax.data.dataset import Dataset, Utterance, open_dataset
+from aer_jax.data.dataset_files import FORMAT
 from aer_jax.data.splits import Rule, parse_rule, shared_speakers, split_clips
+from aer_jax.digests import file_sha256, seal
 from aer_jax.errors import UserError
 
 NO_VOTE = "no vote"
@@ -196,8 +197,9 @@ def _write(
         "speakers": {speaker: corpus.speakers[speaker] for speaker in speakers if speaker in corpus.speakers},
         "settings": settings | {"audio": "FLAC, 16 bit, mono, at the source's rate"},
         "sha256": {name: file_sha256(folder / name) for name in files} | stored.sha256,
+        "bytes": {name: (folder / name).stat().st_size for name in stored.sha256},
     }
-    _write_json(folder / "dataset.json", about)
+    _write_json(folder / "dataset.json", seal(about))
 
 
 def _speed(stored: shards.Store) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,12 +27,6 @@ class Record(NamedTuple):
 
 def shard_name(shard: int, shards: int) -> str:
     return f"records-{shard:05d}-of-{shards:05d}.array_record"
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ShardWriter:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from aer_jax.corpora.base import Corpus
 from aer_jax.data.dataset import Dataset, open_dataset
-from aer_jax.data.records import file_sha256
 from aer_jax.data.splits import parse_rule, split_clips
+from aer_jax.digests import file_sha256, seal
 from aer_jax.errors import UserError
 
 _SHARED = ("*.array_record", "utterances.jsonl", "votes.jsonl")
@@ -53,7 +53,7 @@ def resplit(dataset: Dataset, corpus: Corpus, out: str | Path, split: str, seed:
     about = json.loads((dataset.path / "dataset.json").read_text(encoding="utf-8"))
     about["settings"] |= {"seed": seed, "split": split}
     about["sha256"]["splits.json"] = file_sha256(partial / "splits.json")
-    _write(partial / "dataset.json", about)
+    _write(partial / "dataset.json", seal(about))
     os.rename(partial, out)
     return open_dataset(out)
 

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from aer_jax.corpora.base import Clip
 from aer_jax.data.audio import BadAudio, decode, encode_flac, usable
-from aer_jax.data.records import Record, ShardWriter, file_sha256, shard_name
+from aer_jax.data.records import Record, ShardWriter, shard_name
+from aer_jax.digests import file_sha256
 
 SHARD_BYTES = 256 * 2**20  # of the clips as they are on disk
 LOCK = "lock"
