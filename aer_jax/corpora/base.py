@@ -37,6 +37,8 @@ class Clip:
         transcript: the words, or "" where unknown.
         split: the corpus' own partition, "train", "validation", "test", "test1" or "test2"; None where it has none.
         session: the recording session, or "" where there is none.
+        start, end: seconds in `audio` between which the clip lies; None is the recording's own start or end.
+        where: file and line that describe it, for messages; "" where there is none.
     """
 
     id: str
@@ -46,6 +48,14 @@ class Clip:
     transcript: str = ""
     split: str | None = None
     session: str = ""
+    start: float | None = None
+    end: float | None = None
+    where: str = field(default="", compare=False)
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is a part of its recording."""
+        return self.start is not None or self.end is not None
 
 
 @dataclass
