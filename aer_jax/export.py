@@ -43,6 +43,7 @@ from tqdm import tqdm
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
+from aer_jax.locks import locked
 from aer_jax.models.emotion_head import PaperHead, ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.models.peft_format import (
@@ -186,20 +187,22 @@ def whole_directory(out: Path) -> Iterator[Path]:
     """A directory to write into that takes the name `out` at the end, or vanishes where something goes wrong.
 
     Raises:
-        UserError: `out` exists or cannot be written, or the disk is full.
+        UserError: `out` exists, is being written by another process or cannot be written, or the disk is full.
     """
     if out.exists():
         raise UserError(f"{out} exists; remove it or choose another --out.")
     staging = out.parent / f".{out.name}.partial"
     try:
-        shutil.rmtree(staging, ignore_errors=True)  # what a killed export left behind
-        staging.mkdir(parents=True)
-        try:
-            yield staging
-            os.rename(staging, out)
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked(out.parent / f".{out.name}.lock", f"{out} is being written"):
+            shutil.rmtree(staging, ignore_errors=True)  # what a killed export left behind
+            staging.mkdir()
+            try:
+                yield staging
+                os.rename(staging, out)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             raise UserError(f"the disk of {out} is full; free some space or choose another --out.") from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from aer_jax.evaluation.linear_probe import VERSION, choose_l2, fit_probe
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.files import replace_text, user_cache
 from aer_jax.inference import band as bands
+from aer_jax.locks import locked
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.processes import fetch, is_first
 from aer_jax.training.readout import left_out_of
@@ -41,9 +42,15 @@ def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
         what metrics.json holds.
 
     Raises:
-        UserError: the run, its dataset or its base is missing, or has no best checkpoint yet.
+        UserError: the run, its dataset or its base is missing, or has no best checkpoint yet; or another process
+            evaluates it.
     """
     run = open_run(path)
+    with locked(run.path / ".evaluate.lock", f"{run.path} is being evaluated") if is_first() else nullcontext():
+        return _evaluate(run, split)
+
+
+def _evaluate(run: Run, split: str) -> dict[str, Any]:
     dataset = open_dataset(run.config.data.dataset)
     ids = dataset.splits[split]
     predictor = Predictor(run)
@@ -105,7 +112,7 @@ def linear_probe(
     places = [dataset.path / name, user_cache() / name]
     probs: dict[str, list[float]] = {}
     for path in places:
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             probs |= json.loads(path.read_text("utf-8"))["probs"]
     if fetch(np.array([probs.keys() >= set(dataset.splits[split])])).all():  # of all processes: they hear together
         return probs

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
+from aer_jax.locks import locked
 from aer_jax.proxies.attempts import Attempt, Outcome
 from aer_jax.proxies.engine import Answer, Asked, Engine
 from aer_jax.proxies.journal import Journal, read_journal
@@ -65,7 +66,12 @@ def annotate(
         raise UserError("--listeners and --attempts must be at least 1.")
     synonyms = synonyms_of(questions.dataset.name, questions.prompt.labels)
     made: list[Attempt] = []
-    with Journal(out, engine.model, questions.fingerprint, engine.answers) as journal:
+    number, parts = part
+    lock = out.with_name(f".{out.name}.{number}of{parts}.lock")
+    with (
+        Journal(out, engine.model, questions.fingerprint, engine.answers) as journal,
+        locked(lock, f"part {number}/{parts} of {out} is being annotated"),
+    ):
         _tell_repairs(journal)
         _refuse_other_people(journal, people)
         pairs = [Asked(id, person) for id in ids for person in people]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -39,7 +40,7 @@ from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.predictor import predict_rows
 from aer_jax.training.processes import first_before_others, host_of, is_first
 from aer_jax.training.profile import Profile
-from aer_jax.training.run import Run, add_facts, create_run, holds_run, open_run, resume_run
+from aer_jax.training.run import Run, add_facts, create_run, holds_run, locked_run, open_run, resume_run
 from aer_jax.training.signals import Stopped, stop_signals
 from aer_jax.training.step import init_state, make_predict_step, make_train_step, take_apart, to_device
 from aer_jax.training.targets import clip_weights, label_distributions, synthetic_weight
@@ -60,14 +61,19 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
         the run, its best checkpoint on disk.
 
     Raises:
-        UserError: something that the settings name is missing or does not fit, the loss is not finite, or the disk is
-            full.
+        UserError: something that the settings name is missing or does not fit, another process trains this run, the
+            loss is not finite, or the disk is full.
         Stopped: a signal stopped the run, after saving.
     """
-    settings = config.train
     mesh = make_mesh(config.mesh)
     check(config, mesh)
     config = pinned(config)
+    with locked_run(config.out) if is_first() else contextlib.nullcontext():
+        return _train(config, mesh, resume, profile)
+
+
+def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple[int, int] | None) -> Run:
+    settings = config.train
     if resume and not holds_run(config):
         resume = False
         if is_first():

@@ -6,7 +6,8 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 from aer_jax.config import Config, load_config, to_yaml
 from aer_jax.errors import UserError
 from aer_jax.files import replace_text
+from aer_jax.locks import locked
 from aer_jax.models.fingerprint import fingerprint
 from aer_jax.training.identity import identities, refuse_others
 
@@ -55,14 +57,10 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
     Raises:
         UserError: the directory cannot be made, or already holds a run.
     """
-    path = Path(config.out)
+    path = _made(Path(config.out))
     if holds_run(config):
         raise UserError(f"{path} already holds a run; continue it with --resume, remove it, or choose another out=.")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "dime_aug.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the run directory {path} ({error.strerror}); choose another out=.") from None
+    (path / "dime_aug.json").unlink(missing_ok=True)
     devices = jax.devices()
     learns_from = identities(config)
     environment = {
@@ -79,6 +77,30 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
     run = Run(path, config, environment)
     _write(run)
     return run
+
+
+@contextmanager
+def locked_run(path: str | Path) -> Iterator[None]:
+    """Train in a run directory alone; it is made where it does not exist, and not kept where nothing was written.
+
+    Raises:
+        UserError: another process trains there, or the directory cannot be made.
+    """
+    path = _made(Path(path))
+    try:
+        with locked(path / ".train.lock", f"{path} is being trained"):
+            yield
+    finally:
+        with suppress(OSError):
+            path.rmdir()  # only where it is empty
+
+
+def _made(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the run directory {path} ({error.strerror}); choose another out=.") from None
+    return path
 
 
 def holds_run(config: Config) -> bool:
