@@ -29,12 +29,16 @@ class LabelsConfig:
             "listeners": such a weight for each listener, so that unreliable ones count less.
         prior_votes: a clip with n votes counts n / (n + prior_votes) in the loss, so few listeners say less than many;
             0 lets all clips count alike.
+        missing: clips without a synthetic vote, where the source is combined: "human" learns from their human votes
+            alone, "drop" leaves them out of training and validation. Synthetic votes alone have nothing to fall back
+            on, so there "human" refuses such a journal.
     """
 
     source: Literal["human", "synthetic", "combined"] = "human"
     journal: str | None = None
     synthetic_weight: float | Literal["learned", "listeners"] = 1.0
     prior_votes: float = 0.0
+    missing: Literal["human", "drop"] = "human"
 
 
 @dataclass(frozen=True)

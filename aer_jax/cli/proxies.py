@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aer_jax.cli.command import Command, show, start_jax
 from aer_jax.errors import UserError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def annotate(args: argparse.Namespace) -> None:
     from aer_jax.data.dataset import open_dataset
-    from aer_jax.proxies.annotate import annotate
+    from aer_jax.proxies.annotate import annotate, without_vote
     from aer_jax.proxies.listeners import TEMPERATURES, coupled, crossed
     from aer_jax.proxies.prompts import FOLDER, load_prompt
     from aer_jax.proxies.questions import Questions
@@ -36,10 +36,20 @@ def annotate(args: argparse.Namespace) -> None:
         limit=args.limit,
         part=args.part,
         attempts=args.attempts,
+        only_missing=args.only_missing,
     )
-    asked = result["labelled"] + result["unparsed"] + result["failed"]
+    result["clips_without_vote"] = len(without_vote(dataset, args.out))
+    show(args, result, _summary(args, result, len(dataset.utterances)))
+    if result["utterances"] and not result["labelled"]:
+        raise UserError(f"no vote came; {_reason(args.out)}")
+
+
+def _summary(args: argparse.Namespace, result: dict[str, Any], clips: int) -> str:
+    if not result["utterances"]:
+        return f"{args.out}: every clip has a vote"
+    answers = result["labelled"] + result["unparsed"] + result["failed"]
     text = (
-        f"{args.out}: {result['labelled']} votes of {asked} answers, {result['unparsed']} unparsed "
+        f"{args.out}: {result['labelled']} votes of {answers} answers, {result['unparsed']} unparsed "
         f"({result['unparsed_share']:.1%}), {result['failed']} failed"
     )
     if result["given_up"]:
@@ -47,7 +57,24 @@ def annotate(args: argparse.Namespace) -> None:
     if result["tokens_in"]:
         text += f"; this run: {result['tokens_in']:,} tokens in, {result['tokens_out']:,} out"
         text += f", ${result['cost']:.2f}" if result["cost"] else ""
-    show(args, result, text)
+    if result["clips_without_vote"]:
+        text += (
+            f"\n{result['clips_without_vote']} of {clips} clips have no vote yet; to ask about them alone, add "
+            "--only-missing, and --answers constrained, --engine exact or more --listeners"
+        )
+    return text
+
+
+def _reason(journal: Path) -> str:
+    """What came instead of a vote, by the journal's last line."""
+    from aer_jax.proxies.journal import read_journal
+
+    last = read_journal(journal)[-1]
+    if last.error:
+        return f"the last attempt failed with: {last.error}"
+    return (
+        f'the last answer is "{last.response[:200]}", which is no label; try --answers constrained or --engine exact.'
+    )
 
 
 def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
@@ -165,6 +192,12 @@ def add(command: Command) -> None:
     who.add_argument("--context", type=int, default=0, metavar="TURNS", help="quote the turns before (0)")
     how = sub.add_argument_group("work")
     how.add_argument("--limit", type=int, help="only the first so many utterances")
+    how.add_argument(
+        "--only-missing",
+        action="store_true",
+        help="ask only about clips that have no vote in --out yet; another --engine or --answers may then go on with "
+        "a journal, each line says which it was",
+    )
     how.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="every N-th utterance from the I-th on")
     how.add_argument("--attempts", type=int, default=3, help="how often a question may fail (3)")
     how.add_argument("--workers", type=int, default=1, help="transformers: processes, one GPU each (1)")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.locks import locked
-from aer_jax.proxies.attempts import Attempt, Outcome
+from aer_jax.proxies.attempts import Attempt, Outcome, shorten
 from aer_jax.proxies.engine import Answer, Asked, Engine
 from aer_jax.proxies.journal import Journal, read_journal
 from aer_jax.proxies.listeners import Listener, crossed
@@ -36,6 +36,7 @@ def annotate(
     limit: int | None = None,
     part: tuple[int, int] = (1, 1),
     attempts: int = ATTEMPTS,
+    only_missing: bool = False,
 ) -> dict[str, Any]:
     """Let `people` hear the dataset's utterances, and append what they say to a journal.
 
@@ -51,6 +52,8 @@ def annotate(
         part: (i, n): only each n-th of these utterances, beginning with the i-th, counted from 1. So n processes or
             machines share the work on one journal.
         attempts: how often a question may fail, earlier runs included.
+        only_missing: ask about those utterances alone that have no vote in the journal yet. They may be asked in
+            another way than the others: each line says whether its answer is free, constrained or exact.
 
     Returns:
         JSON-able: journal, model, prompt (fingerprint), answers, utterances, listeners, asked (in this run), how the
@@ -69,11 +72,14 @@ def annotate(
     number, parts = part
     lock = out.with_name(f".{out.name}.{number}of{parts}.lock")
     with (
-        Journal(out, engine.model, questions.fingerprint, engine.answers) as journal,
+        Journal(out, engine.model, questions.fingerprint, engine.answers, fill=only_missing) as journal,
         locked(lock, f"part {number}/{parts} of {out} is being annotated"),
     ):
         _tell_repairs(journal)
+        _refuse_other_dataset(journal, questions.dataset)
         _refuse_other_people(journal, people)
+        if only_missing:
+            ids = [id for id in ids if id not in journal.voted]
         pairs = [Asked(id, person) for id in ids for person in people]
         unanswered = [pair for pair in pairs if _key(pair) not in journal.answered]
         open_pairs = [pair for pair in unanswered if journal.failures.get(_key(pair), 0) < attempts]
@@ -115,6 +121,12 @@ def sample_votes(
     return annotate(questions, TransformersEngine(model, questions, batch=batch), people, out)
 
 
+def without_vote(dataset: Dataset, journal: Path) -> list[str]:
+    """The dataset's utterances that have no vote in a journal."""
+    voted = {attempt.utterance for attempt in read_journal(journal) if attempt.shares}
+    return [id for id in dataset.utterances if id not in voted]
+
+
 def _ids(questions: Questions, limit: int | None, part: tuple[int, int]) -> list[str]:
     if limit is not None and limit < 1:
         raise UserError(f"--limit must be at least 1, not {limit}.")
@@ -147,6 +159,18 @@ def _refuse_other_people(journal: Journal, people: Sequence[Listener]) -> None:
             )
 
 
+def _refuse_other_dataset(journal: Journal, dataset: Dataset) -> None:
+    others = sorted(journal.utterances - dataset.utterances.keys())
+    if others and len(others) == len(journal.utterances):
+        raise UserError(
+            f"{journal.path} is about other clips (the first is {others[0]}), none of which {dataset.path} holds; name "
+            "another --out."
+        )
+    if others:
+        note = f"{journal.path}: {len(others)} of its clips are not in {dataset.path} (the first is {others[0]})"
+        tqdm.write(note, file=sys.stderr)
+
+
 def _attempt(
     asked: Asked, answer: Answer, questions: Questions, engine: Engine, synonyms: Mapping[str, str]
 ) -> Attempt:
@@ -165,7 +189,7 @@ def _attempt(
         seed=asked.listener.seed(asked.utterance),
         prompt=questions.fingerprint,
         model=engine.model,
-        response=answer.response,
+        response=shorten(answer.response),
         label=label,
         outcome=outcome,
         error=answer.error,
@@ -173,6 +197,7 @@ def _attempt(
         probs=answer.probs,
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
+        request=answer.request,
     )
 
 

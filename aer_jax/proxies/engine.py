@@ -26,6 +26,7 @@ class Answer:
         probs: label -> probability, where nothing was sampled.
         error: why there is neither.
         tokens_in, tokens_out: as a paid server counts them.
+        request: see `Attempt`.
     """
 
     response: str = ""
@@ -33,6 +34,7 @@ class Answer:
     error: str | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
+    request: str | None = None
 
 
 class Engine(Protocol):

@@ -8,8 +8,8 @@ process was quicker to give is not written a second time.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
+import reprlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +17,11 @@ from pathlib import Path
 
 from aer_jax.errors import UserError, nearest
 from aer_jax.labels.votes import Vote
-from aer_jax.proxies.attempts import Attempt, parse_attempt
+from aer_jax.proxies.attempts import Attempt, parse_attempt, read_json
 
 __all__ = ["Attempt", "Journal", "read_journal", "read_votes"]
+
+BEGINNING = b'{"utterance": '  # of every line that a writer can have left unfinished
 
 # What a power cut may cost at most, in lines or in seconds of writing; a kill costs none of it.
 SYNC_LINES, SYNC_SECONDS = 256, 2.0
@@ -33,10 +35,13 @@ class Journal:
         model: name of the annotating model.
         prompt: fingerprint of the prompt.
         answers: see `Attempt`.
+        fill: continue also a journal that was begun with another kind of answers. Each line says of which kind it is; a
+            pair that was answered in another kind, but has no vote, may then be asked again.
 
     Attributes:
         answered: pairs of utterance and listener that need not be asked again.
-        failures: pair -> how often it failed.
+        utterances, voted: those that were asked about, and those that have a vote.
+        failures: pair -> how often it failed with this kind of answers.
         people: listener -> its persona and temperature, as the lines say.
         repaired: the unfinished lines that were found so far, as they were.
 
@@ -45,9 +50,12 @@ class Journal:
             or it cannot be written.
     """
 
-    def __init__(self, path: Path, model: str, prompt: str, answers: str = "free"):
-        self.path, self._expected = path, {"model": model, "prompt": prompt, "answers": answers}
+    def __init__(self, path: Path, model: str, prompt: str, answers: str = "free", *, fill: bool = False):
+        self.path, self._answers, self._fill = path, answers, fill
+        self._expected = {"model": model, "prompt": prompt}
         self.answered: set[tuple[str, int]] = set()
+        self.utterances: set[str] = set()
+        self.voted: set[str] = set()
         self.failures: dict[tuple[str, int], int] = {}
         self.people: dict[int, tuple[str, float]] = {}
         self.repaired: list[str] = []
@@ -108,37 +116,45 @@ class Journal:
         content = b""
         while part := os.pread(self._file, 1 << 24, self._read_bytes + len(content)):
             content += part
-        tail = content[content.rfind(b"\n") + 1 :]
-        if tail:
-            content = self._repair(content, tail)
-        for line in content.split(b"\n")[:-1]:
-            self._read_lines += 1
-            attempt = parse_attempt(line, f"{self.path}, line {self._read_lines}")
-            self._refuse_mixture(attempt)
+        *lines, tail = content.split(b"\n")
+        for number, line in enumerate(lines, self._read_lines + 1):
+            attempt = parse_attempt(line, f"{self.path}, line {number}")
+            self._refuse_mixture(attempt, first=number == 1)
             self._note(attempt)
-        self._read_bytes += len(content)
+        self._read_lines += len(lines)
+        self._read_bytes += len(content) - len(tail)
+        if tail:
+            self._repair(tail)
 
-    def _repair(self, content: bytes, tail: bytes) -> bytes:
+    def _repair(self, tail: bytes) -> None:
         """A kill can only have hurt what follows the last newline: keep it if it is whole, else cut it off."""
-        self.repaired.append(tail.decode(errors="replace"))
+        where = f"{self.path}, line {self._read_lines + 1}"
+        begun = tail.strip(b"\0")  # a power cut may leave zeros
         try:
-            json.loads(tail)
+            read_json(tail)
         except ValueError:
-            content = content[: len(content) - len(tail)]
-            os.ftruncate(self._file, self._read_bytes + len(content))
+            if not (begun.startswith(BEGINNING) or BEGINNING.startswith(begun)):  # then no writer of ours left it
+                raise UserError(f"{where} is not a line of an annotation journal.") from None
+            os.ftruncate(self._file, self._read_bytes)
+            self.repaired.append(tail.decode(errors="replace"))
         else:
-            content += b"\n"
+            parse_attempt(tail, where)
             _write(self._file, b"\n")
-        return content
+            self.repaired.append(tail.decode(errors="replace"))
+            self._catch_up()
 
     def _note(self, attempt: Attempt) -> None:
-        if attempt.answered:
+        self.utterances.add(attempt.utterance)
+        if attempt.shares:
             self.answered.add(attempt.key)
-        else:
+            self.voted.add(attempt.utterance)
+        elif attempt.answers == self._answers and attempt.answered:
+            self.answered.add(attempt.key)
+        elif attempt.answers == self._answers:
             self.failures[attempt.key] = self.failures.get(attempt.key, 0) + 1
         self.people.setdefault(attempt.listener, (attempt.persona, attempt.temperature))
 
-    def _refuse_mixture(self, attempt: Attempt) -> None:
+    def _refuse_mixture(self, attempt: Attempt, first: bool) -> None:
         for what, now in self._expected.items():
             begun = getattr(attempt, what)
             if begun != now:
@@ -146,6 +162,11 @@ class Journal:
                     f"{self.path} was begun with {what} {begun}, this run has {now}; votes of the two must not mix, so "
                     "name another --out."
                 )
+        if first and attempt.answers != self._answers and not self._fill:
+            raise UserError(
+                f"{self.path} was begun with answers {attempt.answers}, this run has {self._answers}; name another "
+                "--out, or give --only-missing to ask about the clips alone that have no vote there."
+            )
 
 
 def _write(file: int, content: bytes) -> None:
@@ -185,12 +206,14 @@ def read_votes(journal: Path, classes: Sequence[str]) -> list[Vote]:
         for label in attempt.shares:
             if label not in classes:
                 raise UserError(
-                    f'{where}: the label "{label}" is none of {", ".join(classes)}.{nearest(label, classes)}'
+                    f"{where}: the label {reprlib.repr(label)} is none of {', '.join(classes)}."
+                    f"{nearest(label, classes)}"
                 )
         key = (attempt.model, attempt.prompt, *attempt.key)
         if key in votes:
             raise UserError(
-                f"{where}: a second answer of listener {attempt.listener} about {attempt.utterance}; delete one."
+                f"{where}: a second answer of listener {attempt.listener} about "
+                f"{reprlib.repr(attempt.utterance)[1:-1]}; delete one."
             )
         rater = f"{attempt.model}#{attempt.listener}"
         votes[key] = [

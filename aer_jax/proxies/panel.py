@@ -28,7 +28,8 @@ class Panel:
         people: one attempt a listener; they agree in persona and temperature.
         outcomes: of each listener, how many pairs ended with a vote (None), "unparsed" and "failed".
         origin: model and prompt of the journal.
-        answers: "free", "constrained" or "exact", see `Attempt`.
+        answers: "free", "constrained" or "exact", see `Attempt`; of a journal that has several, each with its
+            number, for instance "128 free + 32 exact".
     """
 
     classes: tuple[str, ...]
@@ -93,8 +94,13 @@ def open_panel(dataset: Dataset, journal: Path) -> Panel:
         people,
         outcomes,
         (latest[0].model, latest[0].prompt),
-        latest[0].answers,
+        _kinds(latest),
     )
+
+
+def _kinds(attempts: list[Attempt]) -> str:
+    counts = Counter(attempt.answers for attempt in attempts)
+    return next(iter(counts)) if len(counts) == 1 else " + ".join(f"{n} {kind}" for kind, n in counts.most_common())
 
 
 def _latest(dataset: Dataset, journal: Path) -> list[Attempt]:

@@ -53,14 +53,15 @@ def synonyms_of(corpus: str, labels: Sequence[str]) -> dict[str, str]:
 def parse(response: str, labels: Sequence[str], synonyms: Mapping[str, str] | None = None) -> str | None:
     """The label that `response` is, or None where it is unparsed.
 
-    Case, surrounding punctuation and the number of spaces between words do not matter; all else must agree.
+    Case, surrounding punctuation and the number of spaces between words do not matter; all else must agree. What a
+    model thinks first, up to </think>, is no part of its answer.
 
     Args:
         response: as it came.
         labels: what it may be.
         synonyms: see `synonyms_of`.
     """
-    return {**(synonyms or {}), **label_table(labels)}.get(_fold(response))
+    return {**(synonyms or {}), **label_table(labels)}.get(_fold(response.rpartition("</think>")[2]))
 
 
 def _fold(text: str) -> str:

@@ -101,7 +101,7 @@ def _exact(dataset: Dataset, panel: Panel, journal: Path) -> tuple[np.ndarray, d
         differs.append("the prompt")
     if _factors(other) != _factors(panel):
         differs.append("personas or temperatures")
-    if panel.answers == "free":
+    if "free" in panel.answers:
         differs.append("free answers (the exact ones are bound to the labels)")
     limit = agreement.against(panel.human_nk[here], exact_nk[here], panel.speakers_n[here], panel.classes)
     return exact_nk, limit | {"differs": differs}

@@ -43,7 +43,7 @@ from aer_jax.training.profile import Profile
 from aer_jax.training.run import Run, add_facts, create_run, holds_run, locked_run, open_run, resume_run
 from aer_jax.training.signals import Stopped, stop_signals
 from aer_jax.training.step import init_state, make_predict_step, make_train_step, take_apart, to_device
-from aer_jax.training.targets import clip_weights, label_distributions, synthetic_weight
+from aer_jax.training.targets import clip_weights, label_distributions, settle_missing, synthetic_weight
 from aer_jax.training.throughput import Throughput
 
 GO_ON, SAVE, STOP = 0, 1, 2
@@ -80,7 +80,9 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
             tqdm.write(f"there is no run in {config.out} yet; beginning one", file=sys.stderr)
 
     # ---- data ----
-    dataset = open_dataset(config.data.dataset)
+    dataset, missing = settle_missing(open_dataset(config.data.dataset), config.labels)
+    if missing and is_first():
+        tqdm.write(missing["sentence"], file=sys.stderr)
     prompt = PromptEncoder(
         config.model.checkpoint, dataset.classes, transcript=config.data.transcript, speaker=config.data.speaker
     )
@@ -115,7 +117,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
         host=host_of(mesh),
     )
     if is_first():
-        add_facts(run, batches=stream.facts())
+        add_facts(run, batches=stream.facts(), **({"without_synthetic_vote": missing} if missing else {}))
         if config.labels.source == "combined":
             add_facts(run, synthetic_weight=synthetic_weight(dataset, config.labels))
         tqdm.write(stream.sentence(), file=sys.stderr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,45 @@ from aer_jax.errors import UserError
 from aer_jax.labels.pooling import learn_weights
 from aer_jax.labels.votes import Vote, count_votes, normalise, whole_counts
 from aer_jax.proxies.journal import read_votes
+
+
+def settle_missing(dataset: Dataset, labels: LabelsConfig) -> tuple[Dataset, dict[str, Any]]:
+    """The dataset that a run learns from, where clips lack a synthetic vote: see `LabelsConfig.missing`.
+
+    Returns:
+        the dataset, in its training and validation split only what is learned from; and, where clips lack a vote,
+        "treatment" ("human" or "drop"), "clips" (how many of each split), "of" (of how many) and "sentence".
+
+    Raises:
+        UserError: the journal is unusable, or has no vote for any clip of a split.
+    """
+    if labels.source == "human":
+        return dataset, {}
+    voted = {vote.utterance for vote in _synthetic_votes(dataset, labels) if vote.weight > 0}
+    parts = {part: dataset.splits[part] for part in ("train", "validation")}
+    kept = {part: [id for id in ids if id in voted] for part, ids in parts.items()}
+    for part, ids in parts.items():
+        if ids and not kept[part] and (part == "train" or labels.missing == "drop"):
+            others = sorted(voted - dataset.utterances.keys())
+            about = f"; it is about other clips, the first is {others[0]}" if others else ""
+            raise UserError(
+                f"none of the {len(ids)} {part} clips has a synthetic vote in {labels.journal}{about}; run "
+                "`aer-jax annotate` on this dataset, or set labels.source=human."
+            )
+    missing = {part: len(ids) - len(kept[part]) for part, ids in parts.items()}
+    if not any(missing.values()) or (labels.source == "synthetic" and labels.missing == "human"):
+        return dataset, {}  # what the second lacks is refused by `label_distributions`
+    some = " and ".join(f"{n} of {len(parts[part])} {part} clips" for part, n in missing.items() if n)
+    then = "learned from their human votes alone" if labels.missing == "human" else "left out"
+    facts = {
+        "treatment": labels.missing,
+        "clips": missing,
+        "of": {part: len(ids) for part, ids in parts.items()},
+        "sentence": f"without a synthetic vote in {labels.journal}: {some}; {then} (labels.missing={labels.missing})",
+    }
+    if labels.missing == "human":
+        return dataset, facts
+    return dataclasses.replace(dataset, splits={**dataset.splits, **kept}), facts
 
 
 def clip_weights(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:
@@ -50,8 +91,8 @@ def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConf
         float64 [len(ids), K], rows sum to 1.
 
     Raises:
-        UserError: no journal where one is needed, a weight that is no weight, or utterances without a vote
-            from a chosen source.
+        UserError: no journal where one is needed, a weight that is no weight, or utterances without a vote to learn
+            from, see `settle_missing`.
     """
     return normalise(_counts(dataset, ids, labels))
 
@@ -66,6 +107,13 @@ def _counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.nd
         raters, synthetic_nlk = _synthetic_counts(dataset, ids, labels)
         weight = synthetic_weight(dataset, labels) if labels.source == "combined" else 1.0
         weight_l = [weight[rater] for rater in raters] if isinstance(weight, dict) else [weight] * len(raters)
+        if labels.source == "synthetic" or labels.missing == "drop":
+            fix = (
+                "run `aer-jax annotate` again with this journal and --only-missing (and --answers constrained, "
+                "--engine exact or more --listeners where answers were unreadable), or leave them out with "
+                "labels.missing=drop"
+            )
+            _refuse_empty(synthetic_nlk.sum(axis=1), ids, f"synthetic vote in {labels.journal}", fix)
         counts_nk += np.einsum("l,nlk->nk", weight_l, synthetic_nlk)
     return counts_nk
 
@@ -88,11 +136,11 @@ def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float | dict[str
     ids = dataset.splits["validation"]
     human_nk = whole_counts([vote for vote in dataset.votes if vote.source == "human"], ids, dataset.classes)
     raters, synthetic_nlk = _synthetic_counts(dataset, ids, labels)
-    usable_n = human_nk.sum(axis=1) >= 2
+    usable_n = (human_nk.sum(axis=1) >= 2) & (synthetic_nlk.sum(axis=(1, 2)) > 0)
     if not usable_n.any():
         raise UserError(
-            "labels.synthetic_weight is learned from validation utterances with two human votes or more, and "
-            f"{dataset.path} has none; set a number."
+            "labels.synthetic_weight is learned from validation utterances with two human votes or more and a "
+            f"synthetic one, and {dataset.path} has none; set a number."
         )
     human_nk, synthetic_nlk = human_nk[usable_n].astype(float), synthetic_nlk[usable_n]
     if weight == "listeners":
@@ -102,23 +150,24 @@ def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float | dict[str
 
 def _synthetic_counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> tuple[list[str], np.ndarray]:
     """The raters of the journal, and what each says of each utterance [N, L, K]."""
+    by_rater: dict[str, list[Vote]] = {}
+    for vote in _synthetic_votes(dataset, labels):
+        by_rater.setdefault(str(vote.rater), []).append(vote)
+    raters = sorted(by_rater)
+    counts = [count_votes(by_rater[rater], ids, dataset.classes) for rater in raters]
+    return raters, np.stack(counts, axis=1) if counts else np.zeros((len(ids), 0, len(dataset.classes)))
+
+
+def _synthetic_votes(dataset: Dataset, labels: LabelsConfig) -> list[Vote]:
     if not labels.journal:
         raise UserError(f"labels.source is {labels.source}, so labels.journal must name what `aer-jax annotate` wrote.")
     journal = Path(labels.journal)
     if not journal.is_file():
         raise UserError(f"there is no journal {journal}; `aer-jax annotate` writes one.")
-    by_rater: dict[str, list[Vote]] = {}
-    for vote in read_votes(journal, dataset.classes):
-        by_rater.setdefault(str(vote.rater), []).append(vote)
-    raters = sorted(by_rater)
-    counts = [count_votes(by_rater[rater], ids, dataset.classes) for rater in raters]
-    counts_nlk = np.stack(counts, axis=1) if counts else np.zeros((len(ids), 0, len(dataset.classes)))
-    mend = "run `aer-jax annotate` again with this journal, with more --listeners if none gave a readable answer"
-    _refuse_empty(counts_nlk.sum(axis=1), ids, f"synthetic vote in {journal}", mend)
-    return raters, counts_nlk
+    return read_votes(journal, dataset.classes)
 
 
-def _refuse_empty(counts_nk: np.ndarray, ids: Sequence[str], what: str, mend: str) -> None:
+def _refuse_empty(counts_nk: np.ndarray, ids: Sequence[str], what: str, fix: str) -> None:
     empty = np.flatnonzero(counts_nk.sum(axis=1) == 0)
     if len(empty):
-        raise UserError(f"{len(empty)} of {len(ids)} utterances have no {what} (first {ids[empty[0]]}); {mend}.")
+        raise UserError(f"{len(empty)} of {len(ids)} utterances have no {what} (first {ids[empty[0]]}); {fix}.")

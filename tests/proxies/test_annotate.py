@@ -3,16 +3,19 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from aer_jax import cli
 from aer_jax.errors import UserError
-from aer_jax.proxies.annotate import annotate
-from aer_jax.proxies.attempts import Attempt
+from aer_jax.labels.votes import count_votes
+from aer_jax.proxies.annotate import annotate, without_vote
+from aer_jax.proxies.attempts import RESPONSE_CHARS, Attempt
 from aer_jax.proxies.engine import Answer
-from aer_jax.proxies.journal import read_journal
+from aer_jax.proxies.journal import read_journal, read_votes
 from aer_jax.proxies.listeners import coupled, crossed
 from aer_jax.proxies.model_name import model_name
+from aer_jax.proxies.panel import open_panel
 from aer_jax.proxies.progress import Progress
 from aer_jax.proxies.prompts import FOLDER, load_prompt
 from aer_jax.proxies.questions import Questions
@@ -134,11 +137,84 @@ def test_models_prompts_answers_and_listeners_are_not_mixed(questions, people, o
             annotate(changed, FakeEngine(), people, out)
     bound = FakeEngine()
     bound.answers = "constrained"
-    with pytest.raises(UserError, match="begun with answers free, this run has constrained"):
+    with pytest.raises(UserError, match=r"begun with answers free, this run has constrained"):
         annotate(questions, bound, people, out)
     with pytest.raises(UserError, match="begun with another plan: its listener 0 has the persona"):
         annotate(questions, FakeEngine(), coupled(5, questions.prompt.personas), out)
     assert annotate(questions, FakeEngine(), people[:3], out)["asked"] == 0
+
+
+def bound(answers, answer):
+    engine = FakeEngine(answer)
+    engine.answers = answers
+    return engine
+
+
+def test_only_missing_asks_about_clips_without_a_vote(questions, people, out):
+    """Free answers first, then constrained and exact ones for what is left, in one journal."""
+    ids = list(questions.dataset.utterances)
+    unreadable = FakeEngine(lambda pair: Answer("sad" if pair.utterance not in ids[1:4] else "hm"))
+    annotate(questions, unreadable, people[:2], out)
+    assert without_vote(questions.dataset, out) == ids[1:4]
+    again = FakeEngine()
+    assert annotate(questions, again, people[:2], out, only_missing=True)["asked"] == 0  # it would answer the same
+    assert annotate(questions, again, people[:3], out, only_missing=True, limit=2)["asked"] == 1
+    assert [(pair.utterance, pair.listener.index) for pair in again.asked] == [(ids[1], 2)]
+    forced = bound("constrained", lambda pair: Answer("angry" if pair.utterance == ids[2] else "", error=None))
+    summary = annotate(questions, forced, people[:2], out, only_missing=True, limit=3)
+    assert (summary["utterances"], summary["asked"], summary["labelled"]) == (1, 2, 2)
+    probs = dict.fromkeys(questions.prompt.labels, 0.0) | {"sad": 0.25, "angry": 0.75}
+    exact = bound("exact", lambda pair: Answer(probs=probs))
+    assert annotate(questions, exact, people[:2], out, only_missing=True)["asked"] == 2
+    assert without_vote(questions.dataset, out) == []
+    nothing = annotate(questions, exact, people[:2], out, only_missing=True)
+    assert (nothing["utterances"], nothing["asked"]) == (0, 0)
+    assert [a.answers for a in read_journal(out)] == ["free"] * 13 + ["constrained"] * 2 + ["exact"] * 2
+    # The journal still goes on in the kind that it was begun with, and in no other.
+    assert annotate(questions, FakeEngine(), people, out)["asked"] == 6 * 5 - 13
+    with pytest.raises(UserError, match=r"begun with answers free, this run has exact.*--only-missing"):
+        annotate(questions, exact, people, out)
+    votes = count_votes(read_votes(out, questions.dataset.classes), ids[2:4], ("angry", "sad"))
+    np.testing.assert_allclose(votes, [[2, 3], [1.5, 3.5]])
+    panel = open_panel(questions.dataset, out)
+    assert panel.answers == "26 free + 2 constrained + 2 exact"
+
+
+def test_a_journal_of_another_dataset_is_refused(questions, people, out, capsys):
+    annotate(questions, FakeEngine(), people[:1], out)
+    lines = out.read_text().splitlines()
+    out.write_text("".join(line.replace("toy", "yot") + "\n" for line in lines))
+    before = out.read_bytes()
+    with pytest.raises(UserError, match=r"is about other clips .the first is yot.*name another --out"):
+        annotate(questions, FakeEngine(), people[:1], out)
+    assert out.read_bytes() == before
+    out.write_text(lines[0].replace("toy", "yot") + "\n" + lines[1] + "\n")
+    annotate(questions, FakeEngine(), people[:1], out)
+    assert "1 of its clips are not in" in capsys.readouterr().err
+
+
+def test_a_long_response_is_parsed_whole_and_kept_in_part(questions, people, out):
+    said = f"<think>{'hm, ' * 5000}</think>\n\nSad."
+    annotate(questions, FakeEngine(lambda pair: Answer(said)), people[:1], out, limit=1)
+    [attempt] = read_journal(out)
+    assert attempt.label == "sad" and len(attempt.response) < RESPONSE_CHARS + 40
+    assert attempt.response.startswith("<think>hm") and attempt.response.endswith("</think>\n\nSad.")
+    assert f"[{len(said) - RESPONSE_CHARS} characters left out]" in attempt.response
+
+
+def test_no_vote_at_all_is_a_failure(questions, checkpoint, out, capsys, monkeypatch):
+    monkeypatch.setattr("aer_jax.proxies.transformers_engine.TransformersEngine", lambda *_, **__: engine)
+    words = ["annotate", "--data", questions.dataset.path, "--model", checkpoint, "--out", out, "--listeners", "1"]
+    engine = FakeEngine(lambda pair: Answer("I cannot tell."))
+    assert cli.main([*map(str, words)]) == 2
+    printed = capsys.readouterr()
+    assert "0 votes of 6 answers, 6 unparsed" in printed.out and "6 of 6 clips have no vote yet" in printed.out
+    assert 'no vote came; the last answer is "I cannot tell.", which is no label' in printed.err
+    engine = bound("constrained", lambda pair: Answer("sad"))
+    assert cli.main([*map(str, words), "--only-missing", "--answers", "constrained"]) == 0
+    assert "6 votes of 6 answers" in capsys.readouterr().out
+    assert cli.main([*map(str, words), "--only-missing", "--answers", "constrained"]) == 0
+    assert "every clip has a vote" in capsys.readouterr().out
 
 
 def test_progress_tells_rate_time_cost_and_unparsed():

@@ -1,9 +1,10 @@
 """The journal survives a kill at any byte, takes several writers, is never mixed, and becomes votes."""
 
 import json
+import math
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from aer_jax.labels.votes import Vote
 from aer_jax.proxies.journal import SYNC_LINES, SYNC_SECONDS, Attempt, Journal, read_journal, read_votes
 
 CLASSES = ("angry", "happy", "neutral", "sad")
+FIELDS = [field.name for field in fields(Attempt)]
 
 
 def attempt(utterance="u0", listener=0, label="sad", **changes):
@@ -198,3 +200,107 @@ def test_damaged_lines_are_named(tmp_path, line, message):
         read_journal(path)
     with pytest.raises(UserError, match=message):
         Journal(path, "m", "p")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+DEEP = b"[" * 10_000 + b"]" * 10_000
+
+
+@given(JSON | st.builds(lambda field, value: asdict(attempt()) | {field: value}, st.sampled_from(FIELDS), JSON))
+def test_lines_of_any_type_are_an_attempt_or_one_sentence(tmp_path_factory, value):
+    line = json.dumps(value).encode()
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_bytes(line + b"\n")
+    try:
+        [read] = read_journal(path)
+        votes = read_votes(path, CLASSES)
+    except UserError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+    else:
+        assert (read.utterance, len(votes) > 0) == (value["utterance"], bool(read.shares))
+        path.write_bytes(read.line().encode())
+        assert read_journal(path)[0].key == read.key
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (DEEP, "line 2 is not a line"),
+        (b'{"utterance": ' + DEEP + b"}", "line 2 is not a line"),
+        (b"[]", "line 2 is not a line"),
+        (b'"text"', "line 2 is not a line"),
+        (b"7", "line 2 is not a line"),
+        (b"\xff\xfe{", "line 2 is not a line"),
+        (b"1" * 5000, "line 2 is not a line"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"temperature": 10**400}, "temperature is 1000"),
+        ({"temperature": None}, "temperature is None"),
+        ({"listener": True}, "listener is True"),
+        ({"listener": 0.5}, "listener is 0.5"),
+        ({"seed": [[[1]]]}, r"seed is \[\[\[1"),
+        ({"label": ["sad"]}, r"label is \['sad'\]"),
+        ({"label": {}}, "label is {}"),
+        ({"model": 5}, "model is 5"),
+        ({"error": 5}, "error is 5"),
+        ({"utterance": None}, "utterance is None"),
+        ({"answers": []}, r"answers is \[\]"),
+        ({"outcome": {}, "label": None}, "either a label, or probs, or the outcome"),
+        ({"probs": {"sad": math.nan}, "label": None}, "shares of the labels"),
+        ({"probs": {"sad": 10**400}, "label": None}, "shares of the labels"),
+        ({"probs": {"sad": True}, "label": None}, "shares of the labels"),
+        ({"probs": {"sad": {"sad": 1}}, "label": None}, "shares of the labels"),
+        ({"probs": {}, "label": None}, "shares of the labels"),
+    ],
+)
+def test_a_line_that_is_no_attempt_is_named(tmp_path, line, message):
+    path = tmp_path / "journal.jsonl"
+    good = asdict(attempt())
+    line = line if isinstance(line, bytes) else json.dumps(good | line).encode()
+    content = json.dumps(good).encode() + b"\n" + line + b"\n"
+    path.write_bytes(content)
+    for read in (read_journal, lambda path: read_votes(path, CLASSES), lambda path: Journal(path, "m", "p")):
+        with pytest.raises(UserError, match=message) as refusal:
+            read(path)
+        assert len(str(refusal.value)) < 400
+    assert path.read_bytes() == content
+
+
+def test_line_separators_of_unicode_and_half_surrogates_end_no_line(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    odd = [attempt(f"u{n}", response=f"sad{c}") for n, c in enumerate("\u2028\u2029\x85\x0b\x0c\x1c\0")]
+    with Journal(path, "m", "p") as journal:
+        journal.append([*odd, attempt("half", response="\ud83d")])
+        assert len(read_journal(path)) == 8
+    assert read_journal(path)[:-1] == odd and read_journal(path)[-1].response == "?"
+
+
+def test_tokens_of_any_type_in_old_journals_are_read(tmp_path):
+    """An earlier version wrote what a server had counted, whatever its type."""
+    path = tmp_path / "journal.jsonl"
+    path.write_text(json.dumps(asdict(attempt()) | {"tokens_in": "12", "tokens_out": 1.5}) + "\n")
+    assert len(read_votes(path, CLASSES)) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"my notes", b'{"id": "u0", "label": "sad"}\n{"id"', b"a,b\n1,2", b"RIFF\0\0", b"5", DEEP]
+)
+def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "notes"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="line 1 is not a line of an annotation journal"):
+        Journal(path, "m", "p")
+    assert path.read_bytes() == content
+
+
+def test_what_a_power_cut_leaves_is_repaired(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    whole = attempt().line().encode()
+    for torn in (b"\0" * 100, b"{", b'{"utterance": ' + b"[" * 10_000, whole[:50] + b"\0" * 20):
+        path.write_bytes(whole + torn)
+        with Journal(path, "m", "p") as journal:
+            assert len(journal.repaired) == 1
+        assert path.read_bytes() == whole

@@ -9,7 +9,7 @@ from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data.prepare import prepare
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
-from aer_jax.training.targets import clip_weights, label_distributions, synthetic_weight
+from aer_jax.training.targets import clip_weights, label_distributions, settle_missing, synthetic_weight
 
 CLASSES = ("angry", "sad")
 HUMAN = {"u0": ["angry"] * 3 + ["sad"], "u1": ["sad", "sad"], "u2": ["angry"]}
@@ -61,13 +61,85 @@ def test_combined_pools_votes_by_weight(dataset, journal, weight, u0):
     np.testing.assert_allclose(label_distributions(dataset, ["u0"], labels), [u0], atol=1e-12)
 
 
-@pytest.mark.parametrize("source", ["synthetic", "combined"])
-def test_an_unfinished_journal_is_counted(dataset, journal, source):
+def lacking(dataset, journal):
+    """u1's answer is unreadable, u2 was not asked about; u3 is of another dataset."""
+    write(journal, {"u0": ["sad"], "u1": [None], "u3": ["sad"]})
+    return dataclasses.replace(dataset, splits={"train": ["u0", "u1"], "validation": ["u2"], "test": []})
+
+
+@pytest.mark.parametrize(("source", "missing"), [("synthetic", "human"), ("synthetic", "drop"), ("combined", "drop")])
+def test_clips_without_a_vote_to_learn_from_are_refused(dataset, journal, source, missing):
     write(journal, {"u0": ["sad"], "u1": [None]})  # u1 answered beside the point, u2 not asked
+    labels = LabelsConfig(source, str(journal), missing=missing)
     with pytest.raises(
-        UserError, match=r"2 of 3 utterances have no synthetic vote .*first u1\); run `aer-jax annotate`"
+        UserError,
+        match=r"2 of 3 utterances have no synthetic vote .*first u1\); run `aer-jax annotate`.*labels.missing=drop",
     ):
-        label_distributions(dataset, ["u0", "u1", "u2"], LabelsConfig(source, str(journal)))
+        label_distributions(dataset, ["u0", "u1", "u2"], labels)
+    for weight in (1.0, 0.5):
+        both = LabelsConfig("combined", str(journal), weight)
+        total = 4 + weight
+        expected = [[3 / total, (1 + weight) / total], [0, 1], [1, 0]]
+        np.testing.assert_allclose(label_distributions(dataset, ["u0", "u1", "u2"], both), expected)
+    np.testing.assert_allclose(
+        clip_weights(dataset, ["u0", "u1"], dataclasses.replace(both, prior_votes=1.0)), [4.5 / 5.5, 2 / 3]
+    )
+
+
+def test_clips_without_a_synthetic_vote_are_counted(dataset, journal):
+    dataset = lacking(dataset, journal)
+    assert settle_missing(dataset, LabelsConfig()) == (dataset, {})
+    labels = LabelsConfig("combined", str(journal))
+    whole, facts = settle_missing(dataset, labels)
+    assert whole is dataset
+    assert facts == {
+        "treatment": "human", "clips": {"train": 1, "validation": 1}, "of": {"train": 2, "validation": 1},
+        "sentence": f"without a synthetic vote in {journal}: 1 of 2 train clips and 1 of 1 validation clips; learned "
+        "from their human votes alone (labels.missing=human)",
+    }  # fmt: skip
+    assert settle_missing(dataset, LabelsConfig("synthetic", str(journal))) == (dataset, {})
+
+
+@pytest.mark.parametrize("source", ["synthetic", "combined"])
+def test_clips_without_a_synthetic_vote_are_left_out_on_request(dataset, journal, source):
+    dataset = lacking(dataset, journal)
+    labels = LabelsConfig(source, str(journal), missing="drop")
+    with pytest.raises(UserError, match="none of the 1 validation clips has a synthetic vote"):
+        settle_missing(dataset, labels)
+    dataset = dataclasses.replace(dataset, splits={"train": ["u1", "u0"], "validation": ["u0"], "test": ["u2"]})
+    kept, facts = settle_missing(dataset, labels)
+    assert kept.splits == {"train": ["u0"], "validation": ["u0"], "test": ["u2"]}
+    assert facts["clips"] == {"train": 1, "validation": 0} and facts["sentence"].endswith(
+        "1 of 2 train clips; left out (labels.missing=drop)"
+    )
+    assert label_distributions(kept, kept.splits["train"], labels).shape == (1, 2)
+
+
+def test_a_journal_about_other_clips_is_refused(dataset, journal):
+    dataset = dataclasses.replace(dataset, splits={"train": ["u0", "u1"], "validation": ["u2"], "test": []})
+    write(journal, {"v0": ["sad"], "v1": ["angry"]})
+    with pytest.raises(UserError, match=r"none of the 2 train clips has .* about other clips, the first is v0"):
+        settle_missing(dataset, LabelsConfig("combined", str(journal)))
+    write(journal, {"u0": [None]})
+    with pytest.raises(
+        UserError, match=r"none of the 2 train clips has a synthetic vote in \S+; run `aer-jax annotate`"
+    ):
+        settle_missing(dataset, LabelsConfig("combined", str(journal)))
+
+
+def test_a_weight_is_learned_from_the_clips_that_have_votes_of_both(tmp_path):
+    dataset, heard, shares, rng = many(tmp_path)
+    said = {id: [CLASSES[int(rng.random() > p)]] for id, p in zip(heard, shares, strict=True)}
+    some = dataset.splits["validation"][::2]
+    weights = {}
+    for name, votes in (("half", said | {id: [None] for id in some}), ("whole", said)):
+        write(tmp_path / name, votes)
+        data = dataset
+        if name == "whole":
+            rest = [id for id in dataset.splits["validation"] if id not in some]
+            data = dataclasses.replace(dataset, splits={**dataset.splits, "validation": rest})
+        weights[name] = synthetic_weight(data, LabelsConfig("combined", str(tmp_path / name), "learned"))
+    assert weights["half"] == pytest.approx(weights["whole"])
 
 
 def test_unknown_utterances_have_no_human_vote(dataset):
