@@ -14,7 +14,7 @@ import numpy as np
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
-from aer_jax.evaluation.bootstrap import LEVEL, RESAMPLES, speaker_intervals
+from aer_jax.evaluation.intervals import LEVEL, METHOD, UNIT, speaker_intervals
 from aer_jax.evaluation.metrics import DEFINITIONS, by_class, pointwise, pooled, reliability
 from aer_jax.evaluation.predictions import Prediction, checked, human_distributions
 from aer_jax.files import plain
@@ -88,7 +88,7 @@ def evaluate(
         "reliability": {name: getattr(curve, name).tolist() for name in curve._fields},
         "definitions": DEFINITIONS,
     }
-    model["ci"] |= {"level": LEVEL, "over": "speakers", "resamples": RESAMPLES}
+    model["ci"] |= {"level": LEVEL, "over": "speakers", "method": METHOD}
     return plain(model | about)
 
 
@@ -143,7 +143,7 @@ def _summary(values: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str,
     """n, n_speakers, the mean of each entry over utterances, and the intervals of the means."""
     n = len(speakers_n)
     means = {name: float(values_n.mean()) if n else math.nan for name, values_n in values.items()}
-    ci = speaker_intervals(values, speakers_n)
+    ci = speaker_intervals(values, speakers_n, UNIT)
     return {"n": n, "n_speakers": len(np.unique(speakers_n))} | means | {"ci": ci}
 
 

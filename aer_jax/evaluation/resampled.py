@@ -1,8 +1,8 @@
-"""Every metric on resampled speakers, from sums over each speaker: what a bootstrap would compute, without its loop.
+"""Every metric on reweighted speakers, from sums over each speaker: what leaving speakers out gives, without a loop.
 
 The metrics of `metrics.pooled` are no means over utterances, but each is a function of sums over utterances. The sums
-of each speaker are taken once, added up as often as the speaker was drawn, and the function is applied to the result:
-the same numbers as scoring the drawn utterances one resample after another.
+of each speaker are taken once, added up as often as the speaker counts, and the function is applied to the result:
+the same numbers as scoring those utterances one set of speakers after another.
 """
 
 from __future__ import annotations

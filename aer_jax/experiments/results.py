@@ -13,7 +13,7 @@ import numpy as np
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
-from aer_jax.evaluation.bootstrap import LEVEL, RESAMPLES, percentiles, speaker_draws, speaker_intervals
+from aer_jax.evaluation.intervals import LEVEL, METHOD, UNIT, interval, leave_one_out, speaker_intervals
 from aer_jax.evaluation.metrics import DEFINITIONS, pointwise
 from aer_jax.evaluation.resampled import resampled
 from aer_jax.evaluation.significance import holm, sign_flip, wilcoxon_over_speakers
@@ -23,6 +23,7 @@ from aer_jax.experiments.tested import Tested, baseline_predictions, own_labels,
 QUANTITIES = ("js", "js_distance", "bc", "r2", "ece", "ece_soft", "accuracy", "uar", "macro_f1", "weighted_f1")
 TESTED = ("js", "bc")  # quantities that arms are compared in
 ALPHA = 0.05
+R2_LIMITS = (-math.inf, 1.0)
 _POINTWISE = ("js", "js_distance", "bc", "accuracy")
 
 
@@ -53,17 +54,14 @@ def score(tested: Tested, probs_snk: Sequence[np.ndarray], top_label: bool = Tru
         probs_snk: [N, K] for each seed.
         top_label: False for predictions without a largest class.
     """
-    names, speaker_n = np.unique(tested.speakers_n, return_inverse=True)
-    itself = np.ones((1, len(names)), int)
-    drawn = speaker_draws(tested.speakers_n)
-    times_rs = itself if drawn is None else np.concatenate([itself, drawn[1]])
+    speaker_n, times_rs, size_s = leave_one_out(tested.speakers_n)
     seeds = [resampled(tested.references_nk, probs_nk, speaker_n, times_rs, top_label) for probs_nk in probs_snk]
     by_seed = {name: [float(found[name][0]) for found in seeds] for name in QUANTITIES}
     values, ci = {}, {}
     for name in QUANTITIES:
         mean_r = np.mean([found[name] for found in seeds], axis=0)
         values[name] = float(mean_r[0])
-        ci[name] = None if drawn is None or np.isnan(mean_r).any() else percentiles(mean_r[1:])
+        ci[name] = interval(values[name], mean_r[1:], size_s, R2_LIMITS if name == "r2" else UNIT)
     means = [pointwise(tested.references_nk, probs_nk, top_label) for probs_nk in probs_snk]
     utterances = {name: np.mean([found[name] for found in means], axis=0) for name in _POINTWISE}
     return Row(values, ci, by_seed, by_level(tested, utterances), {name: utterances[name] for name in TESTED})
@@ -85,7 +83,7 @@ def by_level(tested: Tested, values: Mapping[str, np.ndarray], usable_n: np.ndar
         part = {key: values_n[here] for key, values_n in values.items() if key != "js_distance"}
         means = {key: float(values_n.mean()) if here.any() else math.nan for key, values_n in part.items()}
         about = {"n": int(here.sum()), "n_speakers": len(set(speakers_n[here])), "from": low, "to": high}
-        found[name] = about | means | {"ci": speaker_intervals(part, speakers_n[here])}
+        found[name] = about | means | {"ci": speaker_intervals(part, speakers_n[here], UNIT)}
     return found
 
 
@@ -96,7 +94,7 @@ def baseline_rows(tested: Tested, probs: Mapping[str, np.ndarray]) -> dict[str, 
     means = dict.fromkeys(QUANTITIES, math.nan) | {
         name: float(values_n.mean()) if usable_n.any() else math.nan for name, values_n in values.items()
     }
-    ci = dict.fromkeys(QUANTITIES) | speaker_intervals(values, tested.speakers_n[usable_n])
+    ci = dict.fromkeys(QUANTITIES) | speaker_intervals(values, tested.speakers_n[usable_n], UNIT)
     ci.pop("reason")
     rows["split_half"] = Row(means, ci, {name: [v] for name, v in means.items()}, by_level(tested, values, usable_n))
     return rows
@@ -183,7 +181,7 @@ def results(
         "n_speakers": len(set(tested.speakers_n)),
         "speakers_apart": all(dataset.speakers_apart for dataset in tested.datasets.values()),
         "splits": {split: len(dataset.splits["test"]) for split, dataset in tested.datasets.items()},
-        "ci": {"level": LEVEL, "over": "speakers", "resamples": RESAMPLES},
+        "ci": {"level": LEVEL, "over": "speakers", "method": METHOD},
         "alpha": ALPHA,
         "arms": arms,
         "baselines": {name: row_json(row) | {"note": baselines.NOTES[name]} for name, row in others.items()},

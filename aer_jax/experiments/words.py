@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aer_jax.evaluation.ambiguity import NAMES
+from aer_jax.evaluation.intervals import not_available
 from aer_jax.reports.table import BASELINES, number, span
 
 HEADINGS = {
@@ -29,13 +30,14 @@ def table(result: Mapping[str, Any], quantity: str) -> Table:
     levels = quantity in ("js", "bc", "accuracy")
     first = next(iter(result["arms"].values()))
     sizes = [first["by_ambiguity"][name]["n"] for name in NAMES]
-    head = ["", "value", "95 % over speakers"]
+    head = ["", "value", "95% over speakers"]
     head += [f"{name} ({n})" for name, n in zip(NAMES, sizes, strict=True)] if levels else []
     head += ["each seed"] if "by_seed" in first else []
     head += ["on own labels"] if quantity in OWN else []
     rows = [head]
     for name, row in [*result["arms"].items(), *result["baselines"].items()]:
-        line = [BASELINES.get(name, name), number(row[quantity]), span(row["ci"][quantity])]
+        line = [BASELINES.get(name, name), number(row[quantity])]
+        line.append(span(row["ci"][quantity], result["n_speakers"], row[quantity]))
         line += [number(row["by_ambiguity"][level].get(quantity)) for level in NAMES] if levels else []
         if "by_seed" in first:
             line.append(" ".join(number(value) for value in row["by_seed"][quantity]) if "by_seed" in row else "")
@@ -47,11 +49,11 @@ def table(result: Mapping[str, Any], quantity: str) -> Table:
 
 def tests_table(tests: Sequence[Mapping[str, Any]]) -> Table:
     """Head and rows of the tests of one family."""
-    head = ["clips", "a", "b", "a - b", "95 % over speakers", "p", "p, Holm", "p, Wilcoxon", "significant"]
+    head = ["clips", "a", "b", "a - b", "95% over speakers", "p", "p, Holm", "p, Wilcoxon", "significant"]
     rows = [head]
     for test in tests:
         line = [f"{test['level']} ({test['n']})", test["a"], BASELINES.get(test["b"], test["b"])]
-        line += [number(test["difference"], 4), f"{number(test['ci'][0], 4)} to {number(test['ci'][1], 4)}"]
+        line += [number(test["difference"], 4), _within(test)]
         line += [number(test[key], 4) for key in ("p", "p_holm", "p_wilcoxon")]
         rows.append([*line, "yes" if test["significant"] else "no"])
     return rows
@@ -66,9 +68,8 @@ def findings(result: Mapping[str, Any]) -> list[str]:
         for name in ("train_mean", "linear_probe", "best_constant", "split_half")
         if baselines.get(name, {}).get("js") is not None
     )
-    said = [
-        f"The lowest JS is {number(arms[best]['js'])} ({span(arms[best]['ci']['js'])}), of {best}; beside it: {beside}."
-    ]
+    lead, within = arms[best]["js"], span(arms[best]["ci"]["js"], result["n_speakers"])
+    said = [f"The lowest JS is {number(lead)} ({within}), of {best}; beside it: {beside}."]
     tests = [test for test in result["tests"] if test["family"] == "js"]
     if not tests:
         return said
@@ -98,12 +99,17 @@ def _sentence(test: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     where = "" if test["level"] == "all" else f" where ambiguity is {test['level']} ({test['n']} clips)"
     direction = "lower" if test["difference"] < 0 else "higher"
     verdict = f"significantly {direction}" if test["significant"] else "no significant difference"
-    low, high = test["ci"] or (None, None)
     return (
         f"{test['a']} against {_row_name(test['b'])}{where}: JS {number(js[0])} against {number(js[1])}, {verdict} "
-        f"({number(test['difference'], 4)}, 95 % over speakers {number(low, 4)} to {number(high, 4)}; "
+        f"({number(test['difference'], 4)}, 95% over speakers {_within(test)}; "
         f"p = {test['p']:.2g}, after Holm's correction over {test['tests']} tests {test['p_holm']:.2g})."
     )
+
+
+def _within(test: Mapping[str, Any]) -> str:
+    if test["ci"] is None:
+        return not_available(test["n_speakers"])
+    return f"{number(test['ci'][0], 4)} to {number(test['ci'][1], 4)}"
 
 
 def _row_name(name: str) -> str:
@@ -119,7 +125,7 @@ def about(result: Mapping[str, Any]) -> str:
     return (
         f"{result['dataset']}, classes {', '.join(result['classes'])}; {result['n']} test clips of "
         f"{result['n_speakers']} speakers, pooled over {splits}; scored on human votes, whatever an arm learned "
-        f"from.{shared} Intervals: {result['ci']['level']:.0%} over speakers, {result['ci']['resamples']} resamples. "
+        f"from.{shared} Intervals: {result['ci']['level']:.0%} over speakers, {result['ci']['method']}. "
         "Tests: signs of whole speakers flipped, two-sided, each quantity one family of Holm's correction; Wilcoxon's "
         "over speakers' means as a check."
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.baselines import HALVINGS, NOTES, best_constant, halves
-from aer_jax.evaluation.bootstrap import speaker_intervals, sums_interval
+from aer_jax.evaluation.intervals import UNIT, speaker_intervals, sums_interval
 from aer_jax.evaluation.metrics import bhattacharyya, js_distance, js_divergence
 
 MEASURES = ("js", "js_distance", "bc")
@@ -57,7 +57,7 @@ def against(human_nk: np.ndarray, other: np.ndarray, speakers_n: np.ndarray, cla
     for k, name in enumerate(classes):
         ci[name] = None
         if np.isfinite(r_k[k]):
-            ci[name] = sums_interval(_products(human_nk[:, k], other_nk[:, k]), speakers_n, _pearson)
+            ci[name] = sums_interval(_products(human_nk[:, k], other_nk[:, k]), speakers_n, _pearson, (-1, 1))
     row["ci"]["correlation"] = ci
     return row | _correlation_row(r_k, classes)
 
@@ -124,7 +124,12 @@ _MEASURES = {"js": js_divergence, "js_distance": js_distance, "bc": bhattacharyy
 def _means(measured: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str, Any]:
     n = len(speakers_n)
     means = {name: float(values.mean()) if n else None for name, values in measured.items()}
-    return {"n": n, "n_speakers": len(np.unique(speakers_n)), **means, "ci": speaker_intervals(measured, speakers_n)}
+    return {
+        "n": n,
+        "n_speakers": len(np.unique(speakers_n)),
+        **means,
+        "ci": speaker_intervals(measured, speakers_n, UNIT),
+    }
 
 
 def _correlation_row(r_k: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aer_jax.errors import UserError, nearest
-from aer_jax.evaluation.bootstrap import speaker_intervals, sums_interval
+from aer_jax.evaluation.intervals import difference_interval, speaker_intervals
 from aer_jax.evaluation.metrics import js_divergence
 
 SPEAKER = "speaker"  # groups of one, where a corpus says nothing about its speakers
@@ -70,7 +70,7 @@ def by_group(
 
     Returns:
         group -> n, n_speakers, js and its ci, bias {class: synthetic - human} and its ci, gap {class: bias here - bias
-        elsewhere} and its ci. Intervals are over speakers, None where the group has one alone.
+        elsewhere} and its ci. Intervals are over speakers, None where there are too few.
     """
     bias_nk, js_n = synthetic_nk - human_nk, js_divergence(human_nk, synthetic_nk)
     rows = {}
@@ -88,21 +88,10 @@ def by_group(
             "ci": {name: ci[name] for name in classes},
         }
         if not here.all():
-            few = min(len(speakers), len(np.unique(speakers_n[~here]))) < 2
             gap_k = bias_nk[here].mean(axis=0) - bias_nk[~here].mean(axis=0)
             row["gap"] = dict(zip(classes, map(float, gap_k), strict=True))
             row["gap_ci"] = {
-                name: None if few else sums_interval(_two_means(bias_nk[:, k], here), speakers_n, _difference)
-                for k, name in enumerate(classes)
+                name: difference_interval(bias_nk[:, k], here, speakers_n) for k, name in enumerate(classes)
             }
         rows[group] = row
     return rows
-
-
-def _two_means(values_n: np.ndarray, here_n: np.ndarray) -> np.ndarray:
-    return np.column_stack([here_n, here_n * values_n, ~here_n, ~here_n * values_n]).astype(float)
-
-
-def _difference(sums_rm: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return sums_rm[:, 1] / sums_rm[:, 0] - sums_rm[:, 3] / sums_rm[:, 2]

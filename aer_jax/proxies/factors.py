@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from aer_jax.evaluation.bootstrap import sums_interval
+from aer_jax.evaluation.intervals import sums_interval
 from aer_jax.evaluation.metrics import bhattacharyya, js_divergence
 from aer_jax.labels.votes import normalise
 from aer_jax.proxies.panel import Panel
-from aer_jax.proxies.reliability import alpha, pair_terms
+from aer_jax.proxies.reliability import ALPHA, alpha, pair_terms
 
 LEVELS = 6  # more temperatures than these are put into bins of BIN
 BIN = 0.2
@@ -76,6 +76,6 @@ def _row(panel: Panel, listeners: list[int]) -> dict[str, Any]:
         "js": float(js_divergence(human_nk, synthetic_nk).mean()),
         "bc": float(bhattacharyya(human_nk, synthetic_nk).mean()),
         "alpha": float(value) if np.isfinite(value) else None,
-        "alpha_ci": sums_interval(terms_nm, panel.speakers_n[here], alpha),
+        "alpha_ci": sums_interval(terms_nm, panel.speakers_n[here], alpha, ALPHA),
         "labels": dict(zip(panel.classes, map(float, sums_nk.sum(axis=0) / sums_nk.sum()), strict=True)),
     }

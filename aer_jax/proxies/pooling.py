@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from aer_jax.data.dataset import Dataset
-from aer_jax.evaluation.bootstrap import speaker_intervals
+from aer_jax.evaluation.intervals import speaker_intervals
 from aer_jax.labels.pooling import held_out_loss, learn_weights
 from aer_jax.labels.votes import normalise
 from aer_jax.proxies.panel import Panel

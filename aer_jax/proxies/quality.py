@@ -10,7 +10,7 @@ import numpy as np
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
-from aer_jax.evaluation.bootstrap import LEVEL, RESAMPLES
+from aer_jax.evaluation.intervals import LEVEL, METHOD
 from aer_jax.evaluation.metrics import DEFINITIONS
 from aer_jax.proxies import agreement, bias
 from aer_jax.proxies.factors import by_factor, shares
@@ -74,7 +74,7 @@ def quality(dataset: Dataset, journal: Path, exact: Path | None = None, group: s
         "saturation": saturation(human_nk, panel.votes_nlk, speakers_n, exact_nk),
         "pooling": pooling(panel, dataset),
         "exact": limit,
-        "intervals": {"level": LEVEL, "over": "speakers", "resamples": RESAMPLES},
+        "intervals": {"level": LEVEL, "over": "speakers", "method": METHOD},
         "definitions": {name: DEFINITIONS[name] for name in (*agreement.MEASURES, "ambiguity")},
     }
 

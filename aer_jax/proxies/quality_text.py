@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from aer_jax.evaluation.intervals import NOT_AVAILABLE
+
 _WAYS = {
     "human": "human votes alone",
     "synthetic": "synthetic votes alone",
@@ -42,7 +44,8 @@ def _head(found: dict[str, Any]) -> list[str]:
         f"{found['listeners']} synthetic listeners ({found['model']}, {found['answers']} answers)",
         f"{found['asked']} asked: {found['unparsed_share']:.1%} unparsed, {found['failed_share']:.1%} failed; votes an "
         f"utterance: {found['votes']['synthetic']:.1f} synthetic, {found['votes']['human']:.1f} human",
-        "References are the human votes; JS in base 2, lower is better; [ ] are 95 % intervals over speakers.",
+        "References are the human votes; JS in base 2, lower is better; [ ] are 95% intervals over speakers "
+        f"({NOT_AVAILABLE}).",
     ]
 
 
@@ -194,7 +197,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _interval(ci: Sequence[float] | None, form: str = ".3f") -> str:
-    return f"[{ci[0]:{form}}, {ci[1]:{form}}]" if ci else ""
+    return f"[{ci[0]:{form}}, {ci[1]:{form}}]" if ci else "n/a"
 
 
 def _short(words: str) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 import krippendorff
 import numpy as np
 
-from aer_jax.evaluation.bootstrap import sums_interval
+from aer_jax.evaluation.intervals import sums_interval
 from aer_jax.labels.votes import normalise
+
+ALPHA = (-np.inf, 1.0)  # the values that alpha can have
 
 
 def alphas(counts_nk: np.ndarray, votes_nlk: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
@@ -81,4 +83,4 @@ def _row(terms_nm: np.ndarray, speakers_n: np.ndarray, counts_nk: np.ndarray | N
         value = krippendorff.alpha(value_counts=counts_nk, level_of_measurement="nominal")
     else:
         value = alpha(terms_nm.sum(axis=0, keepdims=True))[0]
-    return {"value": float(value), "ci": sums_interval(terms_nm, speakers_n, alpha), "utterances": len(terms_nm)}
+    return {"value": float(value), "ci": sums_interval(terms_nm, speakers_n, alpha, ALPHA), "utterances": len(terms_nm)}

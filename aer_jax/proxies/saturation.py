@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from aer_jax.evaluation.bootstrap import percentiles, speaker_draws, speaker_intervals
+from aer_jax.evaluation.intervals import Interval, interval, leave_one_out, speaker_intervals
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.labels.votes import normalise
 
 ORDERS = 20  # random orders of the votes about each utterance
-FITS = 200  # bootstrapped curves that are fitted again
 GAIN = 0.9
 FROM = 3  # the law a + b / N holds for large N; one and two votes are left out of its fit
 COVERED = 0.5  # of the utterances must have as many votes as the curve is long
@@ -125,17 +124,19 @@ def saturation(
     used_n, js_um = js_by_number(human_nk, votes_nlk)
     speakers_u, js_m = speakers_n[used_n], js_um.mean(axis=0)
     ci = speaker_intervals({str(m): js_um[:, m] for m in range(js_um.shape[1])}, speakers_u)
-    drawn = speaker_draws(speakers_u)
-    curves = np.zeros((0, js_um.shape[1]))
-    if drawn is not None:
-        speaker_u, times_rs = drawn
-        sums_sm = np.zeros((times_rs.shape[1], js_um.shape[1]))
-        np.add.at(sums_sm, speaker_u, js_um)
-        some_rs = times_rs[:FITS]
-        curves = (some_rs @ sums_sm) / (some_rs @ np.bincount(speaker_u))[:, None]
+    speaker_u, times_rs, size_s = leave_one_out(speakers_u)
+    sums_sm = np.zeros((len(size_s), js_um.shape[1]))
+    np.add.at(sums_sm, speaker_u, js_um)
+    # Without each speaker in turn; a single speaker leaves nothing.
+    curves = (times_rs[1:] @ sums_sm) / np.maximum(times_rs[1:] @ size_s, 1)[:, None]
     exponential, inverse = fit_exponential(js_m), fit_inverse(js_m)
-    fits = [fit for curve in curves if (fit := fit_exponential(curve, exponential)) is not None]
-    inverses = [fit["a"] for fit in map(fit_inverse, curves) if fit is not None]
+    fits = [fit_exponential(curve, exponential) for curve in curves] if exponential else []
+    inverses = [fit["a"] if fit else np.nan for fit in map(fit_inverse, curves)]
+
+    def of_fits(name: str, lowest: float) -> Interval | None:
+        left_out_s = np.array([getattr(fit, name) if fit else np.nan for fit in fits])
+        return interval(getattr(exponential, name), left_out_s, size_s, (lowest, np.inf))
+
     return {
         "n_utterances": int(used_n.sum()),
         "orders": ORDERS,
@@ -146,11 +147,11 @@ def saturation(
         | {
             "n_gain": exponential.n_gain,
             "ci": {
-                "a": _interval([fit.a for fit in fits]),
-                "n_gain": _interval([fit.n_gain for fit in fits]),
+                "a": of_fits("a", -np.inf),
+                "n_gain": of_fits("n_gain", 1.0),
             },
         },
-        "inverse": inverse and inverse | {"ci": {"a": _interval(inverses)}},
+        "inverse": inverse and inverse | {"ci": {"a": interval(inverse["a"], np.array(inverses), size_s)}},
         "exact": None if exact_nk is None else _exact(human_nk[used_n], exact_nk[used_n], speakers_u, js_m),
     }
 
@@ -189,7 +190,3 @@ def _exponential(n: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
 def _slopes(n: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
     falls = np.exp(-c * n)
     return np.column_stack([np.ones_like(falls), -falls, b * n * falls])
-
-
-def _interval(found: list[float]) -> tuple[float, float] | None:
-    return percentiles(np.array(found)) if len(found) > FITS // 2 else None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aer_jax.errors import UserError
-from aer_jax.evaluation.bootstrap import speaker_intervals
+from aer_jax.evaluation.intervals import not_available, speaker_intervals
 from aer_jax.evaluation.metrics import pointwise, pooled
 from aer_jax.files import plain, replace_text
 from aer_jax.reports.runs import load_runs
@@ -87,11 +87,12 @@ def table(result: dict[str, Any]) -> str:
     for name, row in result["rows"].items():
         lines.append(f"{name:{width}}  " + "  ".join(f"{row[quantity]:8.4f}" for quantity in SHOWN))
     gain = result["gain"]["js"]
-    interval = f" ({gain['ci'][0]:.4f} to {gain['ci'][1]:.4f})" if gain["ci"] else ""
+    ends = gain["ci"]
+    within = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else not_available(result["n_speakers"])
     return "\n".join(
         [
             *lines,
-            f"JS below the members' mean by {gain['mean']:.4f}{interval}; {result['n']} clips of "
+            f"JS below the members' mean by {gain['mean']:.4f} (95% over speakers: {within}); {result['n']} clips of "
             f"{result['n_speakers']} speakers",
         ]
     )

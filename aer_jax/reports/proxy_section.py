@@ -16,7 +16,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from aer_jax.errors import UserError
+from aer_jax.evaluation.intervals import MIN_SPEAKERS
 from aer_jax.reports import figures
+from aer_jax.reports.table import NONE, span
 
 _NEEDED = {
     "model",
@@ -54,12 +56,13 @@ def proxy_section(path: Path, classes: list[str]) -> dict[str, Any]:
             f"{path} is about {', '.join(found['classes'])}, the runs about {', '.join(classes)}; give the one of "
             "their journal."
         )
-    rows = [("Synthetic votes", found["js"], found["ci"]["js"])]
+    speakers = found.get("speakers", MIN_SPEAKERS)
+    rows = [("Synthetic votes", found["js"], span(found["ci"]["js"], speakers))]
     if exact := found.get("exact"):
-        rows.append(("Exact proxy", exact["js"], exact["ci"]["js"]))
-    rows.append(("Synthetic votes, shuffled over clips", found["js_shuffled"], None))
+        rows.append(("Exact proxy", exact["js"], span(exact["ci"]["js"], speakers)))
+    rows.append(("Synthetic votes, shuffled over clips", found["js_shuffled"], NONE))
     rows += [
-        (name, row["js"], row.get("ci", {}).get("js"))
+        (name, row["js"], span(row.get("ci", {}).get("js"), row.get("n_speakers", speakers)))
         for key, name in _ROWS.items()
         if (row := found.get("baselines", {}).get(key)) and row["js"] is not None
     ]

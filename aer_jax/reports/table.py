@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.config import LabelsConfig
+from aer_jax.evaluation.intervals import not_available
 from aer_jax.reports.runs import Run, best, load_runs
 
 BASELINES = {
@@ -42,6 +43,7 @@ class Row:
         learned_from: whose votes an arm was trained on; "" for a baseline.
         values: the columns of COLUMNS, None where a metric has no meaning.
         interval: 95% of js over speakers, or None.
+        n_speakers: of the utterances that are scored.
         change: js relative to the training mean's, -0.2 being a fifth below; None where that is 0.
         by_ambiguity: name of the bin -> its n, js and ci.
     """
@@ -51,6 +53,7 @@ class Row:
     learned_from: str
     values: dict[str, float | None]
     interval: list[float] | None
+    n_speakers: int
     change: float | None
     by_ambiguity: dict[str, dict[str, Any]]
 
@@ -67,6 +70,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
             learned_from=learned_from,
             values={column: metrics.get(column) for column in COLUMNS},
             interval=metrics["ci"]["js"],
+            n_speakers=metrics["n_speakers"],
             change=js / reference - 1 if js is not None and reference else None,
             by_ambiguity=bins,
         )
@@ -106,11 +110,13 @@ def finding(runs: Sequence[Run]) -> str:
     """What the table says, with the arm that has the lowest mean JS and its distance to the baselines."""
     run = best(runs)
     js, baselines = run.metrics["js"], run.metrics["baselines"]
-    interval = run.metrics["ci"]["js"]
-    within = f" (95% interval over speakers {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    ends, speakers = run.metrics["ci"]["js"], run.metrics["n_speakers"]
+    within = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else not_available(speakers)
     lead = f"Of {len(runs)} arms, “{run.name}” comes closest with" if len(runs) > 1 else f"“{run.name}” reaches"
     parts = [_beside(js, baselines[key]["js"], name) for key, name in _SAID.items() if key in baselines]
-    return f"{lead} a JS of {js:.3f}{within}: {', '.join(part for part in parts if part)}."
+    return (
+        f"{lead} a JS of {js:.3f} (95% interval over speakers {within}): {', '.join(part for part in parts if part)}."
+    )
 
 
 _SAID = {
@@ -143,9 +149,11 @@ def percent(value: float | None) -> str:
     return f"{whole:+d}%".replace("-", _MINUS) if whole else "0%"
 
 
-def span(interval: Sequence[float] | None) -> str:
-    """An interval as low–high."""
-    return NONE if interval is None else f"{number(interval[0])}{NONE}{number(interval[1])}"
+def span(interval: Sequence[float] | None, n_speakers: int, value: float | None = 0.0, digits: int = 3) -> str:
+    """An interval as low–high; an en dash where there is no value either, else why there is none."""
+    if interval is None:
+        return NONE if value is None else not_available(n_speakers)
+    return f"{number(interval[0], digits)}{NONE}{number(interval[1], digits)}"
 
 
 SHARED = (
@@ -175,7 +183,7 @@ def summary_table(paths: Sequence[Path], split: str = "test") -> str:
     lines = [heads]
     for row in rows(runs):
         js, *others = row.values.values()
-        cells = [row.name, row.learned_from, number(js), span(row.interval), percent(row.change)]
+        cells = [row.name, row.learned_from, number(js), span(row.interval, row.n_speakers, js), percent(row.change)]
         lines.append(cells + [number(value) for value in others])
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
 

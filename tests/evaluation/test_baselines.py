@@ -9,7 +9,6 @@ from scipy.optimize import brute
 
 from aer_jax.evaluation.ambiguity import ambiguity, ambiguity_bins
 from aer_jax.evaluation.baselines import best_constant, oracle_majority, split_half
-from aer_jax.evaluation.bootstrap import speaker_intervals
 from aer_jax.evaluation.metrics import bhattacharyya, js_divergence
 from aer_jax.labels.votes import Vote, count_votes, normalise
 
@@ -94,30 +93,6 @@ def test_ambiguity_divides_by_all_classes():
     assert ambiguity_bins(ambiguity(p_nk)).tolist() == [0, 1, 2, 0]
     eight_nk = np.array([[0.5, 0.5] + [0] * 6, [0.25] * 4 + [0] * 4])  # 1/3 and 2/3 on paper
     assert ambiguity_bins(ambiguity(eight_nk)).tolist() == [1, 2]
-
-
-def test_interval_covers_speakers_not_utterances():
-    speakers = np.repeat([f"s{i}" for i in range(10)], 50)
-    values_n = np.repeat(np.random.default_rng(0).normal(size=10), 50)  # no variance inside a speaker
-    low, high = speaker_intervals({"js": values_n}, speakers)["js"]
-    by_speaker = values_n[::50]
-    error = by_speaker.std(ddof=1) / np.sqrt(10)
-    assert low < values_n.mean() < high
-    assert 2.5 * error < high - low < 4.2 * error  # the t-interval is 4.5 errors wide, one over utterances 0.6
-
-
-def test_one_speaker_has_no_interval_but_a_reason():
-    found = speaker_intervals({"js": np.arange(5.0)}, ["s"] * 5)
-    assert found["js"] is None and "at least two" in found["reason"]
-
-
-def test_bootstrap_agrees_with_scipy_for_one_utterance_a_speaker():
-    from scipy.stats import bootstrap
-
-    values_n = np.random.default_rng(1).gamma(2, size=25)
-    expected = bootstrap((values_n,), np.mean, n_resamples=5000, method="percentile", rng=0).confidence_interval
-    found = speaker_intervals({"js": values_n}, [str(i) for i in range(25)])["js"]
-    np.testing.assert_allclose(found, expected, rtol=0.03)
 
 
 @pytest.mark.real

@@ -88,7 +88,7 @@ def test_ambiguity_bins_add_up_and_an_empty_one_is_null():
     bins = metrics["by_ambiguity"]
     assert [bins[name]["n"] for name in ("low", "medium", "high")] == [23, 0, 1]
     assert bins["medium"]["js"] is None and bins["medium"]["ci"]["js"] is None
-    assert bins["high"]["ci"]["js"] is None and "at least two" in bins["high"]["ci"]["reason"]
+    assert bins["high"]["ci"]["js"] is None and "at least 3 speakers; there is 1" in bins["high"]["ci"]["reason"]
     parts = sum(b["n"] * b["js"] for b in bins.values() if b["n"])
     assert parts / 24 == pytest.approx(metrics["js"])
     assert bins["low"]["baselines"]["split_half"]["js"] == 0
@@ -110,7 +110,7 @@ def test_one_speaker_has_no_interval():
     data = dataset()
     data.splits["test"] = data.splits["test"][:8]
     ci = evaluate(predictions(data), data, split="test")["ci"]
-    assert ci["js"] is None and "at least two" in ci["reason"]
+    assert ci["js"] is None and "at least 3 speakers; there is 1" in ci["reason"]
 
 
 def test_files_are_the_same_for_any_order(tmp_path):

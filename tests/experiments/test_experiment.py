@@ -1,5 +1,6 @@
 """Experiments whose runs are stand-ins: what is run, skipped, refused and reported; then a small one with real runs."""
 
+import copy
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prepare import prepare
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.experiments import experiment, run_cells
+from aer_jax.experiments import experiment, run_cells, words
 from aer_jax.experiments.experiment import run_experiment
 from aer_jax.experiments.settings import load_experiment
 from aer_jax.proxies.journal import read_journal
@@ -116,6 +117,16 @@ def test_tests_and_words(finished):
     assert "6 speakers cannot give a p below 0.031" in said
     page = (out / "tables.md").read_text()
     assert "on own labels" in page and "| Half the listeners vs half |" in page and "## UAR" in page
+
+
+def test_two_speakers_have_tables_without_intervals(finished):
+    result = copy.deepcopy(finished[1]) | {"n_speakers": 2}
+    for test in result["tests"]:
+        test |= {"ci": None, "n_speakers": 2}
+    for row in (result["arms"] | result["baselines"]).values():
+        row["ci"] = dict.fromkeys(row["ci"])
+    for page in (words.markdown(result | {"findings": words.findings(result)}, "x"), words.text(result)):
+        assert "n/a, needs at least 3 speakers" in page and "None" not in page
 
 
 def test_folds_share_their_shards_and_are_what_prepare_makes(finished, corpus, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import kstest, pearsonr
+from scipy.stats import kstest, pearsonr, t
 
 from aer_jax.proxies.agreement import against, baselines, by_ambiguity, shuffled_agreement
 
@@ -58,13 +58,15 @@ def test_a_row_is_scipys(panel):
     assert (row["n"], row["n_speakers"]) == (120, 12)
 
 
-def test_correlation_intervals_are_those_of_scoring_each_resample(panel):
-    from aer_jax.evaluation.bootstrap import percentiles, speaker_draws
-
+def test_correlation_intervals_are_those_of_leaving_speakers_out(panel):
     human_nk, synthetic_nk, _, speakers_n = panel
-    speaker_n, times_rs = speaker_draws(speakers_n)
-    drawn = [np.repeat(np.arange(120), times_s[speaker_n]) for times_s in times_rs]
-    expected = percentiles(np.array([np.corrcoef(human_nk[rows, 0], synthetic_nk[rows, 0])[0, 1] for rows in drawn]))
+    r, *left_out = (
+        np.corrcoef(human_nk[rows, 0], synthetic_nk[rows, 0])[0, 1]
+        for rows in [speakers_n == speakers_n, *(speakers_n != speaker for speaker in np.unique(speakers_n))]
+    )
+    # As many utterances of each of 12 speakers: the jackknife, and Student's t with 11 degrees of freedom.
+    error = np.sqrt(11 / 12 * ((r - np.array(left_out)) ** 2).sum())
+    expected = r - t.ppf(0.975, 11) * error, min(1.0, r + t.ppf(0.975, 11) * error)
     found = against(human_nk, synthetic_nk, speakers_n, CLASSES)["ci"]["correlation"]["angry"]
     assert found == pytest.approx(expected, abs=1e-9)
 

@@ -35,6 +35,12 @@ def test_the_mean_is_scored_beside_its_members(runs, tmp_path):
     assert f"{np.mean(js):.4f}" in table(result) and len(result["rows"]) == len(runs) + 1
 
 
+def test_two_speakers_have_no_interval(runs, tmp_path):
+    result = ensemble(runs) | {"n_speakers": 2}
+    result["gain"]["js"]["ci"] = None
+    assert "(95% over speakers: n/a, needs at least 3 speakers)" in table(result)
+
+
 def test_a_run_twice_or_alone_is_refused(runs, capsys):
     with pytest.raises(UserError, match="at least two"):
         ensemble(runs[:1])

@@ -64,4 +64,5 @@ def test_words_and_numbers():
     assert learned_from(learned, 0.123) == "human + synthetic (learned weight 0.12)"
     assert [number(None), number(-0.5), number(0.12345)] == ["–", "−0.500", "0.123"]
     assert [percent(None), percent(0.001), percent(-0.2), percent(0.2)] == ["–", "0%", "−20%", "+20%"]
-    assert [span(None), span([0.1, 0.2])] == ["–", "0.100–0.200"]
+    assert [span(None, 9, None), span(None, 9), span([0.1, 0.2], 9)] == ["–", "n/a", "0.100–0.200"]
+    assert span(None, 2) == "n/a, needs at least 3 speakers"
