@@ -66,7 +66,11 @@ def evaluate(
         bins_of[name] = _by_ambiguity(values, speakers_n, bin_n)
     usable_n, values = baselines.split_half(dataset.votes, ids, dataset.classes)
     reason = None if usable_n.any() else "no utterance has two whole votes, so none can be split"
-    rows["split_half"] = _summary(values, speakers_n[usable_n]) | {"accuracy": None, "reason": reason}
+    rows["split_half"] = _summary(values, speakers_n[usable_n]) | {
+        "accuracy": None,
+        "accuracy_argmax": None,
+        "reason": reason,
+    }
     bins_of["split_half"] = _by_ambiguity(values, speakers_n[usable_n], bin_n[usable_n])
 
     curve = reliability(references_nk, probs_nk)

@@ -4,7 +4,8 @@ References are never smoothed. Arrays are float64 [N, K], rows sum to one.
 
 Ties. A prediction names its first largest class (in the order of `classes`). Where several classes of a
 reference are largest, each counts as right: the reference takes the predicted class if it is one of them,
-else the first of them. Accuracy, UAR, F1 and the top-label calibration all use these labels.
+else the first of them. Accuracy, UAR, F1 and the top-label calibration use these labels, which flatter where ties are
+many. `accuracy_argmax` takes the first largest class on both sides, as numpy's argmax and most published tables do.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import rel_entr
 
+POINTWISE = ("js", "js_distance", "bc", "accuracy", "accuracy_argmax")
 BINS = 10  # of the calibration error, equally wide
 
 DEFINITIONS = {
@@ -26,9 +28,11 @@ DEFINITIONS = {
     "ece": f"expected calibration error of the top label, {BINS} equal bins; right means that the class is "
     "among the reference's largest",
     "ece_soft": "the same; the target is the share that the reference gives to the predicted top class",
-    "accuracy": "share of utterances whose predicted class is the reference's largest; any of tied largest "
-    "classes is right",
-    "uar": "recall averaged over the classes that are the label of a reference",
+    "accuracy": "share of utterances whose predicted class is the reference's largest; any of tied top classes counts",
+    "accuracy_argmax": "the same, argmax against argmax; of a reference's tied top classes only the first in the order "
+    "of the classes counts",
+    "uar": "recall averaged over the classes that are the label of a reference; here and in F1 any of tied top classes "
+    "counts",
     "macro_f1": "F1 averaged over the classes that are the label of a reference or of a prediction",
     "weighted_f1": "F1 averaged over classes, weighted by the number of references with that label",
     "ambiguity": "entropy of the reference over log K, K the number of classes: 0 unanimous, 1 uniform",
@@ -127,18 +131,21 @@ def reliability(references_nk: np.ndarray, probs_nk: np.ndarray) -> Reliability:
 
 
 def pointwise(references_nk: np.ndarray, probs_nk: np.ndarray, top_label: bool = True) -> dict[str, np.ndarray]:
-    """The metrics that are means over utterances, before the mean: js, js_distance, bc, accuracy, each [N].
+    """The metrics that are means over utterances, before the mean, each [N]: POINTWISE.
 
     Args:
-        top_label: False for predictions without a largest class (the uniform one); accuracy is then NaN.
+        top_label: False for predictions without a largest class (the uniform one); accuracies are then NaN.
     """
     reference_n, predicted_n = hard_labels(references_nk, probs_nk)
-    right_n = (reference_n == predicted_n).astype(float)
+    right_n = reference_n == predicted_n
+    right_argmax_n = _largest(references_nk).argmax(axis=1) == predicted_n
+    nothing_n = np.full(len(right_n), np.nan)
     return {
         "js": js_divergence(references_nk, probs_nk),
         "js_distance": js_distance(references_nk, probs_nk),
         "bc": bhattacharyya(references_nk, probs_nk),
-        "accuracy": right_n if top_label else np.full(len(right_n), np.nan),
+        "accuracy": right_n.astype(float) if top_label else nothing_n,
+        "accuracy_argmax": right_argmax_n.astype(float) if top_label else nothing_n,
     }
 
 

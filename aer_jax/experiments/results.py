@@ -14,17 +14,16 @@ from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.intervals import LEVEL, METHOD, UNIT, interval, leave_one_out, speaker_intervals
-from aer_jax.evaluation.metrics import DEFINITIONS, pointwise
-from aer_jax.evaluation.resampled import resampled
+from aer_jax.evaluation.metrics import DEFINITIONS, POINTWISE, pointwise
+from aer_jax.evaluation.resampled import POOLED, resampled
 from aer_jax.evaluation.significance import holm, sign_flip, wilcoxon_over_speakers
 from aer_jax.experiments.settings import Arm, Cell
 from aer_jax.experiments.tested import Tested, baseline_predictions, own_labels, predictions
 
-QUANTITIES = ("js", "js_distance", "bc", "r2", "ece", "ece_soft", "accuracy", "uar", "macro_f1", "weighted_f1")
+QUANTITIES = (*POINTWISE, *POOLED)
 TESTED = ("js", "bc")  # quantities that arms are compared in
 ALPHA = 0.05
 R2_LIMITS = (-math.inf, 1.0)
-_POINTWISE = ("js", "js_distance", "bc", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Row:
         values: quantity -> its value, the mean over seeds; NaN where it has no meaning.
         ci: quantity -> 95 % over speakers, or None.
         by_seed: quantity -> one value a seed.
-        by_ambiguity: level -> n, n_speakers, js, bc, accuracy and their ci.
+        by_ambiguity: level -> n, n_speakers, js, bc, the accuracies and their ci.
         utterances: js and bc of each utterance, the mean over seeds [N]; empty where not all have them.
     """
 
@@ -63,7 +62,7 @@ def score(tested: Tested, probs_snk: Sequence[np.ndarray], top_label: bool = Tru
         values[name] = float(mean_r[0])
         ci[name] = interval(values[name], mean_r[1:], size_s, R2_LIMITS if name == "r2" else UNIT)
     means = [pointwise(tested.references_nk, probs_nk, top_label) for probs_nk in probs_snk]
-    utterances = {name: np.mean([found[name] for found in means], axis=0) for name in _POINTWISE}
+    utterances = {name: np.mean([found[name] for found in means], axis=0) for name in POINTWISE}
     return Row(values, ci, by_seed, by_level(tested, utterances), {name: utterances[name] for name in TESTED})
 
 

@@ -16,10 +16,11 @@ HEADINGS = {
     "r2": "R² (mean over classes, higher is better)",
     "ece": "Calibration error of the top label (lower is better)",
     "ece_soft": "The same against the share of votes for it (lower is better)",
-    "accuracy": "Accuracy (share of clips whose top class is right)",
-    "uar": "UAR (recall averaged over classes)",
-    "macro_f1": "F1, macro",
-    "weighted_f1": "F1, weighted",
+    "accuracy": "Accuracy (share of clips whose top class is right; any of tied top classes counts)",
+    "accuracy_argmax": "Accuracy, argmax (of a reference's tied top classes only the first counts)",
+    "uar": "UAR (recall averaged over classes; any of tied top classes counts)",
+    "macro_f1": "F1, macro (any of tied top classes counts)",
+    "weighted_f1": "F1, weighted (any of tied top classes counts)",
 }
 OWN = ("js", "js_distance", "bc")  # quantities with a column for the paper's own-label scoring
 Table = list[list[str]]
@@ -27,7 +28,7 @@ Table = list[list[str]]
 
 def table(result: Mapping[str, Any], quantity: str) -> Table:
     """Head and rows of one quantity: arms, then baselines and ceiling."""
-    levels = quantity in ("js", "bc", "accuracy")
+    levels = quantity in ("js", "bc", "accuracy", "accuracy_argmax")
     first = next(iter(result["arms"].values()))
     sizes = [first["by_ambiguity"][name]["n"] for name in NAMES]
     head = ["", "value", "95% over speakers"]

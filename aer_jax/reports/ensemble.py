@@ -19,9 +19,10 @@ from aer_jax.evaluation.intervals import not_available, speaker_intervals
 from aer_jax.evaluation.metrics import pointwise, pooled
 from aer_jax.files import plain, replace_text
 from aer_jax.reports.runs import load_runs
+from aer_jax.reports.table import TIES
 
 ENSEMBLE = "ensemble"
-SHOWN = ("js", "bc", "ece_soft", "ece", "accuracy")
+SHOWN = ("js", "bc", "ece_soft", "ece", "accuracy", "accuracy_argmax")
 
 
 def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None) -> dict[str, Any]:
@@ -85,13 +86,15 @@ def table(result: dict[str, Any]) -> str:
     width = max(map(len, result["rows"]))
     lines = [f"{'':{width}}  " + "  ".join(f"{name:>8}" for name in SHOWN)]
     for name, row in result["rows"].items():
-        lines.append(f"{name:{width}}  " + "  ".join(f"{row[quantity]:8.4f}" for quantity in SHOWN))
+        cells = (f"{row[quantity]:.4f}".rjust(max(8, len(quantity))) for quantity in SHOWN)
+        lines.append(f"{name:{width}}  " + "  ".join(cells))
     gain = result["gain"]["js"]
     ends = gain["ci"]
     within = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else not_available(result["n_speakers"])
     return "\n".join(
         [
             *lines,
+            TIES,
             f"JS below the members' mean by {gain['mean']:.4f} (95% over speakers: {within}); {result['n']} clips of "
             f"{result['n_speakers']} speakers",
         ]

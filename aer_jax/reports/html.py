@@ -55,6 +55,7 @@ def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str
         "metrics": runs[0].metrics,
         "finding": table.finding(runs),
         "shared": table.SHARED,
+        "ties": table.TIES,
         "rows": rows,
         "columns": table.COLUMNS,
         "leading": {column: _leading(arms, column) for column in table.COLUMNS},

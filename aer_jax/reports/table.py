@@ -29,7 +29,8 @@ COLUMNS = {
     "bc": ("BC", False),
     "r2": ("R²", False),
     "ece": ("ECE", True),
-    "accuracy": ("Accuracy", False),
+    "accuracy": ("Accuracy, any tie counts", False),
+    "accuracy_argmax": ("Accuracy, argmax", False),
     "uar": ("UAR", False),
 }
 
@@ -162,13 +163,19 @@ SHARED = (
 )
 
 
+TIES = (
+    "Accuracy and UAR: where classes of a reference are tied for the most votes, any of tied top classes counts as right; "
+    "argmax: only the first."
+)
+
+
 def about(runs: Sequence[Run]) -> str:
     """The quantity, the references and the data of the main table, in one line."""
     metrics = runs[0].metrics
     return (
         f"JS: mean Jensen-Shannon divergence (base 2, lower is better) to the votes of the human listeners; "
         f"{metrics['split']} split of {metrics['dataset']}, {metrics['n']} clips, {metrics['n_speakers']} "
-        "speakers; 95% intervals over speakers." + ("" if metrics["speakers_apart"] else f" {SHARED}")
+        f"speakers; 95% intervals over speakers. {TIES}" + ("" if metrics["speakers_apart"] else f" {SHARED}")
     )
 
 

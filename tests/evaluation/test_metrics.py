@@ -71,6 +71,7 @@ def test_labels_agree_with_sklearn_where_nothing_is_tied():
     scores = metrics.pooled(references_nk, probs_nk)
     accuracy = metrics.pointwise(references_nk, probs_nk)["accuracy"].mean()
     assert accuracy == pytest.approx(sk.accuracy_score(truth_n, guess_n))
+    assert (metrics.pointwise(references_nk, probs_nk)["accuracy_argmax"] == (truth_n == guess_n)).all()
     assert scores["uar"] == pytest.approx(sk.balanced_accuracy_score(truth_n, guess_n))
     assert scores["macro_f1"] == pytest.approx(sk.f1_score(truth_n, guess_n, average="macro"))
     assert scores["weighted_f1"] == pytest.approx(sk.f1_score(truth_n, guess_n, average="weighted"))
@@ -82,7 +83,22 @@ def test_any_of_tied_largest_classes_is_right():
     reference_n, predicted_n = metrics.hard_labels(references_nk, probs_nk)
     assert predicted_n.tolist() == [0, 1, 2]
     assert reference_n.tolist() == [0, 1, 0]  # the third guess is wrong: the first tied class stands
-    assert metrics.pointwise(references_nk, probs_nk)["accuracy"].tolist() == [1, 1, 0]
+    values = metrics.pointwise(references_nk, probs_nk)
+    assert values["accuracy"].tolist() == [1, 1, 0] and values["accuracy_argmax"].tolist() == [1, 0, 0]
+
+
+@given(counts, st.integers(0, 2**32 - 1))
+def test_argmax_accuracy_is_sklearns(votes_nk, seed):
+    """Of votes as people give them, many of them tied; predictions tie too."""
+    references_nk = votes_nk / votes_nk.sum(axis=1, keepdims=True)
+    probs_nk = (
+        np.random.default_rng(seed).multinomial(3, np.full(votes_nk.shape[1], 1 / votes_nk.shape[1]), len(votes_nk)) / 3
+    )
+    values = metrics.pointwise(references_nk, probs_nk)
+    assert values["accuracy_argmax"].mean() == sk.accuracy_score(votes_nk.argmax(1), probs_nk.argmax(1))
+    assert (values["accuracy_argmax"] <= values["accuracy"]).all()
+    any_tie = votes_nk[np.arange(len(votes_nk)), probs_nk.argmax(1)] == votes_nk.max(1)
+    assert values["accuracy"].tolist() == any_tie.tolist()
 
 
 def test_a_class_that_nobody_heard_does_not_count_into_uar():
