@@ -10,12 +10,15 @@ from typing import Any
 from aer_jax.cli.command import Command, show
 
 
+_CHOICES = ("excited", "multi_label", "improvised", "audio", "map", "labels")
+
+
 def prepare(args: argparse.Namespace) -> None:
     from aer_jax.corpora import read_corpus
     from aer_jax.data.prepare import prepare
 
     classes = args.classes.split(",") if args.classes else None
-    choices = {name: getattr(args, name) for name in ("excited", "multi_label", "improvised", "audio")}
+    choices = {name: getattr(args, name) for name in _CHOICES}
     corpus = read_corpus(args.corpus, args.root, classes, args.lenient, **choices)
     if args.annotations:
         from aer_jax.proxies.paper_annotations import read_annotations, write_journal
@@ -54,7 +57,13 @@ def add(command: Command) -> None:
     sub.add_argument(
         "--corpus", required=True, help="crema-d, iemocap, msp-podcast, paper-json, manifest or toy (generated)"
     )
-    sub.add_argument("--root", type=Path, help="where the corpus lies; the file, for paper-json and a manifest")
+    sub.add_argument(
+        "--root",
+        type=Path,
+        help="where the corpus lies; the file, for paper-json and a manifest: a table (.csv, .tsv, .xlsx, .json, .jsonl, "
+        ".parquet) with the columns id, audio, speaker, votes (happy;happy;sad or happy:2;sad:1) or distribution "
+        "(happy:0.7;sad:0.3), and optionally transcript, split, start and end in seconds, rater (docs/data.md)",
+    )
     sub.add_argument("--out", type=Path, required=True, help="dataset directory, must not exist")
     sub.add_argument("--classes", help="comma-separated; the corpus' usual ones without it")
     sub.add_argument(
@@ -80,6 +89,15 @@ def add(command: Command) -> None:
         help="iemocap: each of k labels in an answer is 1/k of a vote (default) or a whole one",
     )
     own.add_argument("--improvised", action="store_true", default=None, help="iemocap: no scripted dialogues")
+    own.add_argument(
+        "--map",
+        metavar="FIELD=COLUMN,...",
+        help="manifest: columns by other names than the usual, audio=file_name,speaker=spk; votes in several columns, "
+        "counts=Angry+Sad, shares=Angry+Sad, raters=R1+R2; FIELD= leaves a field unread (docs/data.md)",
+    )
+    own.add_argument(
+        "--labels", type=Path, help="manifest: a table of synonyms, lines `anger,angry`; with it case does not matter"
+    )
     own.add_argument("--audio", type=Path, help="paper-json: where the audio paths start; the file's folder without it")
     own.add_argument(
         "--annotations", type=Path, help="paper-json: synthetic annotations, turned into a journal in the dataset"

@@ -14,7 +14,7 @@ CORPORA: dict[str, tuple[str, ...]] = {
     "iemocap": ("excited", "multi_label", "improvised"),
     "msp-podcast": (),
     "paper-json": ("excited", "audio"),
-    "manifest": (),
+    "manifest": ("map", "labels"),
     "toy": (),
 }
 

@@ -7,7 +7,9 @@ into it and its hash, so that a later run that finds the same clips takes the sh
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import os
 import shutil
 import time
@@ -20,12 +22,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from aer_jax.corpora.base import Clip
+from aer_jax.corpora.base import Clip, Waveform
+from aer_jax.corpora.times import past_the_end
 from aer_jax.data.audio import BadAudio, decode, encode_flac, usable
 from aer_jax.data.records import Record, ShardWriter, shard_name
 from aer_jax.digests import file_sha256
 
 SHARD_BYTES = 256 * 2**20  # of the clips as they are on disk
+_SEGMENT_BYTES = 32_000  # assumed of a second, so that a long recording does not count again with each of its segments
 LOCK = "lock"
 _SIDES = "records-*.json"
 # Part of every shard's key: raise its number when the same clip would be stored in another way.
@@ -114,6 +118,10 @@ def _cut(clips: Sequence[Clip]) -> Iterator[tuple[list[Clip], str]]:
     digest, size = hashlib.sha256(ENCODING.encode()), 0
     for clip in clips:
         what, bytes_ = _identity(clip)
+        if clip.is_segment:
+            what += [clip.start, clip.end]
+            seconds = (math.inf if clip.end is None else clip.end) - (clip.start or 0.0)
+            bytes_ = int(min(bytes_, _SEGMENT_BYTES * seconds))
         part.append(clip)
         digest.update(json.dumps([clip.id, clip.speaker, clip.transcript, *what]).encode())
         size += bytes_
@@ -153,7 +161,8 @@ def _write(clips: Sequence[Clip], key: str, path: Path, pool: ThreadPoolExecutor
     unusable: dict[str, str] = {}
     partial = path.with_name(f"{path.name}.partial")
     with ShardWriter(partial) as writer:
-        for clip, audio in zip(clips, _in_order(pool, _encode, clips), strict=True):
+        encoded = itertools.chain.from_iterable(_in_order(pool, _encode, _recordings(clips)))
+        for clip, audio in zip(clips, encoded, strict=True):
             progress.update()
             if isinstance(audio, BadAudio):
                 unusable[clip.id] = audio.reason
@@ -188,11 +197,39 @@ class _Encoded:
     scaled: bool
 
 
-def _encode(clip: Clip) -> _Encoded | BadAudio:
+def _recordings(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
+    """Consecutive segments of one recording together, other clips alone."""
+
+    def recording(clip: Clip) -> tuple[bool, str]:
+        together = clip.is_segment and isinstance(clip.audio, Path)
+        return together, str(clip.audio) if together else clip.id
+
+    return (list(part) for _, part in itertools.groupby(clips, recording))
+
+
+def _encode(clips: Sequence[Clip]) -> list[_Encoded | BadAudio]:
+    """What is stored of each of a recording's clips; the recording is decoded once."""
     # libsndfile lets go of the interpreter's lock, so threads are enough.
+    audio = clips[0].audio
     try:
-        raw = decode(clip.audio) if isinstance(clip.audio, Path) else clip.audio
-        waveform, scaled = usable(raw, clip.id)
+        raw = decode(audio) if isinstance(audio, Path) else audio
+    except BadAudio as bad:
+        return [bad] * len(clips)
+    return [_encode_clip(clip, raw) for clip in clips]
+
+
+def _encode_clip(clip: Clip, raw: Waveform) -> _Encoded | BadAudio:
+    try:
+        waveform, scaled = usable(_cut_out(clip, raw), clip.where or clip.id)
         return _Encoded(encode_flac(waveform), waveform.rate, len(waveform.samples) / waveform.rate, scaled)
     except BadAudio as bad:
         return bad
+
+
+def _cut_out(clip: Clip, raw: Waveform) -> Waveform:
+    """The clip's part of its recording, from the sample nearest to its start to the one before that of its end."""
+    if wrong := past_the_end(clip.start, clip.end, len(raw.samples) / raw.rate, clip.where or clip.id):
+        raise BadAudio("segment past the end of its recording", wrong)
+    first = round((clip.start or 0.0) * raw.rate)
+    last = len(raw.samples) if clip.end is None else round(clip.end * raw.rate)
+    return Waveform(raw.samples[first:last], raw.rate)
