@@ -9,7 +9,6 @@ from typing import Any
 
 from aer_jax.cli.command import Command, show
 
-
 _CHOICES = ("excited", "multi_label", "improvised", "audio", "map", "labels")
 
 
@@ -60,9 +59,10 @@ def add(command: Command) -> None:
     sub.add_argument(
         "--root",
         type=Path,
-        help="where the corpus lies; the file, for paper-json and a manifest: a table (.csv, .tsv, .xlsx, .json, .jsonl, "
-        ".parquet) with the columns id, audio, speaker, votes (happy;happy;sad or happy:2;sad:1) or distribution "
-        "(happy:0.7;sad:0.3), and optionally transcript, split, start and end in seconds, rater (docs/data.md)",
+        help="where the corpus lies; the file, for paper-json and a manifest: a table (.csv, .tsv, .xlsx, .json, "
+        ".jsonl, .parquet) with the columns id, audio, speaker, votes (happy;happy;sad or happy:2;sad:1) or "
+        "distribution (happy:0.7;sad:0.3), and optionally transcript, split, start and end in seconds, rater "
+        "(docs/data.md)",
     )
     sub.add_argument("--out", type=Path, required=True, help="dataset directory, must not exist")
     sub.add_argument("--classes", help="comma-separated; the corpus' usual ones without it")

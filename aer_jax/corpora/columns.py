@@ -217,6 +217,6 @@ def _check(found: Columns, columns: Sequence[str], where: str) -> None:
         example = "+".join(rest[:8]) if len(rest) > 1 else "A+B"
         raise UserError(
             f'{where}: a column "votes" or "distribution" is missing; name it with --map votes=COLUMN, or several: '
-            f"--map counts={example} for a column of counts per class, shares=... of shares, raters=... for a column of "
-            f"labels per rater; the columns: {', '.join(columns)}."
+            f"--map counts={example} for a column of counts per class, shares=... of shares, raters=... for a column "
+            f"of labels per rater; the columns: {', '.join(columns)}."
         )

@@ -83,9 +83,10 @@ def _check(text: str, where: str) -> None:
         )
     sign = _SEPARATORS.search(text) or (None if _CHARACTER.search(text) else re.match(".", text))
     if sign:
+        said = " ".join(text[:80].split())
         raise UserError(
-            f'{where}: "{text[:80]}" is no label because of its {sign[0]!r}; separate votes by semicolons '
-            f'(happy;sad), or name what it means in the table of --labels ("{text[:80]}",happy).'
+            f'{where}: "{said}" is no label because of its {sign[0]!r}; separate votes by semicolons '
+            f'(happy;sad), or name what it means in the table of --labels ("{said}",happy).'
         )
 
 

@@ -77,9 +77,7 @@ class Rows:
             said.append('There is no column "id"; ids are made of file names.')
         if segments:
             recordings = len({line.audio for line in segments})
-            said.append(
-                f"{len(segments)} clips are segments of {recordings} recordings, cut by their times in seconds."
-            )
+            said.append(f"{len(segments)} clips are segments, cut from {recordings} recording(s).")
         if shares:
             said.append(
                 f"{shares} clips give shares instead of votes: the number of raters behind them is unknown, and what "
