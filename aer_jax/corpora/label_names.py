@@ -111,7 +111,7 @@ def read_synonyms(path: str | Path) -> dict[str, str]:
             for row in rows:
                 if row and len(row) != 2:
                     raise UserError(f"{path}, line {rows.line_num} is not two cells, for instance anger,angry.")
-                pairs += [(f"{path}, line {rows.line_num}", *row)] if row else []
+                pairs += [(f"{path}, line {rows.line_num}", row[0], row[1])] if row else []
         except csv.Error as error:
             raise UserError(f"{path}, line {rows.line_num} is not CSV ({error}).") from None
     synonyms: dict[str, str] = {}

@@ -175,9 +175,10 @@ def _bracketed(text: str, name: str, where: str) -> tuple[Any, int]:
         node = None
     if isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value):
         return [item.value for item in node.value], 0
-    pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, None)]
-    if all(isinstance(part, yaml.ScalarNode) for pair in pairs for part in pair):
-        return _numbers(((label.value, ":", number.value) for label, number in pairs), name, where)
+    if isinstance(node, yaml.MappingNode):
+        pairs = [pair for pair in node.value if all(isinstance(part, yaml.ScalarNode) for part in pair)]
+        if len(pairs) == len(node.value):
+            return _numbers(((label.value, ":", number.value) for label, number in pairs), name, where)
     raise UserError(f'{where}: {name} is {shown(text)}, which cannot be read; write happy;sad or ["happy", "sad"].')
 
 
