@@ -14,6 +14,8 @@ _CHOICES = ("excited", "multi_label", "improvised", "audio", "map", "labels")
 
 def prepare(args: argparse.Namespace) -> None:
     from aer_jax.corpora import read_corpus
+    from aer_jax.data.dataset_files import read_about
+    from aer_jax.data.left_out import LeftOut, screen_text
     from aer_jax.data.prepare import prepare
 
     classes = args.classes.split(",") if args.classes else None
@@ -29,13 +31,20 @@ def prepare(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     dataset = prepare(corpus, args.out, classes, args.seed, args.split, args.outside)
-    result: dict[str, Any] = {"dataset": str(dataset.path), "classes": list(dataset.classes)}
+    about = read_about(dataset.path)
+    result: dict[str, Any] = {
+        "dataset": str(dataset.path),
+        "classes": list(dataset.classes),
+        "kept": about["counts"]["kept"],
+        "left_out": [LeftOut(*one)._asdict() for one in about["left_out"]],
+        "notes": about["notes"],
+    }
     counts = {part: len(ids) for part, ids in dataset.splits.items()}
-    text = f"{dataset.path}: {', '.join(f'{n} {part}' for part, n in counts.items())}; see {dataset.path / 'report.md'}"
+    text = screen_text(about, dataset.splits, dataset.path)
     if args.annotations:
         journal = write_journal(synthetic, dataset)
         result["journal"] = str(journal)
-        text += f"; synthetic votes for labels.journal: {journal}"
+        text += f"\nsynthetic votes for labels.journal: {journal}"
     show(args, result | counts, text)
 
 
@@ -75,7 +84,8 @@ def add(command: Command) -> None:
     sub.add_argument(
         "--split",
         help="speakers; fold:2/5, second of five folds of speakers; session:3 (iemocap); official, official:test2; "
-        "random, the paper's, which shares speakers. Default: official where there is one, else speakers",
+        "random, the paper's, which shares speakers; or a CSV, TSV or JSONL file with the columns id or speaker, and "
+        "part. Default: official where there is one, else speakers",
     )
     sub.add_argument("--seed", type=int, default=0, help="of what the split draws")
     sub.add_argument("--lenient", action="store_true", help="skip and count lines that cannot be read")

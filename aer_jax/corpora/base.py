@@ -16,6 +16,25 @@ from aer_jax.labels.votes import Vote
 # A clip of this speaker may be anybody's; splits by speaker leave it out.
 UNKNOWN_SPEAKER = "Unknown"
 UNREADABLE = "cannot be read, skipped by --lenient"
+# What spreadsheets and pandas write where nothing is.
+_MISSING = frozenset({"", "-", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"})
+
+
+def is_missing(word: str) -> bool:
+    """Whether a cell or label says that there is no value."""
+    return word.strip().casefold() in _MISSING
+
+
+_PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "devel", "development"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def part_of_name(name: str) -> str | None:
+    """ "train", "validation" or "test" for any spelling of one, None for anything else."""
+    return _PARTS.get(name.strip().casefold())
 
 
 class Waveform(NamedTuple):
@@ -57,6 +76,11 @@ class Clip:
         """Whether it is a part of its recording."""
         return self.start is not None or self.end is not None
 
+    @property
+    def speaker_unknown(self) -> bool:
+        """The clip may be anybody's."""
+        return self.speaker.casefold() == UNKNOWN_SPEAKER.casefold()
+
 
 @dataclass
 class Corpus:
@@ -73,6 +97,7 @@ class Corpus:
         speakers: speaker -> what the corpus says of them, for instance {"sex": "female"}.
         notes: sentences that the data report must say about this corpus.
         lenient: unreadable lines are dropped and counted, not refused.
+        published: read as its owners ship it, so that who speaks in which file is theirs to say.
     """
 
     name: str
@@ -85,6 +110,7 @@ class Corpus:
     speakers: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lenient: bool = False
+    published: bool = False
 
     def drop(self, reason: str, what: str) -> None:
         """Account for one clip or row that is left out."""

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from aer_jax.corpora.base import Clip, Corpus
+from aer_jax.corpora.folders import find_audio
 from aer_jax.corpora.text import read_text
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
@@ -31,7 +32,9 @@ SENTENCES = {
     "TSI": "The surface is slick.",
     "WSI": "We'll stop in a couple of minutes.",
 }
-_NAME = re.compile(rf"(?P<actor>\d{{4}})_(?P<sentence>{'|'.join(SENTENCES)})_[A-Z]{{3}}_[A-Z]{{1,2}}")
+_NAME = re.compile(
+    rf"(?P<words>(?P<actor>\d{{4}})_(?P<sentence>{'|'.join(SENTENCES)})_[A-Z]{{3}})_(?P<level>[A-Z]{{1,2}})"
+)
 # index // 100000 tells what the listeners were given: 1 voice only, 2 face only, 3 both.
 _VOICE, _MODES = 1, (1, 2, 3)
 
@@ -55,26 +58,36 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     for part in (folder, table):
         if not part.exists():
             raise UserError(f"{root} is not CREMA-D: {part} is missing; give the folder of its repository.")
-    corpus = Corpus("crema-d", tuple(LABELS.values()), tuple(LABELS.values()), [], lenient=lenient)
+    corpus = Corpus("crema-d", tuple(LABELS.values()), tuple(LABELS.values()), [], lenient=lenient, published=True)
     corpus.speakers = read_actors(root / "VideoDemographics.csv", corpus)
     votes = read_voice_votes(table, corpus)
-    on_disk = set()
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() != ".wav" or path.name.startswith("."):
-            continue
-        name = _NAME.fullmatch(path.stem)
+    on_disk: dict[str, Path] = {}
+    for path in find_audio(folder, corpus).values():
+        name = _NAME.fullmatch(path.stem.upper())
         if name is None:
             corpus.drop("file name is not actor_sentence_emotion_level", path.name)
             continue
-        on_disk.add(path.stem)
-        sentence = SENTENCES[name["sentence"]]
-        corpus.clips.append(Clip(path.stem, name["actor"], path, votes.get(path.stem, ()), sentence))
+        id = clip_id(path.stem)
+        if id in on_disk:
+            corpus.drop("second audio file of one clip, not read", path.name)
+            continue
+        on_disk[id] = path
+        corpus.clips.append(Clip(id, name["actor"], path, votes.get(id, ()), SENTENCES[name["sentence"]]))
+    corpus.clips.sort(key=lambda clip: clip.id)
     for id in votes:
         if id not in on_disk:
             corpus.drop("vote row whose clip is not on disk", id)
     if not corpus.clips:
         raise UserError(f"{folder} holds no CREMA-D clip (actor_sentence_emotion_level.wav); fetch the audio first.")
     return corpus
+
+
+def clip_id(name: str) -> str:
+    """The clip that a file or a row names: the audio of 1040_ITH_SAD_XX is published as 1040_ITH_SAD_X."""
+    found = _NAME.fullmatch(name.upper())
+    if found is None:
+        return name
+    return f"{found['words']}_{'XX' if found['level'] == 'X' else found['level']}"
 
 
 def read_voice_votes(table: Path, corpus: Corpus) -> dict[str, tuple[Vote, ...]]:
@@ -128,7 +141,7 @@ def _voice_votes(row: list[str], fields: dict[str, str], where: str) -> tuple[st
         raise UserError(f"{where}: the index {row[0]} tells no mode; it starts with 1, 2 or 3.")
     if mode != _VOICE:
         return None
-    clip = fields["fileName"]
+    clip = clip_id(fields["fileName"])
     counts = {label: _count(fields[letter], letter, where) for letter, label in LABELS.items()}
     if sum(counts.values()) != _count(fields["numResponses"], "numResponses", where):
         raise UserError(f"{where}: the counts of {clip} do not add up to its numResponses.")

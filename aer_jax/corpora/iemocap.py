@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aer_jax.corpora.base import Clip, Corpus
+from aer_jax.corpora.folders import entries, find, find_audio, same_but_for_case
 from aer_jax.corpora.iemocap_blocks import DIALOGUE, UTTERANCE, Answer, read_answers
 from aer_jax.corpora.text import read_lines
 from aer_jax.errors import UserError
@@ -63,9 +64,7 @@ def read(
     Raises:
         UserError: no session is there, or a line is not as published; it names file and line.
     """
-    if not any(root.glob("Session[1-5]")) and (root / "IEMOCAP_full_release").is_dir():
-        root = root / "IEMOCAP_full_release"
-    sessions = [folder for folder in sorted(root.glob("Session[1-5]")) if folder.is_dir()]
+    sessions = _sessions(root)
     if not sessions:
         raise UserError(f"{root} is not IEMOCAP: it has no folder Session1 to Session5; give the full release.")
     table = labels_with(excited)
@@ -81,6 +80,7 @@ def read(
             "improvised": "only" if improvised else "and scripted",
         },
         lenient=lenient,
+        published=True,
     )
     if len(sessions) < 5:
         corpus.notes.append(f"Only {', '.join(folder.name for folder in sessions)} of five sessions are there.")
@@ -91,14 +91,24 @@ def read(
     return corpus
 
 
+def _sessions(root: Path) -> list[Path]:
+    """The sessions in a folder, or in the folder of the full release below it."""
+    if not root.is_dir():
+        return []
+    sessions = [found for n in range(1, 6) if (found := find(root, f"Session{n}")) and found.is_dir()]
+    release = find(root, "IEMOCAP_full_release")
+    return _sessions(release) if release and not sessions else sessions
+
+
 def _read_session(folder: Path, corpus: Corpus, table: dict[str, str], whole: bool, improvised: bool) -> None:
-    evaluations = folder / "dialog" / "EmoEvaluation"
+    evaluations = _below(folder, "dialog", "EmoEvaluation")
     if not evaluations.is_dir():
         raise UserError(f"{folder} is not a session of IEMOCAP: {evaluations} is missing.")
-    wavs = folder / "sentences" / "wav"
+    wavs, transcriptions = _below(folder, "sentences", "wav"), _below(folder, "dialog", "transcriptions")
+    audio = find_audio(wavs, corpus) if wavs.is_dir() else {}
     evaluated: set[str] = set()
-    for path in sorted(evaluations.glob("*.txt")):
-        if path.name.startswith("."):
+    for path in entries(evaluations).values():
+        if path.name.startswith(".") or path.suffix.casefold() != ".txt":
             continue
         if not (name := DIALOGUE.fullmatch(path.stem)) or name["session"] != folder.name[-1]:
             corpus.drop("evaluation file whose name is no dialogue of its session", str(path))
@@ -110,18 +120,26 @@ def _read_session(folder: Path, corpus: Corpus, table: dict[str, str], whole: bo
             for id in answers:
                 corpus.drop("scripted dialogue", id)
             continue
-        words = _transcripts(folder / "dialog" / "transcriptions" / path.name, answers, corpus)
+        words = _transcripts(same_but_for_case(transcriptions / path.name), answers, corpus)
         for id, given in answers.items():
             votes = tuple(_votes(id, given, corpus, table, whole))
-            audio = wavs / path.stem / f"{id}.wav"
+            file = audio.get(id.casefold(), wavs / path.stem / f"{id}.wav")
             turn = UTTERANCE.fullmatch(id)
             assert turn, id  # `read_answers` lets no other name through
             speaker = f"Ses0{name['session']}_{turn['speaker']}"
             corpus.speakers[speaker] = {"sex": "female" if speaker.endswith("F") else "male"}
-            corpus.clips.append(Clip(id, speaker, audio, votes, words.get(id, ""), session=name["session"]))
-    for path in sorted(wavs.glob("*/*.wav")):
-        if not path.name.startswith(".") and path.stem not in evaluated:
+            corpus.clips.append(Clip(id, speaker, file, votes, words.get(id, ""), session=name["session"]))
+    known = {id.casefold() for id in evaluated}
+    for file_name, path in audio.items():
+        if file_name not in known:
             corpus.drop("clip on disk without an evaluation", path.stem)
+
+
+def _below(folder: Path, *names: str) -> Path:
+    """A path below a folder, each step whatever its case; as it is spelled here where it is not there."""
+    for name in names:
+        folder = (find(folder, name) if folder.is_dir() else None) or folder / name
+    return folder
 
 
 def _votes(id: str, answers: list[Answer], corpus: Corpus, table: dict[str, str], whole: bool) -> Iterator[Vote]:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from aer_jax.corpora.base import Corpus
+from aer_jax.corpora.base import Corpus, is_missing
 from aer_jax.corpora.text import read_lines
 from aer_jax.errors import UserError, nearest
 
@@ -98,8 +98,9 @@ def _answer(line: str, spellings: Mapping[str, str], where: str, cut: bool) -> A
     labels = []
     for word in said.split(";"):
         spelled = " ".join(word.split())
-        if spelled and spelled.casefold() not in spellings:
+        if is_missing(spelled):
+            continue
+        if spelled.casefold() not in spellings:
             raise UserError(f'{where}: "{spelled}" is no label.{nearest(spelled, spellings.values())}')
-        if spelled:
-            labels.append(spellings[spelled.casefold()])
+        labels.append(spellings[spelled.casefold()])
     return Answer(found["rater"], tuple(dict.fromkeys(labels)))

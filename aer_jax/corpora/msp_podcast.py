@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus
+from aer_jax.corpora.folders import entries, find, find_audio
 from aer_jax.corpora.msp_tables import Place, read_consensus, read_partitions, read_speakers
 from aer_jax.corpora.msp_votes import VOTE_FILES, read_votes
 from aer_jax.corpora.text import read_text
@@ -45,36 +46,30 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     Raises:
         UserError: a part is missing, two files contradict each other, or a line is not as published.
     """
-    corpus = Corpus("msp-podcast", tuple(LABELS.values()), CLASSES, [], licensed=True, lenient=lenient)
+    corpus = Corpus("msp-podcast", tuple(LABELS.values()), CLASSES, [], licensed=True, lenient=lenient, published=True)
     folder = _needed(root, "labels", "label")
     audio_folder = _needed(root, "audios", "audio")
-    audio = _entries(audio_folder)
+    audio = find_audio(audio_folder, corpus)
     vote_file = _needed(folder, *VOTE_FILES)
     corpus.choices["votes"] = f"primary emotion, from {vote_file.name}"
     votes = read_votes(vote_file, corpus, LABELS)
     place_of = _places(root, folder, corpus)
-    transcripts = _find(root, "transcripts", "transcript")
-    words = _entries(transcripts) if transcripts else {}
+    transcripts = find(root, "transcripts", "transcript")
+    words = entries(transcripts) if transcripts else {}
 
     divided = any(place.partition for place in place_of.values())
     for id in tqdm(sorted(votes), desc="transcripts", unit="turn", delay=2):
         place = place_of.get(id, Place())
-        file = f"{id}.wav"
         if divided and not place.partition:
             corpus.drop("turn with votes in no partition", id)
             continue
         with corpus.reading(id):
-            if place.speaker == UNKNOWN_SPEAKER and place.partition not in (None, "train"):
-                raise UserError(
-                    f"{root}: the speaker of {file} is unknown although it is not in Train; mend labels_consensus.csv "
-                    "or Speaker_ids.txt."
-                )
             text = words.get(f"{id}.txt".casefold())
             corpus.clips.append(
                 Clip(
                     id=id,
                     speaker=place.speaker,
-                    audio=audio.get(file.casefold(), audio_folder / file),
+                    audio=audio.get(id.casefold(), audio_folder / f"{id}.wav"),
                     votes=votes[id],
                     transcript=" ".join(read_text(text, latin_1=True).split()) if text else "",
                     split=place.partition,
@@ -95,7 +90,7 @@ def _places(root: Path, folder: Path, corpus: Corpus) -> dict[str, Place]:
         ((root, folder), ("speaker_ids.txt", "speaker_id.txt"), read_speakers),
         ((root, folder), ("partitions.txt", "partition.txt"), read_partitions),
     ):
-        path = next((path for place in find_in if (path := _find(place, *names))), None)
+        path = next((path for place in find_in if (path := find(place, *names))), None)
         if path is None:
             continue
         sources.append(path.name)
@@ -116,37 +111,23 @@ def _account_for_the_rest(corpus: Corpus, voted, place_of: dict[str, Place], aud
         if id not in voted:
             known = f"turn without votes in {place.partition}" if place.partition else "turn without votes"
             corpus.drop(known, id)
-    for name, path in sorted(audio.items()):
-        if name.endswith(".wav") and not name.startswith(".") and path.stem not in voted and path.stem not in place_of:
+    for path in audio.values():
+        if path.stem.upper() not in voted and path.stem.upper() not in place_of:
             corpus.drop("clip on disk in no table", path.stem)
     unknown = sum(clip.speaker == UNKNOWN_SPEAKER for clip in corpus.clips)
     if unknown:
         corpus.notes.append(
-            f"The speaker of {unknown:,} turns is unknown. The official partitions have them in train only; "
-            "splits drawn by speaker leave them out, since each may be anybody's."
+            f"The speaker of {unknown:,} turns is unknown, and each may be anybody's: the official split has them in "
+            "train only, splits drawn by speaker leave them out."
         )
     silent = sum(not clip.transcript for clip in corpus.clips)
     if silent:
         corpus.notes.append(f"{silent:,} turns have no transcript.")
 
 
-def _find(folder: Path, *names: str) -> Path | None:
-    """The entry of `folder` with the first of `names` that is there, whatever its case."""
-    entries = _entries(folder)
-    return next((entries[name] for name in names if name in entries), None)
-
-
 def _needed(folder: Path, *names: str) -> Path:
-    """The same, which a release must have."""
-    found = _find(folder, *names)
+    """The first of `names` in a folder, which a release must have."""
+    found = find(folder, *names)
     if found is None:
         raise UserError(f"{folder} is not MSP-Podcast as released: it has none of {', '.join(names)}.")
     return found
-
-
-def _entries(folder: Path) -> dict[str, Path]:
-    """Name in lower case -> path, for all that lies in a folder."""
-    try:
-        return {path.name.casefold(): path for path in sorted(folder.iterdir())}
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}.") from None

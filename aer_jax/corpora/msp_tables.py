@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aer_jax.corpora.base import UNKNOWN_SPEAKER, Corpus
+from aer_jax.corpora.base import UNKNOWN_SPEAKER, Corpus, is_missing
 from aer_jax.corpora.msp_votes import read_csv, turn
 from aer_jax.corpora.text import read_lines
 from aer_jax.errors import UserError, nearest
@@ -87,7 +87,9 @@ def read_partitions(path: Path, corpus: Corpus) -> _Places:
 
 
 def _speaker(text: str, where: str) -> str:
-    name = _SPEAKER.fullmatch(text.strip() or UNKNOWN_SPEAKER)
+    if is_missing(text):
+        return UNKNOWN_SPEAKER
+    name = _SPEAKER.fullmatch(text.strip())
     if not name:
         raise UserError(f'{where}: "{text.strip()}" is no speaker.')
     if name["name"].casefold() == UNKNOWN_SPEAKER.casefold():

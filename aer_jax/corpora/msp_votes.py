@@ -17,13 +17,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from aer_jax.corpora.base import Corpus
+from aer_jax.corpora.base import Corpus, is_missing
 from aer_jax.corpora.text import parse_json, read_lines, read_text
 from aer_jax.errors import UserError, nearest
 from aer_jax.labels.votes import Vote
 
 # The first that a release has is read: fields that are already apart before lines that must be cut.
 VOTE_FILES = ("labels_detailed.json", "labels_detailed.csv", "labels.txt")
+BLANK = "rater's answer is blank"
 TURN = re.compile(r"(?P<id>MSP-PODCAST(?:_[0-9]+)+)\.wav", re.IGNORECASE)
 _VALUE = r"\s*[0-9.]*\s*"
 # Read from the right: what a rater wrote after "Other-" may hold semicolons, commas and colons.
@@ -52,9 +53,12 @@ def read_votes(path: Path, corpus: Corpus, labels: Mapping[str, str]) -> dict[st
                 raise UserError(f'{where}: "{rater}" is no rater.')
             if (id, rater) in raters:
                 raise UserError(f"{where}: a second answer of {rater} about {id}; keep one.")
-            vote = Vote(id, _label(primary, folded, labels, where), rater)
+            if is_missing(primary.rstrip("; \t")):
+                corpus.drop(BLANK, f"{id} {rater}")
+            else:
+                vote = Vote(id, _label(primary, folded, labels, where), rater)
+                votes.setdefault(id, []).append(vote)
             raters.add((id, rater))
-            votes.setdefault(id, []).append(vote)
     return {id: tuple(heard) for id, heard in votes.items()}
 
 
@@ -149,9 +153,13 @@ def _from_json(path: Path, corpus: Corpus) -> _Answers:
         for rater, answer in answers.items():
             primary = None
             with corpus.reading(f"{where}, {rater}"):
-                primary = answer.get("EmoClass_Major") if isinstance(answer, dict) else None
-                if not isinstance(primary, str):
+                if not isinstance(answer, dict) or "EmoClass_Major" not in answer:
                     raise UserError(f'{where}, {rater}: no "EmoClass_Major".')
+                primary = answer["EmoClass_Major"]
+                if primary is None or primary != primary:  # null and NaN
+                    primary = ""
+                if not isinstance(primary, str):
+                    raise UserError(f'{where}, {rater}: "EmoClass_Major" is not text.')
             if isinstance(primary, str):
                 yield f"{where}, {rater}", id, rater.strip(), primary
 

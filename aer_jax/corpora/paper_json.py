@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.corpora import iemocap, msp_podcast
-from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus
+from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus, is_missing
+from aer_jax.corpora.folders import same_but_for_case
 from aer_jax.corpora.iemocap_blocks import UTTERANCE
 from aer_jax.corpora.msp_votes import TURN
 from aer_jax.corpora.text import parse_json, read_text
@@ -65,13 +66,15 @@ def read(root: Path, lenient: bool = False, excited: str = "happy", audio: str |
     for number, record in enumerate(records, 1):
         where = f"{root}, record {number}"
         with corpus.reading(where):
-            clip = _clip(record, table, folder, where)
+            clip, blank = _clip(record, table, folder, where)
             if clip.id in seen:
                 if record != seen[clip.id]:
                     raise UserError(f"{where}: a second record of {clip.id} that says something else; keep one.")
                 corpus.drop("record that stands there twice", clip.id)
                 continue
             seen[clip.id] = record
+            for _ in range(blank):
+                corpus.drop("rater's answer is blank", clip.id)
             corpus.clips.append(clip)
             inside = bool(clip.votes) and all(vote.label in CLASSES for vote in clip.votes)
             wrong_flags += inside != (record["need_prediction"] == "yes")
@@ -103,7 +106,7 @@ def transcript(value: Any, where: str) -> str:
         if len(value) > 1:
             raise UserError(f"{where}: groundtruth is a list of {len(value)}, not of one string.")
         value = value[0] if value else ""
-    if value is None:
+    if value is None or value != value:  # null and NaN
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: groundtruth is neither text nor a list of one text.")
@@ -128,7 +131,8 @@ def _literal(text: str) -> Any:
     return None
 
 
-def _clip(record: Any, table: dict[str, str], folder: Path, where: str) -> Clip:
+def _clip(record: Any, table: dict[str, str], folder: Path, where: str) -> tuple[Clip, int]:
+    """The clip of a record, and how many of its raters' answers are blank."""
     if not isinstance(record, dict):
         raise UserError(f"{where} is not a JSON object.")
     for name in _FIELDS:
@@ -139,22 +143,25 @@ def _clip(record: Any, table: dict[str, str], folder: Path, where: str) -> Clip:
         raise UserError(f'{where}: need_prediction is {json.dumps(record["need_prediction"])[:80]}, not "yes" or "no".')
     if not isinstance(record["emotion"], list):
         raise UserError(f"{where}: emotion is not a list of the raters' labels.")
-    votes = tuple(Vote(id, label(word, table, where)) for word in record["emotion"])
+    words = [word for word in record["emotion"] if not (isinstance(word, str) and is_missing(word))]
+    votes = tuple(Vote(id, label(word, table, where)) for word in words)
     session = ""
     if turn := UTTERANCE.fullmatch(id):
         session = id[4]
         speaker = f"Ses0{session}_{turn['speaker']}"  # the id tells who speaks, whatever the field says
-    elif speaker.casefold() == UNKNOWN_SPEAKER.casefold():
+    elif speaker.casefold() == UNKNOWN_SPEAKER.casefold() or is_missing(speaker):
         speaker = UNKNOWN_SPEAKER
-    return Clip(id, speaker, _audio(folder, path), votes, transcript(record["groundtruth"], where), session=session)
+    text = transcript(record["groundtruth"], where)
+    clip = Clip(id, speaker, _audio(folder, path), votes, text, session=session)
+    return clip, len(record["emotion"]) - len(words)
 
 
 def _audio(folder: Path, path: str) -> Path:
     """`path` under `folder`, which may be the corpus itself or what holds it."""
     first, _, rest = path.partition("/")
     if first in _ROOTS and rest and not (folder / first).is_dir():
-        return folder / rest
-    return folder / path
+        path = rest
+    return same_but_for_case(folder / path)
 
 
 def _text(value: Any, name: str, where: str) -> str:

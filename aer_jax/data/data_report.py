@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -156,13 +157,13 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
     apart = "no speaker is in two of them" if kept.speakers_apart else _shared(kept)
     figures = {name: f"![{what}](report/{name})" for name, what in captions.items()}
     lines = [
-        f"# Data report: {kept.corpus}",
+        f"# Data report: {escape(kept.corpus)}",
         "",
         f"{kept.found:,} clips found, **{len(speakers):,} kept**, {len(clips_of):,} speakers, "
         f"{len(kept.votes):,} votes, {seconds_n.sum() / 60:,.1f} minutes.",
         "",
         *(["**Licensed**: the audio, the words and the votes must not be passed on.", ""] if kept.licensed else []),
-        *(line for note in kept.notes for line in (note, "")),
+        *(line for note in kept.notes for line in (escape(note), "")),
         "## Choices",
         "",
         *_table(("choice", "value"), [(name.replace("_", " "), _said(v)) for name, v in kept.settings.items()]),
@@ -192,7 +193,7 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
         "",
         "## Splits",
         "",
-        f"Chosen {kept.how}; {apart}.",
+        f"Chosen {escape(kept.how)}; {apart}.",
         "",
         figures["speakers.svg"],
         "",
@@ -206,7 +207,7 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
         f"{SILENT_PEAK:g} of full scale. "
         "Channels are averaged to one. "
         f"{len(kept.scaled):,} clip(s) exceeded full scale and were scaled down, not clipped"
-        + (f": {_some(kept.scaled)}." if kept.scaled else "."),
+        + (f": {escape(_some(kept.scaled))}." if kept.scaled else "."),
         "",
         kept.speed,
     ]
@@ -259,7 +260,7 @@ def _votes_outside(kept: Kept) -> list[str]:
     if not outside:
         return []
     named = ", ".join(f"{label} {weight:,.6g}" for label, weight in outside)
-    return [f"Votes outside the classes, kept in `votes.jsonl` but not counted: {named}.", ""]
+    return [f"Votes outside the classes, kept in `votes.jsonl` but not counted: {escape(named)}.", ""]
 
 
 def _left_out(dropped: dict[str, list[str]]) -> list[str]:
@@ -285,8 +286,15 @@ def _summary(values_n: np.ndarray, form: str) -> list[str]:
     return [format(v, form) for v in (values_n.mean(), *np.quantile(values_n, (0, 0.25, 0.5, 0.75, 1)))]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+def escape(text: str) -> str:
+    """Text as it is, on one line of Markdown: no HTML, no table cell, code, link or emphasis begins in it."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\|`*\[\]])", r"\\\1", text)
 
-    return [line(header), line(["---"] * len(header)), *(line(row) for row in rows)]
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    return [line(map(escape, header)), line("---" for _ in header), *(line(map(escape, row)) for row in rows)]

@@ -19,6 +19,9 @@ from aer_jax.data import shards
 from aer_jax.data.data_report import Kept, write_report
 from aer_jax.data.dataset import Dataset, Utterance, open_dataset
 from aer_jax.data.dataset_files import FORMAT
+from aer_jax.data.duplicates import SEVERAL_SPEAKERS, Copy, find_copies
+from aer_jax.data.duplicates import notes as notes_on_copies
+from aer_jax.data.left_out import in_words, summarize
 from aer_jax.data.splits import Rule, parse_rule, shared_speakers, split_clips
 from aer_jax.digests import file_sha256, seal
 from aer_jax.errors import UserError
@@ -62,18 +65,28 @@ def prepare(
     dropped = {reason: list(what) for reason, what in corpus.dropped.items()}
     candidates = list(_candidates(corpus, chosen, outside, rule, dropped))
     if candidates:
-        split_clips(candidates, seed, rule)  # a split that cannot be is said before hours of encoding
+        _divide(corpus, candidates, seed, rule, dropped)  # a split that cannot be is said before hours of encoding
     _refuse_taken(out)
     with _partial_of(out) as partial:
         stored = shards.store(candidates, partial)
         for id, reason in stored.unusable.items():
             dropped.setdefault(reason, []).append(id)
         kept = [clip for clip in candidates if clip.id in stored.stored]
+        copies = find_copies(kept, {id: one.digest for id, one in stored.stored.items()})
+        if not corpus.published:  # in a table of one's own at most one of the speakers is right
+            wrong = {copy.id: f"{copy.id} (also {copy.other})" for copy in copies if copy.several_speakers}
+            kept = [clip for clip in kept if clip.id not in wrong]
+            copies = [copy for copy in copies if copy.id not in wrong]
+            dropped |= {SEVERAL_SPEAKERS: [*wrong.values()]} if wrong else {}
         if not kept:
-            why = "; ".join(f"{reason}: {len(ids)}" for reason, ids in dropped.items()) or "it has none"
-            raise UserError(f"no clip of the corpus {corpus.name} is usable ({why}).")
+            left_out = summarize(dropped, corpus.clips)
+            why = "; ".join(f"{one.reason}: {one.number}" for one in left_out) or "it has none"
+            first = ", ".join(f"{one.first} ({one.reason})" for one in left_out)
+            raise UserError(
+                f"no clip of the corpus {corpus.name} is usable ({why}){first and f'; the first: {first}'}."
+            )
         settings = {"seed": seed, "split": split or rule.kind, "outside": outside, "lenient": corpus.lenient}
-        _write(corpus, partial, chosen, kept, stored, rule, settings | corpus.choices, dropped)
+        _write(corpus, partial, chosen, kept, stored, copies, rule, settings | corpus.choices, dropped)
         shards.forget(partial)
         (partial / shards.LOCK).unlink()
         os.rename(partial, out)
@@ -136,18 +149,33 @@ def _candidates(
             yield clip
 
 
+def _divide(
+    corpus: Corpus, clips: list[Clip], seed: int, rule: Rule, dropped: dict[str, list[str]]
+) -> tuple[dict[str, list[str]], str]:
+    """`split_clips`, which says what was left out before where too little is left."""
+    try:
+        return split_clips(clips, seed, rule)
+    except UserError as error:
+        if not dropped:
+            raise
+        raise UserError(f"{error} Left out before: {in_words(summarize(dropped, corpus.clips))}.") from None
+
+
 def _write(
     corpus: Corpus,
     folder: Path,
     classes: tuple[str, ...],
     kept: list[Clip],
     stored: shards.Store,
+    copies: list[Copy],
     rule: Rule,
     settings: dict[str, Any],
     dropped: dict[str, list[str]],
 ) -> None:
     """All files beside the shards; `dataset.json` last, the same for the same corpus and choices."""
-    splits, how = split_clips(kept, settings["seed"], rule)
+    splits, how = _divide(corpus, kept, settings["seed"], rule, dropped)
+    part_of = {id: part for part, ids in splits.items() for id in ids}
+    notes = [*corpus.notes, *rule.notes, *notes_on_copies(copies, part_of)]
     utterances = [
         Utterance(clip.id, clip.speaker, clip.transcript, place.seconds, place.shard, place.row)
         for clip in kept
@@ -174,7 +202,7 @@ def _write(
             scaled=[clip.id for clip in kept if stored.stored[clip.id].scaled],
             dropped=dropped,
             settings=settings,
-            notes=corpus.notes,
+            notes=notes,
             licensed=corpus.licensed,
             speed=_speed(stored),
         ),
@@ -195,6 +223,8 @@ def _write(
             "dropped": {reason: len(what) for reason, what in dropped.items()},
         },
         "speakers": {speaker: corpus.speakers[speaker] for speaker in speakers if speaker in corpus.speakers},
+        "left_out": [list(one) for one in summarize(dropped, corpus.clips)],
+        "notes": notes,
         "settings": settings | {"audio": "FLAC, 16 bit, mono, at the source's rate"},
         "sha256": {name: file_sha256(folder / name) for name in files} | stored.sha256,
         "bytes": {name: (folder / name).stat().st_size for name in stored.sha256},

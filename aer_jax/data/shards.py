@@ -33,17 +33,18 @@ _SEGMENT_BYTES = 32_000  # assumed of a second, so that a long recording does no
 LOCK = "lock"
 _SIDES = "records-*.json"
 # Part of every shard's key: raise its number when the same clip would be stored in another way.
-ENCODING = "FLAC, 16 bit, mono, at the source's rate; 2"
+ENCODING = "FLAC, 16 bit, mono, at the source's rate; 3"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a clip's record lies, its length, and whether it exceeded full scale and was scaled down."""
+    """Where a clip's record lies, its length, whether it exceeded full scale and was scaled down, and its digest."""
 
     shard: int
     row: int
     seconds: float
     scaled: bool
+    digest: str
 
 
 @dataclass
@@ -91,8 +92,8 @@ def store(clips: Sequence[Clip], folder: Path) -> Store:
                 progress.update(len(part))
             done.sha256[name] = about["sha256"]
             done.unusable |= about["unusable"]
-            for row, (id, seconds, scaled) in enumerate(about["rows"]):
-                done.stored[id] = Stored(shard, row, seconds, scaled)
+            for row, (id, seconds, scaled, digest) in enumerate(about["rows"]):
+                done.stored[id] = Stored(shard, row, seconds, scaled, digest)
     return done
 
 
@@ -157,7 +158,7 @@ def _finished(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _write(clips: Sequence[Clip], key: str, path: Path, pool: ThreadPoolExecutor, progress: tqdm) -> dict[str, Any]:
-    rows: list[tuple[str, float, bool]] = []
+    rows: list[tuple[str, float, bool, str]] = []
     unusable: dict[str, str] = {}
     partial = path.with_name(f"{path.name}.partial")
     with ShardWriter(partial) as writer:
@@ -168,7 +169,7 @@ def _write(clips: Sequence[Clip], key: str, path: Path, pool: ThreadPoolExecutor
                 unusable[clip.id] = audio.reason
             else:
                 writer.add(Record(clip.id, clip.speaker, clip.transcript, audio.rate, audio.flac))
-                rows.append((clip.id, audio.seconds, audio.scaled))
+                rows.append((clip.id, audio.seconds, audio.scaled, hashlib.sha256(audio.flac).hexdigest()))
     about = {"key": key, "sha256": file_sha256(partial), "rows": rows, "unusable": unusable}
     partial.rename(path)
     side = path.with_name(_side_name(path.name))

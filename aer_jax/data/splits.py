@@ -6,15 +6,18 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip
+from aer_jax.corpora.base import Clip
+from aer_jax.corpora.tables import SUFFIXES
+from aer_jax.data.split_file import SplitFile, read_split_file
 from aer_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.20
-RULES = "speakers, fold:I/K, session:S, official, official:PARTS, random"
+RULES = "speakers, fold:I/K, session:S, official, official:PARTS, random, or a file of ids or speakers and parts"
 # The paper's shares: a fifth to test, of the others a tenth to validate.
 _RANDOM_TEST, _RANDOM_VALIDATION = 0.20, 0.10
 
@@ -24,11 +27,12 @@ class Rule:
     """How a corpus is divided.
 
     Attributes:
-        kind: "speakers", "fold", "session", "official" or "random".
+        kind: "speakers", "fold", "session", "official", "random" or "file".
         fold: which fold is the test, from 1; of a `fold`.
         folds: how many there are.
         session: the session that is the test.
         tests: the official partitions that make the test; the corpus' others beside train and validation stay out.
+        file: what the file says; of a `file`.
     """
 
     kind: str
@@ -36,18 +40,35 @@ class Rule:
     folds: int = 0
     session: str = ""
     tests: tuple[str, ...] = ("test", "test1")
+    file: SplitFile | None = None
 
     @property
     def keeps_speakers_apart(self) -> bool:
-        """False for the paper's split alone."""
-        return self.kind != "random"
+        """False for the paper's split, and for a file that puts a speaker into two parts."""
+        return self.kind != "random" and not (self.file and self.file.shared)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences that a user must read about it."""
+        return self.file.notes() if self.file else []
+
+    def part(self, clip: Clip) -> str | None:
+        """The part that the corpus itself or a file gives a clip."""
+        return self.file.part_of.get(clip.id) if self.file else clip.split
 
     def leaves_out(self, clip: Clip) -> str | None:
         """Why this clip can be in no part, or None."""
-        if self.kind in ("speakers", "fold") and clip.speaker == UNKNOWN_SPEAKER:
+        if self.kind in ("speakers", "fold") and clip.speaker_unknown:
             return "speaker unknown, may be anybody of any split"
-        if self.kind == "official" and clip.split and clip.split not in ("train", "validation", *self.tests):
-            return f"official partition {clip.split}, not used"
+        if self.kind not in ("official", "file"):
+            return None
+        part = self.part(clip)
+        if self.file and part is None:
+            return f"in no part of {self.file.name}"
+        if not self.file and part and part not in ("train", "validation", *self.tests):
+            return f"official partition {part}, not used"
+        if part and part != "train" and clip.speaker_unknown:
+            return "speaker unknown outside training, may be anybody of the training split"
         return None
 
 
@@ -56,14 +77,15 @@ def parse_rule(text: str | None, clips: Sequence[Clip]) -> Rule:
 
     Args:
         text: `speakers`; `fold:2/5`, the second of five folds of the speakers; `session:3`; `official`, or
-            `official:test2` and `official:test1+test2` where a corpus has several tests; `random`.
+            `official:test2` and `official:test1+test2` where a corpus has several tests; `random`; or the path of a
+            file, see `read_split_file`.
         clips: those to be divided.
 
     Raises:
-        UserError: it is none of these, or the corpus has no sessions or no split of its own.
+        UserError: it is none of these, the corpus has no sessions or no split of its own, or the file is none.
     """
     if text is None:
-        return Rule("official" if any(clip.split for clip in clips) else "speakers")
+        text = "official" if any(clip.split for clip in clips) else "speakers"
     kind, colon, detail = text.partition(":")
     if kind in ("speakers", "random") and not colon:
         return Rule(kind)
@@ -81,12 +103,17 @@ def parse_rule(text: str | None, clips: Sequence[Clip]) -> Rule:
         parts = {clip.split for clip in clips if clip.split}
         if not parts:
             raise UserError(f"--split {text}: the corpus has no split of its own; known: {RULES}.")
-        tests = tuple(detail.split("+")) if detail else Rule(kind).tests
+        others = tuple(sorted(parts - {"train", "validation"}))
+        usual = Rule(kind).tests
+        tests = tuple(detail.split("+")) if detail else usual if {*usual} & parts or not others else others
         for test in tests if detail else ():
             if test not in parts or test in ("train", "validation"):
-                own = ", ".join(sorted(parts - {"train", "validation"}))
-                raise UserError(f'--split {text}: "{test}" is no test of the corpus; it has {own or "none"}.')
+                own = ", ".join(others) or "none"
+                raise UserError(f'--split {text}: "{test}" is no test of the corpus; it has {own}.')
         return Rule(kind, tests=tests)
+    path = Path(text)
+    if path.suffix.casefold() in SUFFIXES or path.is_file():
+        return Rule("file", file=read_split_file(path, clips))
     raise UserError(f'unknown split "{text}"; known: {RULES}.')
 
 
@@ -111,12 +138,17 @@ def split_clips(clips: Sequence[Clip], seed: int, rule: Rule | None = None) -> t
         "session": _by_session,
         "official": _as_given,
         "random": _at_random,
+        "file": _as_the_file_says,
     }[rule.kind](clips, seed, rule)
     splits = {part: [clip.id for clip in clips if part_of[clip.id] == part] for part in SPLITS}
-    where = "the corpus' own split" if rule.kind == "official" else "the split"
+    where = {"official": "the corpus' own split", "file": str(rule.file and rule.file.name)}.get(rule.kind, "the split")
     for part, ids in splits.items():
         if not ids:
-            raise UserError(f"{where} leaves no usable clip for {part}; mend it or choose another --split.")
+            sizes = ", ".join(f"{len(ids)} {part}" for part, ids in splits.items())
+            raise UserError(
+                f"{where} leaves no usable clip for {part} ({sizes}); change it, or draw all three parts with --split "
+                "speakers."
+            )
     assert_splits(splits, {clip.id: clip.speaker for clip in clips}, where, rule.keeps_speakers_apart)
     return splits, how
 
@@ -132,6 +164,11 @@ def _as_given(clips: Sequence[Clip], seed: int, rule: Rule) -> tuple[dict[str, s
     part_of = {clip.id: "test" if clip.split in rule.tests else str(clip.split) for clip in clips}
     tests = sorted({test for test in rule.tests if any(clip.split == test for clip in clips)})
     return part_of, "as the corpus says" + ("" if tests == ["test"] else f", the test being {' and '.join(tests)}")
+
+
+def _as_the_file_says(clips: Sequence[Clip], seed: int, rule: Rule) -> tuple[dict[str, str], str]:
+    assert rule.file
+    return {clip.id: rule.file.part_of[clip.id] for clip in clips}, f"by {rule.file.by}, as {rule.file.name} says"
 
 
 def _by_speaker(clips: Sequence[Clip], seed: int, rule: Rule) -> tuple[dict[str, str], str]:

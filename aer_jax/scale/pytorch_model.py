@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
@@ -13,6 +14,7 @@ from transformers import (
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioModel,
     Qwen2AudioProcessor,
+    Trainer,
     get_cosine_with_hard_restarts_schedule_with_warmup,
 )
 
@@ -154,6 +156,19 @@ def paper_loss(logits_bk: torch.Tensor, target_bk: torch.Tensor, entropy_weight:
     return (divergence_b + entropy_weight * entropy_b).mean()
 
 
+def parameter_groups(model: PaperModel, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups of adapters and head, weight decay where transformers' Trainer has it: on no bias and no norm."""
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]  # it needs no trainer
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.trained().items():
+        part = "head" if name.startswith("emotion_head") else "adapters"
+        groups.setdefault((part, name in decayed), []).append(parameter)
+    return [
+        {"params": parameters, "part": part, "weight_decay": weight_decay if decay else 0.0}
+        for (part, decay), parameters in groups.items()
+    ]
+
+
 class PaperTraining:
     """AdamW with clipping, linear warm-up and one cosine, as the released code sets them up with transformers.
 
@@ -163,10 +178,9 @@ class PaperTraining:
 
     def __init__(self, model: PaperModel, steps: int, settings: Mapping[str, float]):
         self.model, self.settings = model, settings
-        head = [p for name, p in model.trained().items() if name.startswith("emotion_head")]
-        adapters = [p for name, p in model.trained().items() if not name.startswith("emotion_head")]
-        groups = [{"params": adapters, "lr": settings["lr"]}, {"params": head, "lr": settings["head_lr"]}]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=settings["weight_decay"])
+        rates = {"adapters": settings["lr"], "head": settings["head_lr"]}
+        groups = [group | {"lr": rates[group["part"]]} for group in parameter_groups(model, settings["weight_decay"])]
+        self.optimizer = torch.optim.AdamW(groups)
         self.schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
             self.optimizer, int(settings["warmup"]), steps, num_cycles=1
         )

@@ -31,7 +31,7 @@ from transformers import Qwen2AudioProcessor
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.windows import window_for
 from aer_jax.lengths import HOP, MAX_SAMPLES
-from aer_jax.scale.pytorch_model import PaperModel, paper_inputs, paper_loss
+from aer_jax.scale.pytorch_model import PaperModel, paper_inputs, paper_loss, parameter_groups
 from aer_jax.scale.side import Clock, peak_bytes, reset_peak, serve
 
 Tensors = dict[str, torch.Tensor]
@@ -48,10 +48,8 @@ class Training:
         most = round(job["max_seconds"] * 16_000)
         self.audio = {clip["id"]: dataset.audio(clip["id"])[:most] for step in job["steps"] for clip in step}
         self.model = load(job).to(self.device).train()
-        trained = self.model.trained()
-        groups = ([p for n, p in trained.items() if n.startswith("emotion_head") == head] for head in (False, True))
-        self.parameters = list(trained.values())
-        self.optimizer = torch.optim.AdamW([{"params": group} for group in groups], weight_decay=job["weight_decay"])
+        self.parameters = list(self.model.trained().values())
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, job["weight_decay"]))
 
     def microbatches(self, step: int) -> Iterator[tuple[Tensors, torch.Tensor]]:
         """Inputs and targets of some rows at a time."""
@@ -80,8 +78,9 @@ class Training:
             torch.cuda.synchronize()
         clock, waited, total = Clock(), 0.0, 0.0
         computed: Counter[str] = Counter()
-        for group, rate in zip(self.optimizer.param_groups, self.job["rates"][number], strict=True):
-            group["lr"] = rate
+        rates = dict(zip(("adapters", "head"), self.job["rates"][number], strict=True))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["part"]]
         self.optimizer.zero_grad()
         while True:
             asked = time.perf_counter()

@@ -150,7 +150,8 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
             readout.keep_left_out(fitted, run.path)
     parts = take_apart(model)
     rate = schedule(settings.lr, settings.warmup, total_steps)
-    optimizer = make_optimizer(settings, total_steps)
+    # A run that an earlier version began goes on as it began.
+    optimizer = make_optimizer(settings, total_steps, decay_all=run.environment.get("biases_decay", True))
     state = init_state(parts, optimizer, mesh)
 
     # ---- where an earlier process stopped ----

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import optax
 
@@ -16,16 +18,22 @@ def schedule(peak: float, warmup: float, steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(0.0, peak, rising, steps)
 
 
-def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: TrainConfig, steps: int, decay_all: bool = False) -> optax.GradientTransformation:
     """The run's optimizer.
 
     Args:
         config: rates, decay, clipping.
         steps: optimizer steps of the whole run.
+        decay_all: weight decay on biases and normalisation layers too, as in runs whose environment.json does not
+            deny it with `biases_decay`.
     """
 
     def adamw(peak: float) -> optax.GradientTransformation:
-        return optax.adamw(schedule(peak, config.warmup, steps), weight_decay=config.weight_decay)
+        return optax.chain(
+            optax.scale_by_adam(),
+            _weight_decay(config.weight_decay, decay_all),
+            optax.scale_by_learning_rate(schedule(peak, config.warmup, steps)),
+        )
 
     def group(path, _) -> str:
         return "head" if "emotion_head" in key_names(path) else "adapters"
@@ -37,3 +45,20 @@ def make_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformat
             lambda trainable: jax.tree.map_with_path(group, trainable),
         ),
     )
+
+
+def decays(path: tuple[Any, ...]) -> bool:
+    """Whether weight decay applies: not to a bias, nor to a normalisation layer, as in transformers' Trainer."""
+    *layers, parameter = key_names(path)
+    return parameter != "bias" and not any("norm" in layer for layer in layers)
+
+
+def _weight_decay(weight_decay: float, decay_all: bool) -> optax.GradientTransformation:
+    # Not `optax.add_decayed_weights` with a mask: its state nests differently, and old checkpoints must restore.
+    def add(path, update: jax.Array, parameter: jax.Array) -> jax.Array:
+        return update + weight_decay * parameter if decay_all or decays(path) else update
+
+    def add_all(updates: optax.Updates, parameters: optax.Params | None) -> optax.Updates:
+        return jax.tree.map_with_path(add, updates, parameters)
+
+    return optax.stateless(add_all)

@@ -67,6 +67,7 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
         "classes": list(classes),
         "base": learns_from["model.checkpoint"],
         "learns_from": learns_from,
+        "biases_decay": False,  # as in every run of the versions that do not say so
         "device": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),

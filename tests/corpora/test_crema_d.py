@@ -75,6 +75,29 @@ def test_clips_carry_the_votes_of_those_who_only_heard(tree):
     }
 
 
+def test_irregular_file_names_meet_their_votes(tree):
+    """1040_ITH_SAD_XX is published as 1040_ITH_SAD_X.wav; capitals, other formats, a folder in the folder."""
+    row = '"103234",0,0,2,0,5,3,"1040_ITH_SAD_XX",10,0.5,"N"'
+    write(tree, [HEADER, *ROWS, row])
+    folder = tree / "AudioWAV"
+    (folder / "AudioWAV").mkdir()
+    samples, rate = soundfile.read(folder / "1001_IEO_NEU_XX.wav")
+    soundfile.write(folder / "1040_ITH_SAD_X.wav", samples[::-1], rate)
+    (folder / "1001_IEO_NEU_XX.wav").rename(folder / "AudioWAV" / "1001_ieo_neu_xx.WAV")
+    soundfile.write(folder / "1002_WSI_ANG_HI.flac", samples, rate)
+    (folder / "1002_WSI_ANG_HI.wav").unlink()
+    soundfile.write(folder / "1040_ITH_SAD_XX.flac", samples, rate)
+    corpus = crema_d.read(tree)
+    clips = {clip.id: clip for clip in corpus.clips}
+    assert [clip.id for clip in corpus.clips] == sorted(clips)
+    assert len(clips["1040_ITH_SAD_XX"].votes) == 10 and clips["1040_ITH_SAD_XX"].speaker == "1040"
+    assert clips["1040_ITH_SAD_XX"].audio.name == "1040_ITH_SAD_X.wav"
+    assert len(clips["1001_IEO_NEU_XX"].votes) == 11 and clips["1001_IEO_NEU_XX"].audio.is_file()
+    assert len(clips["1002_WSI_ANG_HI"].votes) == 4
+    assert corpus.dropped["second audio file of one clip, not read"] == ["1040_ITH_SAD_XX.flac"]
+    assert corpus.dropped["vote row whose clip is not on disk"] == ["1091_WSI_ANG_HI"]
+
+
 def test_a_clip_without_votes_is_counted_and_not_kept(tree, tmp_path):
     dataset = prepare(read_corpus("crema-d", tree, ["angry", "happy", "neutral", "sad"]), tmp_path / "out")
     assert list(dataset.utterances) == ["1001_IEO_NEU_XX", "1002_WSI_ANG_HI", "1003_WSI_ANG_HI"]

@@ -118,6 +118,30 @@ def test_missing_parts(tree, tmp_path):
         iemocap.read(root)
 
 
+def test_names_in_other_case(tree):
+    """As file systems without case, and people, change them."""
+    right = {clip.id: clip.transcript for clip in iemocap.read(tree).clips}
+    for path in sorted(tree.rglob("*"), key=lambda path: -len(path.parts)):
+        if path.name.startswith("Session"):
+            path.rename(path.with_name(path.name.lower()))
+        elif path.suffix in (".wav", ".txt"):
+            path.rename(path.with_suffix(path.suffix.upper()))
+        elif path.name in ("EmoEvaluation", "wav"):
+            path.rename(path.with_name(path.name.swapcase()))
+    corpus = iemocap.read(tree)
+    assert {clip.id: clip.transcript for clip in corpus.clips} == right
+    assert all(clip.audio.is_file() for clip in corpus.clips)
+
+
+@pytest.mark.parametrize("word", ["nan", "N/A", "None"])
+def test_a_word_for_nothing_is_no_label(tree, word):
+    path = tree / IMPRO
+    path.write_bytes(path.read_bytes().replace(b"C-E2:\tNeutral;", f"C-E2:\t{word};".encode(), 1))
+    corpus = iemocap.read(tree)
+    assert [vote.rater for vote in corpus.clips[0].votes] == ["E3", "E4"]
+    assert corpus.dropped["evaluator's answer is blank"][0] == "Ses01F_impro01_F000 E2"
+
+
 # What to replace in the first file, by what, and the error; lines are counted from 1.
 DAMAGE = [
     ("C-E2:\tNeutral;", "C-E2:\tNeutrl;", r'line 4: "Neutrl" is no label\. Did you mean "Neutral"'),

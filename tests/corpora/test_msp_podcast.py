@@ -44,7 +44,10 @@ def test_every_release_gives_the_votes_by_hand(tmp_path, release):
     words = [clip.transcript for clip in corpus.clips]
     assert words[:2] == ["", "words of 1, café"] and corpus.licensed
     assert corpus.dropped == {"turn without votes in test3": [msp_tree.TEST3]}
-    assert "The speaker of 1 turns is unknown." in corpus.notes[0] and "1 turns have no transcript" in corpus.notes[1]
+    assert (
+        "The speaker of 1 turns is unknown, and each" in corpus.notes[0]
+        and "1 turns have no transcript" in corpus.notes[1]
+    )
 
 
 @pytest.mark.parametrize("missing", ["table", "speakers", "partitions"])
@@ -102,15 +105,83 @@ def test_a_bad_line_is_named(tree, file, old, new, message):
         assert set(votes) <= set(msp_tree.VOTES[id])
 
 
-def test_an_unknown_speaker_may_be_in_train_only(tree):
+def unknown(tree, turn, speaker, word="Unknown"):
+    """Make the speaker of a turn unknown in both tables."""
     for name in ("Labels/labels_consensus.csv", "Speaker_ids.txt"):
-        text = (tree / name).read_text()
-        (tree / name).write_text(re.sub(r"(0002_0003.wav[,;].*?)\b7\b", r"\g<1>Unknown", text))
-    with pytest.raises(UserError, match=r"speaker of MSP-PODCAST_0002_0003.wav is unknown although it is not in Train"):
-        msp_podcast.read(tree)
-    corpus = msp_podcast.read(tree, lenient=True)
-    assert "MSP-PODCAST_0002_0003" not in votes_of(corpus)
-    assert corpus.dropped[UNREADABLE] == ["MSP-PODCAST_0002_0003"]
+        text, times = re.subn(rf"({turn}.wav[,;].*?)\b{speaker}\b", rf"\g<1>{word}", (tree / name).read_text())
+        assert times == 1
+        (tree / name).write_text(text)
+
+
+def test_an_unknown_speaker_outside_training_is_left_out_and_counted(tree, tmp_path, capsys):
+    unknown(tree, "0003_0002_0001", 12)
+    dataset = prepare(tree, tmp_path / "out")
+    assert dataset.splits["test"] == ["MSP-PODCAST_0003_0001"]
+    assert dataset.splits["train"] == ["MSP-PODCAST_0001_0008", "MSP-PODCAST_0001_0009"]  # there it may be unknown
+    reason = (
+        "speaker unknown outside training, may be anybody of the training split: 1 (the first MSP-PODCAST_0003_0002"
+    )
+    assert reason in capsys.readouterr().out
+    random = prepare(tree, tmp_path / "random", "--split", "random")  # which shares speakers anyway
+    assert "MSP-PODCAST_0003_0002_0001" in random.utterances
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "N/A", "unknown"])
+def test_a_speaker_that_is_not_available_is_unknown(tree, word):
+    unknown(tree, "0001_0008", 30, word)
+    assert msp_podcast.read(tree).clips[0].speaker == UNKNOWN_SPEAKER
+
+
+def test_nested_audio_in_any_ending(tree, tmp_path):
+    """Unpacked into Audios/Audio, in folders, with .WAV; a copy beside is counted."""
+    folder = tree / "Audios" / "Audio" / "part 1"
+    folder.mkdir(parents=True)
+    for path in (tree / "Audios").glob("*.wav"):
+        path.rename(folder / (path.stem + ".WAV"))
+    copy = tree / "Audios" / "msp-podcast_0001_0008.wav"
+    copy.write_bytes((folder / "MSP-PODCAST_0001_0008.WAV").read_bytes())
+    (tree / "Audios" / "._MSP-PODCAST_0001_0008.wav").write_bytes(b"left behind by macOS")
+    corpus = msp_podcast.read(tree)
+    assert all(clip.audio.is_file() for clip in corpus.clips)
+    assert len(corpus.dropped["second audio file of one name, not read"]) == 1
+    assert set(prepare(tree, tmp_path / "out").utterances) == set(
+        prepare(msp_tree.write(tmp_path / "MSP2"), tmp_path / "two").utterances
+    )
+
+
+def move(tree, old, new):
+    for name in ("Labels/labels_consensus.csv", "Partitions.txt"):
+        (tree / name).write_text((tree / name).read_text().replace(old, new))
+
+
+def test_a_release_whose_only_test_is_test2(tree, tmp_path):
+    move(tree, "Test1", "Test2")
+    dataset = prepare(tree, tmp_path / "out")
+    assert len(dataset.splits["test"]) == 3
+    assert "the test being test2" in (dataset.path / "report.md").read_text()
+
+
+def test_a_release_without_a_test_split(tree, tmp_path, capsys):
+    for test in ("Test1", "Test2"):
+        move(tree, test, "Train")
+    args = ["prepare", "--corpus", "msp-podcast", "--root", tree, "--out", tmp_path / "out"]
+    assert cli.main([str(a) for a in args]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "the corpus' own split leaves no usable clip for test (5 train, 1 validation, 0 test)" in said
+    assert "draw all three parts with --split speakers" in said
+    assert cli.main([str(a) for a in [*args, "--split", "speakers"]]) == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_blank_answer_is_no_vote(tmp_path, contents, form):
+    for word in (b"", b"nan", b"N/A"):
+        content = contents[form]
+        old = {"text": b"Surprise; ;", "detail": b"Surprise; ;", "columns": b"Surprise,,", "json": b'"Surprise"'}[form]
+        new = {"text": word + b";", "detail": word + b";", "columns": word + b",,", "json": b'"' + word + b'"'}[form]
+        assert old in content
+        votes, corpus = read_bytes(tmp_path, form, content.replace(old, new, 1))
+        assert votes["MSP-PODCAST_0002_0003"] == [("WORKER0000001", "angry")]
+        assert corpus.dropped == {"rater's answer is blank": ["MSP-PODCAST_0002_0003 WORKER0000002"]}
 
 
 def test_spellings_of_one_speaker(tree):

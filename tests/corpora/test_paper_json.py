@@ -101,6 +101,22 @@ def test_msp_podcast_records(tmp_path):
     assert paper_json.read(path).clips[0].audio == tmp_path / "Audio" / "a.wav"
 
 
+def test_what_is_not_available(tmp_path):
+    """Words for nothing among the labels, NaN for a transcript and a speaker; a file whose ending has another case."""
+    records = [
+        record("MSP-PODCAST_0001_0008", ["Angry", "nan", "", "N/A"], audio="a.wav"),
+        record("MSP-PODCAST_0001_0009", ["Sad"], speaker="nan", audio="a.wav") | {"groundtruth": float("nan")},
+    ]
+    path = tmp_path / "msp.json"
+    path.write_text(json.dumps(records))
+    (tmp_path / "a.WAV").write_bytes(b"")
+    corpus = paper_json.read(path)
+    assert [[vote.label for vote in clip.votes] for clip in corpus.clips] == [["angry"], ["sad"]]
+    assert corpus.dropped == {"rater's answer is blank": ["MSP-PODCAST_0001_0008"] * 3}
+    assert corpus.clips[1].speaker == "Unknown" and corpus.clips[1].transcript == ""
+    assert [clip.audio.name for clip in corpus.clips] == ["a.WAV"] * 2
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [

@@ -98,3 +98,29 @@ def test_every_figure_is_there_and_none_tells_words(report):
         assert "secret" not in path.read_text()
     dropped = [json.loads(line) for line in (folder / "report" / "dropped.jsonl").read_text().splitlines()]
     assert dropped == [{"reason": "a | reason\nof two lines", "what": "utt|99"}]
+
+
+def test_nothing_in_it_is_markup(tmp_path):
+    """Names are data: no HTML, no cell, code, image or link begins in them."""
+    nasty = "<script>alert(1)</script> `x` | ![i](http://h/p) *b* &amp; \\"
+    noise = np.random.default_rng(0)
+    clips = [
+        Clip(f"{nasty}{i}", f"{nasty}{i % 3}", Waveform(noise.normal(0, 0.1, 4000).astype(np.float32) * 20, 8000),
+             (Vote(f"{nasty}{i}", f"a{nasty}"), Vote(f"{nasty}{i}", "b"), Vote(f"{nasty}{i}", f"c{nasty}")))
+        for i in range(6)
+    ]  # fmt: skip
+    corpus = Corpus("small", ("b", f"a{nasty}", f"c{nasty}"), ("b", f"a{nasty}"), clips, notes=[nasty])
+    corpus.choices = {"choice": nasty}
+    corpus.drop(nasty, nasty)
+    folder = prepare(corpus, tmp_path / "out").path
+    text = (folder / "report.md").read_text()
+    plain = re.sub(r"\\\\|\\[|`*\[\]]", "", text)  # what is escaped is only text
+    assert "alert" in text and "<" not in plain and "&amp;amp;" in plain
+    assert set(re.findall(r"`[^`]*`", plain)) <= {"`votes.jsonl`", "`report/dropped.jsonl`"}
+    assert set(re.findall(r"!\[[^\]]*\]\(([^)]*)\)", plain)) == {
+        f"report/{path.name}" for path in folder.glob("report/*.svg")
+    }
+    for table in re.findall(r"(?:^\|.*\n)+", plain, re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    for name in folder.glob("report/*.svg"):
+        ElementTree.parse(name)

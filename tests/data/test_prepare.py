@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from aer_jax.corpora.base import Clip, Corpus, Waveform
+from aer_jax import cli
+from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus, Waveform
 from aer_jax.data import prepare as prepare_module
+from aer_jax.data import shards
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
 from aer_jax.data.records import ShardWriter
@@ -111,6 +113,88 @@ def test_no_usable_clip_is_an_error(tmp_path):
     ):
         prepare(corpus(clips), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_out_is_on_the_screen(tmp_path, capsys):
+    """Classes, counts, the first of each reason, and where the first missing file was looked for."""
+    lines = ["id,audio,speaker,votes"]
+    for i in range(6):
+        soundfile.write(tmp_path / f"{i}.wav", waveform().samples, 8000)
+        lines.append(f"u{i},{i}.wav,s{i % 3},a;b")
+    lines += ["gone,nowhere/x.wav,s1,a", "gone2,nowhere/y.wav,s1,a", "bare,0.wav,s2,"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    args = ["prepare", "--corpus", "manifest", "--root", tmp_path / "m.csv", "--out", tmp_path / "out"]
+    assert cli.main([*map(str, args)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{tmp_path / 'out'}: 6 of 9 clips kept: 2 train, 2 validation, 2 test; see ")
+    assert said[1] == "classes: a, b"
+    gone = f"the first gone, looked for {tmp_path / 'nowhere' / 'x.wav'}"
+    assert said[2] == (f"left out or not read: no vote: 1 (the first bare); audio file missing: 2 ({gone})")
+    args[-1] = tmp_path / "json"
+    assert cli.main([*map(str, args), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["kept"], result["classes"], result["test"]) == (6, ["a", "b"], 2)
+    assert result["left_out"][0] == {"reason": "no vote", "number": 1, "first": "bare"}
+
+
+def test_where_nothing_is_usable_the_first_missing_file_is_named(tmp_path):
+    clips = [*(clip(i, tmp_path / f"gone{i}.wav") for i in range(3)), clip(3, votes="")]
+    with pytest.raises(UserError, match=rf"first: utt003 \(no vote\), utt000, looked for {tmp_path}/gone0.wav \(audio"):
+        prepare(corpus(clips), tmp_path / "out")
+
+
+def test_a_split_that_fails_says_what_was_left_out_before(tmp_path):
+    clips = [clip(0), clip(1), clip(2, tmp_path / "gone.wav")]
+    with pytest.raises(
+        UserError, match=r"2 speaker\(s\) cannot be .* Left out before: audio file missing: 1 .*gone.wav"
+    ):
+        prepare(corpus(clips), tmp_path / "out")
+
+
+def copies(tmp_path):
+    """Three recordings of one sound, in two formats, and six others."""
+    sound = waveform()
+    soundfile.write(tmp_path / "a.wav", sound.samples, sound.rate)
+    soundfile.write(tmp_path / "b.flac", soundfile.read(tmp_path / "a.wav")[0], sound.rate)
+    return [clip(i) for i in range(6)], [tmp_path / "a.wav", tmp_path / "b.flac", tmp_path / "a.wav"]
+
+
+def test_one_recording_under_several_speakers_is_left_out(tmp_path):
+    others, (a, b, again) = copies(tmp_path)
+    clips = [*others, clip(10, a, speaker="s0"), clip(11, b, speaker="s1"), clip(12, again, speaker="s0")]
+    dataset = prepare(corpus(clips), tmp_path / "out")
+    assert list(dataset.utterances) == [c.id for c in others]
+    row = "| same audio under several speakers | 3 | utt010 (also utt011); utt011 (also utt010); utt012 (also utt010) |"
+    assert row in (dataset.path / "report.md").read_text()
+    # Who speaks in a published corpus is its owners' to say; that there are copies is said.
+    source = corpus(clips)
+    source.published = True
+    dataset = prepare(source, tmp_path / "published")
+    assert len(dataset.utterances) == 9
+    notes = json.loads((dataset.path / "dataset.json").read_text())["notes"]
+    assert len(notes) == 1 and notes[0].startswith("3 clips have the same audio as another clip of another speaker, as")
+
+
+def test_one_recording_under_several_ids_of_a_speaker_is_said(tmp_path):
+    others, (a, b, _) = copies(tmp_path)
+    unknown = clip(12, a, speaker=UNKNOWN_SPEAKER)
+    dataset = prepare(
+        corpus([*others, clip(10, a, speaker="s0"), clip(11, b, speaker="s0"), unknown]), tmp_path / "out"
+    )
+    assert {"utt010", "utt011"} < dataset.utterances.keys()
+    note = "2 clips have the same audio as another clip of their speaker, the first utt010 (also utt011)."
+    assert json.loads((dataset.path / "dataset.json").read_text())["notes"] == [note]
+    assert note in (dataset.path / "report.md").read_text()
+
+
+def test_a_copy_is_seen_across_shards_that_were_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1)  # a shard each
+    others, (a, b, _) = copies(tmp_path)
+    clips = [*others, clip(10, a, speaker="s0"), clip(11, b, speaker="s1")]
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare_module, "_write_lines", interrupted)
+        prepare(corpus(clips), tmp_path / "out")
+    assert len(prepare(corpus(clips), tmp_path / "out").utterances) == 6
 
 
 def test_a_finished_dataset_is_never_overwritten(tmp_path):

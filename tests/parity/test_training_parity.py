@@ -14,13 +14,14 @@ import torch
 from flax import nnx
 from our_model import load_ours, named_tensors, one_device, our_batch
 from tqdm import tqdm
+from transformers import Trainer
 
 from aer_jax.config import TrainConfig
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.models import emotion_head
 from aer_jax.scale.pytorch_model import PaperModel, PaperTraining, paper_inputs, paper_loss
 from aer_jax.training.objective import objective
-from aer_jax.training.optimizer import make_optimizer, schedule
+from aer_jax.training.optimizer import decays, make_optimizer, schedule
 from aer_jax.training.step import init_state, make_train_step, model_batch, take_apart, to_device
 
 LIMIT = 1e-3
@@ -97,6 +98,20 @@ def test_loss_and_every_gradient(checkpoint, corpus, request, measured):
     assert smallest > 0
     assert loss_error <= LIMIT
     assert max(errors.values()) <= LIMIT
+
+
+def test_weight_decay_is_where_transformers_trainer_has_it(tiny_checkpoint):
+    parts = take_apart(load_ours(tiny_checkpoint, 4))
+    theirs = PaperModel(tiny_checkpoint, 4, 8, 16.0, named_tensors(parts.trainable))
+    # The attention's packed projection has one entry there and three here.
+    names = set(Trainer.get_decay_parameter_names(None, theirs)) & set(theirs.trained())
+    packed = "emotion_head.attention.in_proj_weight"
+    expected = {name.replace(".attention.out_proj.", ".out_proj.") for name in names - {packed}}
+    expected |= {f"emotion_head.{part}_proj.weight" for part in "qkv" if packed in names}
+    state = jax.tree.map_with_path(lambda path, leaf: jax.numpy.full(leaf.shape, decays(path)), parts.trainable)
+    decayed = {name for name, tensor in named_tensors(state).items() if tensor.all()}
+    assert decayed == expected
+    assert len(decayed) < len(theirs.named_tensors()), "biases and norms are left out"
 
 
 def test_twenty_steps(checkpoint, best_speech, measured, monkeypatch, request):

@@ -25,33 +25,70 @@ def torch_schedule(step: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (STEPS - warmup)))
 
 
-def test_ten_steps_are_torchs():
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_ten_steps_are_torchs(decay_all):
     rng = np.random.default_rng(0)
-    start = {"base": {"lora": rng.normal(size=(6, 4))}, "emotion_head": {"kernel": rng.normal(size=(4, 3))}}
+    start = {
+        "base": {"lora": rng.normal(size=(6, 4))},
+        "emotion_head": {
+            "linear": {"bias": rng.normal(size=3), "kernel": rng.normal(size=(4, 3))},
+            "norm1": {"bias": rng.normal(size=4), "scale": rng.normal(size=4)},
+        },
+    }
     gradients = [jax.tree.map(lambda a: rng.normal(0, 1, a.shape), start) for _ in range(STEPS)]
     norms = [math.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient))) for gradient in gradients]
     assert min(norms) > CONFIG.clip_norm, "clipping must act"
 
-    lora, kernel = (torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in jax.tree.leaves(start))
+    parameters = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in jax.tree.leaves(start)]
+    lora, bias, kernel, norm_bias, norm_scale = parameters
+    decayed = [bias, kernel, norm_bias, norm_scale] if decay_all else [kernel]
     theirs = torch.optim.AdamW(
-        [{"params": [lora], "lr": CONFIG.lr}, {"params": [kernel], "lr": CONFIG.head_lr}],
+        [
+            {"params": [lora], "lr": CONFIG.lr},
+            {"params": decayed, "lr": CONFIG.head_lr},
+            {"params": [] if decay_all else [bias, norm_bias, norm_scale], "lr": CONFIG.head_lr, "weight_decay": 0.0},
+        ],
         weight_decay=CONFIG.weight_decay,
     )
     rate = torch.optim.lr_scheduler.LambdaLR(theirs, torch_schedule)
 
     ours = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), start)
-    optimizer = make_optimizer(CONFIG, STEPS)
+    optimizer = make_optimizer(CONFIG, STEPS, decay_all)
     moments = optimizer.init(ours)
     for gradient in gradients:
-        for parameter, g in zip((lora, kernel), jax.tree.leaves(gradient), strict=True):
+        for parameter, g in zip(parameters, jax.tree.leaves(gradient), strict=True):
             parameter.grad = torch.tensor(g)
-        torch.nn.utils.clip_grad_norm_([lora, kernel], CONFIG.clip_norm)
+        torch.nn.utils.clip_grad_norm_(parameters, CONFIG.clip_norm)
         theirs.step()
         rate.step()
         updates, moments = optimizer.update(jax.tree.map(jnp.asarray, gradient), moments, ours)
         ours = optax.apply_updates(ours, updates)
-        np.testing.assert_allclose(ours["base"]["lora"], lora.detach(), atol=1e-5)
-        np.testing.assert_allclose(ours["emotion_head"]["kernel"], kernel.detach(), atol=1e-5)
+        for one, other in zip(jax.tree.leaves(ours), parameters, strict=True):
+            np.testing.assert_allclose(one, other.detach(), atol=1e-5)
+
+
+def test_decay_on_everything_is_bit_for_bit_that_of_earlier_versions():
+    """Their optimizer was optax.adamw; a run that they began goes on with the same state and the same numbers."""
+    rng = np.random.default_rng(0)
+    parameters = {"base": {"lora": jnp.array(rng.normal(size=(6, 4)))}, "emotion_head": {"bias": jnp.ones(3)}}
+    before = optax.chain(
+        optax.clip_by_global_norm(CONFIG.clip_norm),
+        optax.multi_transform(
+            {
+                name: optax.adamw(schedule(peak, CONFIG.warmup, STEPS), weight_decay=CONFIG.weight_decay)
+                for name, peak in (("adapters", CONFIG.lr), ("head", CONFIG.head_lr))
+            },
+            {"base": {"lora": "adapters"}, "emotion_head": {"bias": "head"}},
+        ),
+    )
+    now = make_optimizer(CONFIG, STEPS, decay_all=True)
+    states = [optimizer.init(parameters) for optimizer in (before, now)]
+    for _ in range(3):
+        gradient = jax.tree.map(lambda a: jnp.array(rng.normal(size=a.shape)), parameters)
+        old, states[0] = before.update(gradient, states[0], parameters)
+        new, states[1] = now.update(gradient, states[1], parameters)
+        assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+        jax.tree.map(np.testing.assert_array_equal, (old, states[0]), (new, states[1]))
 
 
 @pytest.mark.parametrize("still", ["lr", "head_lr"])

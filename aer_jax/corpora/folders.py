@@ -1,0 +1,84 @@
+"""Folders of a corpus: entries and audio files by name, whatever the case and however deep they were unpacked."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from aer_jax.corpora.base import Corpus
+from aer_jax.errors import UserError
+
+# Of two files of one name the first of these is taken.
+AUDIO_ENDINGS = (".wav", ".flac", ".m4a", ".opus", ".ogg", ".mp3")
+
+
+def entries(folder: Path) -> dict[str, Path]:
+    """Name in lower case -> path, for all that lies in a folder.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        return {path.name.casefold(): path for path in sorted(folder.iterdir())}
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror}.") from None
+
+
+def find(folder: Path, *names: str) -> Path | None:
+    """The entry of `folder` with the first of `names` that is there, whatever its case."""
+    present = entries(folder)
+    return next((present[name.casefold()] for name in names if name.casefold() in present), None)
+
+
+def find_audio(folder: Path, corpus: Corpus) -> dict[str, Path]:
+    """Audio files at any depth below a folder: name without its ending, lower case -> path, sorted by name.
+
+    Hidden files are skipped; further files of a name are counted in `corpus.dropped`.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in _files(folder):
+        if path.suffix.casefold() in AUDIO_ENDINGS and not path.name.startswith("."):
+            found.setdefault(path.stem.casefold(), []).append(path)
+    audio = {}
+    for name, paths in sorted(found.items()):
+        first, *others = sorted(paths, key=lambda path: (AUDIO_ENDINGS.index(path.suffix.casefold()), path))
+        audio[name] = first
+        for other in others:
+            corpus.drop("second audio file of one name, not read", str(other))
+    return audio
+
+
+def same_but_for_case(path: Path) -> Path:
+    """`path`, or the one file in its folder whose name differs by case alone (`.WAV`)."""
+    if path.exists() or not path.parent.is_dir():
+        return path
+    twins = _by_name(path.parent, path.parent.stat().st_mtime_ns).get(path.name.casefold(), [])
+    return twins[0] if len(twins) == 1 else path
+
+
+@functools.lru_cache(maxsize=16)
+def _by_name(folder: Path, changed: int) -> dict[str, list[Path]]:
+    names: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
+        names.setdefault(path.name.casefold(), []).append(path)
+    return names
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, links to folders followed, none of them twice."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read the folder {error.filename}: {error.strerror}.") from None
+
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if os.path.realpath(here) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(here))
+        yield from (Path(here, name) for name in names)
