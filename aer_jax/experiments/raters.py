@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import ambiguity
+from aer_jax.evaluation.intervals import not_available
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.experiments.figures import levels_figure, raters_figure, reliability_figure
 from aer_jax.experiments.thinning import PRIOR, thinning
@@ -76,13 +78,15 @@ def read_predictions(path: Path, dataset: Dataset) -> Proxy:
     """
     found: Proxy = {}
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
     except OSError as error:
         raise UserError(f"cannot read the predictions {path} ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the predictions {path} are not UTF-8 text; give a predictions.jsonl.") from None
     for row, line in enumerate(lines, 1):
         try:
             value = json.loads(line)
-            found[value["id"]] = [float(value["probs"][name]) for name in dataset.classes]
+            found[str(value["id"])] = _shares([value["probs"][name] for name in dataset.classes])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path}, line {row}, is not a prediction for {', '.join(dataset.classes)} ({error!r}); give a "
@@ -91,15 +95,23 @@ def read_predictions(path: Path, dataset: Dataset) -> Proxy:
     return found
 
 
+def _shares(values: list[Any]) -> list[float]:
+    shares = [float(value) for value in values]
+    if not all(0 <= share < math.inf for share in shares) or sum(shares) <= 0:
+        raise ValueError(f"{shares} are no shares")
+    return shares
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """JS by number of raters, and how many each proxy is worth, for each level of ambiguity."""
     raters = range(result["raters"] + 1)
     parts = [
         f"# How many raters a proxy is worth: {result['dataset']}",
         f"JS (base 2) to the human votes held back, mean of {result['deals']} deals. Smoothed: pooled with the "
-        f"{PRIOR}, which hears nothing; with a proxy: pooled with both, at the weights that do best on others. "
-        "Worth: how many more human raters, smoothed too, would do the same; 95 % over speakers; cut at 0 and at "
-        f"{result['raters']} raters in all.",
+        f"{PRIOR}, a constant; with a proxy: pooled with both, at the weights that do best on other speakers. "
+        "Worth: how many more human raters, smoothed too, would bring what the proxy brings over its own mean, a "
+        "constant in its place; 95% over speakers; 0 where that gain is not significant, >= where all "
+        f"{result['raters']} raters bring less.",
     ]
     for level, part in result["levels"].items():
         held = f"{part['votes_held_back']:.1f} votes held back on average"
@@ -108,18 +120,22 @@ def markdown(result: Mapping[str, Any]) -> str:
         for name, values in part["js"].items():
             cells = [None, *values] if name == "votes" else values
             rows.append([TITLES.get(name, f"with {name}"), *map(number, cells)])
+        rows += [[f"with the mean of {name}", *map(number, values)] for name, values in part["js_constant"].items()]
         parts.append(_table(rows))
         if part["worth"]:
             rows = [["worth in raters", "alone", *(f"beside {m}" for m in raters[1:-1])]]
             for name, row in part["worth"].items():
-                rows.append([name, *(_worth(row, key) for key in rows[0][1:])])
+                rows.append([name, *(_worth(row[key], part["n_speakers"]) for key in rows[0][1:])])
             parts.append(_table(rows))
     return "\n\n".join(parts) + "\n"
 
 
-def _worth(row: Mapping[str, Any], key: str) -> str:
-    text = f"{row[key]:.1f}"
-    return text + (f" ({row['ci'][key][0]:.1f} to {row['ci'][key][1]:.1f})" if row["ci"] else "")
+def _worth(row: Mapping[str, Any], n_speakers: int) -> str:
+    text = f">= {row['value']:.0f}" if row["at_least"] else f"{row['value']:.1f}"
+    if row["ci"] is None:
+        return f"{text} ({not_available(n_speakers)})"
+    low, high = row["ci"]
+    return f"{text} ({low:.1f} to {'more' if high is None else f'{high:.1f}'})"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -68,7 +68,7 @@ def predictions(tested: Tested, cells: Sequence[Cell]) -> np.ndarray:
     probs: dict[str, list[float]] = {}
     for cell in cells:
         file = Path(cell.config.out) / "evaluation" / "test" / "predictions.jsonl"
-        for line in map(json.loads, file.read_text("utf-8").splitlines()):
+        for line in map(json.loads, file.read_text("utf-8").removesuffix("\n").split("\n")):
             probs[line["id"]] = [line["probs"][name] for name in tested.dataset.classes]
     if missing := [id for id in tested.ids if id not in probs]:
         raise UserError(f"{cells[0].config.out} and the like have no prediction for {missing[0]}; evaluate them again.")

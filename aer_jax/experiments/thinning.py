@@ -2,8 +2,9 @@
 
 Of each clip, in each of `DEALS` seeded deals, `held_back` votes at least stay aside as the reference, the same for all
 estimates of the clip; the others are dealt out one by one. A few votes are a coarse estimate of a distribution, so
-anything smooth helps them. They are therefore always smoothed by the mean of the other speakers' votes, which hears
-nothing, and a proxy is worth what it adds to that.
+anything smooth helps them, a constant too. They are therefore always smoothed by the mean of the other speakers' votes,
+and what a proxy brings is its gain over its own mean in its place, a constant: a proxy that says the same of all clips
+brings nothing. It is worth as many raters as would, added to as many votes, bring that gain.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import NAMES, ambiguity, ambiguity_bins
-from aer_jax.evaluation.bootstrap import percentiles, speaker_draws
+from aer_jax.evaluation.intervals import speaker_intervals
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.labels.votes import count_votes, normalise
 
@@ -27,6 +28,8 @@ FOLDS = 5  # of speakers; the weights for one fold are chosen on the others
 PRIOR_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 PROXY_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 PRIOR = "other speakers' mean"
+STEP = 0.05  # of a rater, between the ends of an interval that are tried
+NOTHING = 1e-9  # a gain below it is rounding
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,9 @@ def deal(
     return Deals(ids, speakers_n, level_n, np.array(heard), np.array(references))
 
 
-def estimates(deals: Deals, proxies: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
+def estimates(
+    deals: Deals, proxies: Mapping[str, np.ndarray], seed: int = 0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """JS to the votes held back, of each clip, the mean over the deals.
 
     Args:
@@ -99,44 +104,79 @@ def estimates(deals: Deals, proxies: Mapping[str, np.ndarray], seed: int = 0) ->
         seed: of the folds of speakers.
 
     Returns:
-        "votes" [M, N]: m human votes alone; PRIOR [M + 1, N]: m = 0.. human votes smoothed; each proxy [M + 1, N]: the
-        same pooled with it. The weights are chosen, for each m, on the other speakers.
+        (js, js_constant). In `js`, "votes" [M, N]: m human votes alone; PRIOR [M + 1, N]: m = 0.. human votes smoothed;
+        each proxy [M + 1, N]: the same pooled with it. `js_constant`: each proxy's mean over other speakers' clips in
+        its place. The weights are chosen, for each m, on the other speakers.
     """
     fold_n = _folds(deals.speakers_n, seed)
-    human_nk = deals.references_dnk.mean(axis=0)
-    prior_nk = np.empty_like(human_nk)
-    for fold in range(FOLDS):
-        prior_nk[fold_n == fold] = human_nk[fold_n != fold].mean(axis=0)
+    prior_nk = _mean_of_others(deals.references_dnk.mean(axis=0), fold_n)
     raters = deals.heard_dmnk.shape[1]
-    heard = [np.zeros((1, *human_nk.shape)), *(deals.heard_dmnk[:, m] for m in range(raters))]
+    counts = [np.zeros((1, *prior_nk.shape)), *(deals.heard_dmnk[:, m] for m in range(raters))]
 
     def best(counts_dnk: np.ndarray, proxy_nk: np.ndarray, weights: Sequence[float]) -> np.ndarray:
         grid = [(v, w) for v in PRIOR_WEIGHTS for w in weights if v + w > 0 or counts_dnk.any()]
         tried = [_js(deals, normalise(counts_dnk + v * prior_nk + w * proxy_nk)) for v, w in grid]
         return _cross_fitted(np.array(tried), fold_n)
 
-    found = {"votes": np.array([_js(deals, normalise(counts_dnk)) for counts_dnk in heard[1:]])}
-    found[PRIOR] = np.array([best(counts_dnk, prior_nk, (0.0,)) for counts_dnk in heard])
-    for name, proxy_nk in proxies.items():
-        found[name] = np.array([best(counts_dnk, proxy_nk, PROXY_WEIGHTS) for counts_dnk in heard])
+    def pooled_with(proxy_nk: np.ndarray) -> np.ndarray:
+        return np.array([best(counts_dnk, proxy_nk, PROXY_WEIGHTS) for counts_dnk in counts])
+
+    js = {"votes": np.array([_js(deals, normalise(counts_dnk)) for counts_dnk in counts[1:]])}
+    js[PRIOR] = np.array([best(counts_dnk, prior_nk, (0.0,)) for counts_dnk in counts])
+    js |= {name: pooled_with(proxy_nk) for name, proxy_nk in proxies.items()}
+    return js, {name: pooled_with(_mean_of_others(proxy_nk, fold_n)) for name, proxy_nk in proxies.items()}
+
+
+def worth(
+    prior_mn: np.ndarray, constant_mn: np.ndarray, proxy_mn: np.ndarray, speakers_n: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """How many raters bring what a proxy brings over a constant.
+
+    Args:
+        prior_mn: JS of m = 0.. smoothed human votes [M + 1, N]; between whole raters the curve is drawn straight.
+        constant_mn: the same with the proxy's mean.
+        proxy_mn: the same with the proxy.
+        speakers_n: the speaker of each clip.
+
+    Returns:
+        "alone", without votes, and "beside 1"..: value, 0 where the gain's interval holds 0; at_least, True where all
+        raters bring less and `value` is their number; ci (low, high) over speakers, high None where it is beyond all
+        raters, ci None for too few speakers; gain, by how much JS is below the constant's, and gain_ci.
+    """
+    keys = ["alone", *(f"beside {i}" for i in range(1, len(prior_mn) - 1))]
+    return {
+        key: _worth(prior_mn[i] - prior_mn[i:], constant_mn[i] - proxy_mn[i], speakers_n) for i, key in enumerate(keys)
+    }
+
+
+def _worth(raters_mn: np.ndarray, gain_n: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
+    gain, gain_ci = float(gain_n.mean()), speaker_intervals({"gain": gain_n}, speakers_n)["gain"]
+    most = len(raters_mn) - 1
+    found = {"value": 0.0, "at_least": False, "ci": None, "gain": gain, "gain_ci": gain_ci}
+    if gain > NOTHING and not (gain_ci and gain_ci[0] <= NOTHING):
+        # More raters never bring less: of equal numbers the smallest is meant.
+        gains_m, first_m = np.unique(np.maximum.accumulate(raters_mn.mean(axis=1)), return_index=True)
+        at_least = bool(gain > gains_m[-1] + NOTHING)
+        found |= {"value": float(most if at_least else np.interp(gain, gains_m, first_m)), "at_least": at_least}
+    if gain_ci:
+        found["ci"] = _worth_interval(raters_mn, gain_n, speakers_n)
     return found
 
 
-def worth(found: Mapping[str, np.ndarray], name: str, times_s: np.ndarray, speaker_n: np.ndarray) -> dict[str, float]:
-    """How many raters give what a proxy gives, on clips counted `times_s[speaker]` times.
-
-    Both are smoothed by the other speakers' mean; between whole numbers of raters the curve is drawn straight.
-
-    Returns:
-        "alone": raters whose votes are as good as the proxy without votes; "beside 1".. : how many raters the proxy
-        stands for beside so many human votes. Cut at 0 and at the last point of the curve.
-    """
-    weight_n = times_s[speaker_n].astype(float)
-    curve_m, with_m = (found[key] @ weight_n / weight_n.sum() for key in (PRIOR, name))
-    curve_m = np.minimum.accumulate(curve_m)
-    m = np.arange(len(curve_m))
-    like_m = np.interp(-with_m, -curve_m, m)
-    return {"alone" if i == 0 else f"beside {i}": float(max(0.0, like_m[i] - i)) for i in m[:-1]}
+def _worth_interval(raters_mn: np.ndarray, gain_n: np.ndarray, speakers_n: np.ndarray) -> tuple[float, float | None]:
+    """The numbers of raters whose gain is not significantly another (Fieller): from the first to the last of them."""
+    most = len(raters_mn) - 1
+    tried = np.arange(0, most + STEP / 2, STEP)
+    not_more, not_less = [], []
+    for m in tried:
+        i = min(int(m), most - 1)
+        raters_n = raters_mn[i] + (m - i) * (raters_mn[i + 1] - raters_mn[i])
+        low, high = speaker_intervals({"d": gain_n - raters_n}, speakers_n)["d"]
+        not_more.append(low <= NOTHING)
+        not_less.append(high >= -NOTHING)
+    lowest = float(tried[not_more.index(True)]) if any(not_more) else float(most)
+    last = max((i for i, here in enumerate(not_less) if here), default=0)
+    return lowest, None if not_less[-1] else max(lowest, float(tried[last]))
 
 
 def thinning(dataset: Dataset, proxies: Mapping[str, Mapping[str, Sequence[float]]], raters: int = 5) -> dict[str, Any]:
@@ -149,8 +189,8 @@ def thinning(dataset: Dataset, proxies: Mapping[str, Mapping[str, Sequence[float
 
     Returns:
         JSON-able: raters, and `levels`: "all", "low", "medium", "high" -> n, n_speakers, votes_held_back (their mean
-        number), js (name -> one value for each number of raters, from 1 for "votes" and from 0 for the others) and
-        worth (proxy -> what `worth` returns, each with `ci` over speakers).
+        number), js (name -> one value for each number of raters, from 1 for "votes" and from 0 for the others),
+        js_constant (proxy -> the same with its mean in its place) and worth (proxy -> what `worth` returns).
 
     Raises:
         UserError: too few votes, or no clip of some proxy.
@@ -162,20 +202,24 @@ def thinning(dataset: Dataset, proxies: Mapping[str, Mapping[str, Sequence[float
             raise UserError(f"{name} says nothing about clips of {dataset.path} that the others are about.")
     deals = deal(dataset, raters, only=sorted(both))
     arrays = {name: np.array([probs[id] for id in deals.ids], float) for name, probs in proxies.items()}
-    found = estimates(deals, {name: normalise(probs_nk) for name, probs_nk in arrays.items()})
+    js, js_constant = estimates(deals, {name: normalise(probs_nk) for name, probs_nk in arrays.items()})
     counts_n = count_votes(dataset.votes, deals.ids, dataset.classes).sum(axis=1)
     parts = {"all": np.ones(len(deals.ids), bool)} | {name: deals.level_n == b for b, name in enumerate(NAMES)}
     levels = {}
     for level, here in parts.items():
         if not here.any():
             continue
-        of_level = {name: js_mn[:, here] for name, js_mn in found.items()}
+        speakers_n = deals.speakers_n[here]
         levels[level] = {
             "n": int(here.sum()),
-            "n_speakers": len(set(deals.speakers_n[here])),
+            "n_speakers": len(set(speakers_n)),
             "votes_held_back": float(counts_n[here].mean() - raters),
-            "js": {name: js_mn.mean(axis=1).tolist() for name, js_mn in of_level.items()},
-            "worth": {name: _with_interval(of_level, name, deals.speakers_n[here]) for name in proxies},
+            "js": {name: js_mn[:, here].mean(axis=1).tolist() for name, js_mn in js.items()},
+            "js_constant": {name: js_mn[:, here].mean(axis=1).tolist() for name, js_mn in js_constant.items()},
+            "worth": {
+                name: worth(js[PRIOR][:, here], js_constant[name][:, here], js[name][:, here], speakers_n)
+                for name in proxies
+            },
         }
     return {
         "dataset": dataset.name,
@@ -186,16 +230,12 @@ def thinning(dataset: Dataset, proxies: Mapping[str, Mapping[str, Sequence[float
     }
 
 
-def _with_interval(found: Mapping[str, np.ndarray], name: str, speakers_n: np.ndarray) -> dict[str, Any]:
-    drawn = speaker_draws(speakers_n)
-    if drawn is None:
-        speaker_n = np.zeros(len(speakers_n), int)
-        return worth(found, name, np.ones(1), speaker_n) | {"ci": None}
-    speaker_n, times_rs = drawn
-    itself = worth(found, name, np.ones(times_rs.shape[1]), speaker_n)
-    # Sums over speakers would be faster; 400 draws are enough for two ends of an interval.
-    draws = [worth(found, name, times_s, speaker_n) for times_s in times_rs[:400]]
-    return itself | {"ci": {key: percentiles(np.array([draw[key] for draw in draws])) for key in itself}}
+def _mean_of_others(values_nk: np.ndarray, fold_n: np.ndarray) -> np.ndarray:
+    """For each clip the mean over the speakers of other folds [N, K]."""
+    mean_nk = np.empty_like(values_nk)
+    for fold in range(FOLDS):
+        mean_nk[fold_n == fold] = values_nk[fold_n != fold].mean(axis=0)
+    return mean_nk
 
 
 def _js(deals: Deals, estimates_dnk: np.ndarray) -> np.ndarray:

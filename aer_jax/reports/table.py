@@ -164,8 +164,8 @@ SHARED = (
 
 
 TIES = (
-    "Accuracy and UAR: where classes of a reference are tied for the most votes, any of tied top classes counts as right; "
-    "argmax: only the first."
+    "Accuracy and UAR: where classes of a reference are tied for the most votes, any of tied top classes counts as "
+    "right; argmax: only the first."
 )
 
 

@@ -1,6 +1,7 @@
 """Few votes of many: what is dealt, what a proxy is found to be worth where that is known, and the command."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,12 @@ from aer_jax import cli
 from aer_jax.corpora import read_corpus, toy
 from aer_jax.data.prepare import prepare
 from aer_jax.errors import UserError
+from aer_jax.evaluation.baselines import best_constant
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.experiments import thinning as module
 from aer_jax.experiments import toy_student, toy_truth
-from aer_jax.experiments.thinning import PRIOR, deal, estimates, thinning
+from aer_jax.experiments.raters import _worth, markdown
+from aer_jax.experiments.thinning import PRIOR, deal, estimates, thinning, worth
 from aer_jax.labels.votes import Vote
 
 CLASSES = ("a", "b", "c")
@@ -51,7 +54,7 @@ def test_votes_are_dealt_out_and_held_back():
 def test_js_is_what_metrics_say():
     dataset, truth_nk, _ = crowd(clips=40)
     deals = deal(dataset)
-    found = estimates(deals, {"truth": truth_nk})
+    found, _ = estimates(deals, {"truth": truth_nk})
     votes = [js_divergence(deals.references_dnk[d], deals.heard_dmnk[d, 2] / 3) for d in range(module.DEALS)]
     np.testing.assert_allclose(found["votes"][2], np.mean(votes, axis=0), atol=1e-12)
     assert found["truth"].shape == found[PRIOR].shape == (6, 40) and found["truth"].mean() < found[PRIOR].mean()
@@ -67,16 +70,62 @@ def test_what_proxies_are_worth(monkeypatch):
     proxies = {name: dict(zip(dataset.utterances, probs_nk, strict=True)) for name, probs_nk in arrays.items()}
     result = thinning(dataset, proxies)
     everything = result["levels"]["all"]
-    worth = everything["worth"]
-    assert worth["truth"]["alone"] == 5 and worth["truth"]["beside 1"] == 4
-    assert worth["shuffled"]["alone"] == 0 and worth["shuffled"]["beside 2"] < 0.3
-    low, high = worth["three"]["ci"]["beside 1"]
-    assert low < 3 < high and 2.3 < worth["three"]["beside 1"] < 3.5
+    of = everything["worth"]
+    for key, most in (("alone", 5), ("beside 1", 4)):
+        assert of["truth"][key]["value"] == most and of["truth"][key]["at_least"]
+        assert of["truth"][key]["ci"][1] is None
+    assert of["shuffled"]["alone"]["value"] == 0 == of["shuffled"]["beside 2"]["value"]
+    low, high = of["three"]["beside 1"]["ci"]
+    assert low < 3 and (high is None or high > 3) and 2.3 < of["three"]["beside 1"]["value"] < 3.5
     js = everything["js"]
     assert js["votes"] == sorted(js["votes"], reverse=True) and js[PRIOR][1] < js["votes"][0], (
         "smoothing helps few votes"
     )
     assert sum(result["levels"][name]["n"] for name in ("low", "medium", "high")) == everything["n"] == 300
+
+
+def test_a_constant_is_worth_nothing_anywhere(monkeypatch):
+    """Whichever it is: the uniform one, a peak, the oracle's best, and each speaker's mean of the others' votes."""
+    monkeypatch.setattr(module, "DEALS", 4)
+    dataset, truth_nk, _ = crowd(clips=240)
+    speaker_n = np.arange(240) % 12
+    others_nk = np.array([truth_nk[speaker_n != s].mean(axis=0) for s in speaker_n])
+    constants = {"uniform": np.full(3, 1 / 3), "peak": np.eye(3)[0], "best": best_constant(truth_nk)}
+    proxies = {name: dict.fromkeys(dataset.utterances, p_k) for name, p_k in constants.items()}
+    proxies["others"] = dict(zip(dataset.utterances, others_nk, strict=True))
+    levels = thinning(dataset, proxies)["levels"]
+    assert len(levels) == 4
+    for level, part in levels.items():
+        for name, row in part["worth"].items():
+            for key, found in row.items():
+                assert found["value"] == 0 and not found["at_least"], (level, name, key)
+                assert found["ci"][0] == 0 and abs(found["gain"]) < (1e-12 if name != "others" else 2e-3)
+    page = markdown({"dataset": "crowd", "raters": 5, "deals": 4, "levels": levels})
+    assert "| uniform | 0.0 (0.0 to 0.0)" in page and "with the mean of uniform" in page
+
+
+def test_worth_where_it_is_known():
+    """Raters who lower each clip's JS by .1, .05, .03: a gain of .12 is worth 1.4 of them."""
+    prior_mn = 0.5 - np.array([0, 0.1, 0.15, 0.18])[:, None] * np.ones(6)
+    constant_mn = prior_mn + 0.01  # a constant that harms does not change what the proxy brings over it
+    speakers_n = np.arange(6)
+    found = worth(prior_mn, constant_mn, constant_mn - 0.12, speakers_n)
+    assert found["alone"]["value"] == pytest.approx(1.4) and found["alone"]["ci"] == pytest.approx(
+        (1.4, 1.4), abs=0.051
+    )
+    assert found["beside 1"]["value"] == 2 and found["beside 1"]["at_least"]
+    flat_mn = np.full((4, 6), 0.5)  # raters who bring nothing: no number of them brings the gain
+    assert worth(flat_mn, flat_mn, flat_mn, speakers_n)["alone"] == {
+        "value": 0.0, "at_least": False, "ci": (0.0, None), "gain": 0.0, "gain_ci": (0.0, 0.0),
+    }  # fmt: skip
+    assert worth(flat_mn, flat_mn, flat_mn - 0.1, speakers_n)["alone"]["at_least"]
+
+
+def test_bounds_are_printed_as_bounds():
+    row = {"value": 5.0, "at_least": True, "ci": (4.1, None)}
+    assert _worth(row, 9) == ">= 5 (4.1 to more)"
+    assert _worth(row | {"ci": None}, 2) == ">= 5 (n/a, needs at least 3 speakers)"
+    assert _worth({"value": 3.84, "at_least": False, "ci": (2.9, 4.4)}, 9) == "3.8 (2.9 to 4.4)"
 
 
 def test_too_few_votes():
@@ -134,3 +183,6 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "wrong.jsonl").write_text('{"id": "x", "probs": {"a": 1}}\n')
     assert cli.main([*command, "--predictions", f"x={tmp_path / 'wrong.jsonl'}"]) == 2
     assert "wrong.jsonl, line 1, is not a prediction for" in capsys.readouterr().err
+    (tmp_path / "wrong.jsonl").write_text(json.dumps({"id": "x", "probs": dict.fromkeys(dataset.classes, math.nan)}))
+    assert cli.main([*command, "--predictions", f"x={tmp_path / 'wrong.jsonl'}"]) == 2
+    assert "are no shares" in capsys.readouterr().err
