@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
 from aer_jax.corpora.base import Waveform
-from aer_jax.data.audio_header import contradiction, is_cut_short
-from aer_jax.errors import UserError
+from aer_jax.data.audio_files import open_audio, open_bytes
+from aer_jax.data.audio_pcm import pcm_seconds, read_pcm
+from aer_jax.data.audio_stream import read_stream, stream_seconds
+from aer_jax.data.bad_audio import BadAudio, pointer, unreadable
+from aer_jax.data.ogg_pages import check_pages
 from aer_jax.lengths import SAMPLE_RATE
 
 # 1e-4 is three steps of 16 bit: the dither of a silent recording stays below, speech is far above.
@@ -22,23 +26,11 @@ _CLICK_SECONDS = 0.02
 SHORTEST_SECONDS = 0.1
 
 
-class BadAudio(UserError):
-    """A clip that nothing can be learned from.
-
-    Attributes:
-        reason: a few words, the same for every clip of its kind; the data report counts them.
-    """
-
-    def __init__(self, reason: str, sentence: str):
-        super().__init__(sentence)
-        self.reason = reason
-
-
 def read_audio(path: str | Path) -> Waveform:
     """Read one audio file as mono in [-1, 1] at its own rate.
 
     Args:
-        path: any format of libsndfile (WAV, FLAC, Ogg, MP3, AIFF, ...).
+        path: any format of libsndfile or FFmpeg (WAV, FLAC, MP3, M4A, Opus, WMA, ...); of a video its audio track.
 
     Raises:
         BadAudio: the file is missing, unreadable, cut short, empty, silent or not finite; a UserError.
@@ -47,50 +39,79 @@ def read_audio(path: str | Path) -> Waveform:
 
 
 def decode(path: str | Path) -> Waveform:
-    """The samples of a file, channels averaged, otherwise as they are."""
-    path = Path(path)
-    try:
-        if not path.is_file():
-            raise BadAudio("audio file missing", f"there is no audio file {path}; check the path.")
-        size = path.stat().st_size
-    except (OSError, ValueError) as error:
-        raise _unreadable(f"the audio file {path}", error) from None
-    return _decode(path, size, f"the audio file {path}")
+    """The samples of a file as they are, channels mixed by `mono`.
+
+    Raises:
+        BadAudio: it cannot be read, or not whole.
+    """
+    where = f"the audio file {path}"
+    with open_audio(path, where) as file:
+        return _decode(file, where)
 
 
 def decode_bytes(content: bytes, where: str) -> Waveform:
     """The same of a file's bytes that came by another way; `where` is how messages name it."""
-    return _decode(io.BytesIO(content), len(content), where)
+    with open_bytes(content) as file:
+        return _decode(file, where)
 
 
-def _decode(source: Path | io.BytesIO, size: int, where: str) -> Waveform:
+def seconds(source: str | Path | bytes) -> float | None:
+    """How long a recording is without decoding it; None for what cannot be read."""
+    try:
+        with open_bytes(source) if isinstance(source, bytes) else open_audio(source, "") as file:
+            found = pcm_seconds(file)
+            return stream_seconds(file) if found is None else found
+    except BadAudio:
+        return None
+
+
+def _decode(file: BinaryIO, where: str) -> Waveform:
+    size = file.seek(0, io.SEEK_END)
     if size == 0:
         raise BadAudio("audio empty", f"{where} has 0 bytes; replace or remove it.")
+    file.seek(0)
+    head = file.read(512)
+    if (placeholder := pointer(head, where)) is not None:
+        raise placeholder
+    if head.startswith(b"OggS"):
+        check_pages(file, where)
     try:
-        with soundfile.SoundFile(source) as file:
-            frames, rate = file.frames, file.samplerate
-            samples_tc = file.read(frames, dtype="float32", always_2d=True)
-            cut = is_cut_short(file, _head(source))
-            wrong = contradiction(file, size, SHORTEST_SECONDS)
-    except (soundfile.SoundFileError, OSError, ValueError, MemoryError) as error:
-        raise _unreadable(where, error) from None
-    if cut or len(samples_tc) != frames:
-        raise BadAudio("audio cut short", f"{where} is shorter than its header says; copy it again.")
-    if wrong:
-        raise BadAudio("audio header wrong", f"the header of {where} is wrong: {wrong}; copy or convert it again.")
-    return Waveform(samples_tc.mean(axis=1), rate)
+        pcm = read_pcm(file, size, SHORTEST_SECONDS, where)
+        if pcm is None:
+            stretches, rate = read_stream(file, size, where)
+            return Waveform(np.concatenate([mono(planes_ct.T, rate) for planes_ct in stretches]), rate)
+        return Waveform(mono(*pcm), pcm[1])
+    except (OSError, ValueError, MemoryError) as error:
+        raise unreadable(where, error) from None
 
 
-def _head(source: Path | io.BytesIO) -> bytes:
-    if isinstance(source, io.BytesIO):
-        return source.getvalue()[:1024]
-    with source.open("rb") as raw:
-        return raw.read(1024)
+def mono(samples_tc: np.ndarray, rate: int) -> np.ndarray:
+    """One channel of several: their mean, or the loudest one where they cancel each other.
 
+    A microphone wired the wrong way round makes one channel the negative of the other, and their mean is silence. With
+    power P_c of each of C channels and P of their mean, C^2 P / sum P_c is C for equal channels, 1 for independent
+    ones or a single live one, and 0 where they cancel; below 1/2 in parts of the clip that hold a tenth of its power
+    the loudest channel is taken for the whole clip.
 
-def _unreadable(where: str, error: Exception) -> BadAudio:
-    why = " ".join(str(error).split()).rstrip(".")
-    return BadAudio("audio unreadable", f"cannot read {where} ({why}); convert it to WAV or FLAC.")
+    Args:
+        samples_tc: float32 [samples, channels].
+        rate: in Hz.
+
+    Returns:
+        float32 [samples].
+    """
+    mean_t = samples_tc.mean(axis=1)
+    count = samples_tc.shape[1]
+    if count == 1 or not np.isfinite(mean_t).all():
+        return mean_t
+    power, cancelled = np.zeros(count), 0.0
+    for start in range(0, len(samples_tc), rate // 4):
+        part_tc = samples_tc[start : start + rate // 4].astype(np.float64)
+        power_c, left = part_tc.var(axis=0), part_tc.mean(axis=1).var()
+        power += power_c * len(part_tc)
+        if count**2 * left < power_c.sum() / 2:
+            cancelled += power_c.sum() * len(part_tc)
+    return samples_tc[:, power.argmax()].copy() if cancelled > power.sum() / 10 else mean_t
 
 
 def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
