@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
@@ -78,7 +78,7 @@ def stream_seconds(file: BinaryIO) -> float | None:
 
 def _open(file: BinaryIO) -> InputContainer:
     file.seek(0)
-    return av.open(file, options={"format_whitelist": _CONTAINERS}, metadata_errors="replace")
+    return av.open(file, "r", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace")
 
 
 def _audio_track(container: InputContainer, where: str) -> av.AudioStream:
@@ -96,7 +96,7 @@ def _audio_track(container: InputContainer, where: str) -> av.AudioStream:
 def _decode(packet: av.Packet) -> tuple[list[av.AudioFrame], bool]:
     """Frames of a packet, and whether it is damaged."""
     try:
-        frames = packet.decode()
+        frames = cast(list[av.AudioFrame], packet.decode())  # typed for video
     except av.InvalidDataError:
         return [], True
     return frames, packet.is_corrupt or any(frame.is_corrupt for frame in frames)

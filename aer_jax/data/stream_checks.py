@@ -34,7 +34,7 @@ class Packet(NamedTuple):
     Attributes:
         time: when it begins, in seconds.
         seconds: of sound.
-        place: its first byte in the file.
+        place: its first byte in the file; -1 where the container does not say.
         size: in bytes.
         claimed: the size that its header says; None where there is none.
         failed: it could not be decoded.
@@ -43,7 +43,7 @@ class Packet(NamedTuple):
 
     time: float | None
     seconds: float
-    place: int | None
+    place: int
     size: int
     claimed: int | None
     failed: bool
@@ -95,7 +95,7 @@ class Track:
         seconds = samples / self.rate if samples else lasts(packet)
         claimed = frame_size(codec, self.format, head[:7])
         self.packets.append(
-            Packet(begin(packet), seconds, packet.pos, packet.size, claimed, failed, not packet.is_discard)
+            Packet(begin(packet), seconds, _place(packet), packet.size, claimed, failed, not packet.is_discard)
         )
 
     def seconds(self) -> float:
@@ -107,6 +107,10 @@ def begin(packet: av.Packet) -> float | None:
     """When a packet begins, in seconds."""
     time = packet.dts if packet.pts is None else packet.pts
     return None if time is None else float(time * packet.time_base)
+
+
+def _place(packet: av.Packet) -> int:
+    return -1 if packet.pos is None else packet.pos
 
 
 def lasts(packet: av.Packet) -> float:
@@ -183,7 +187,7 @@ def _check_times(track: Track, where: str) -> None:
 
 def _check_bytes(track: Track, file: BinaryIO, size: int, where: str) -> None:
     """What lies between packets, or behind the last one, is no audio: lost packets, or another file's header."""
-    placed = [packet for packet in track.packets if packet.place is not None]
+    placed = [packet for packet in track.packets if packet.place >= 0]
     if not placed:
         return
     ends = [packet.place + packet.size for packet in placed]
@@ -213,7 +217,7 @@ def _lead(track: Track, file: BinaryIO) -> bytes:
         place += 10 + int("".join(f"{byte & 127:07b}" for byte in head[6:]), 2) + (10 if head[5] & 16 else 0)
         file.seek(place)
     file.seek(place)
-    return file.read(max((track.packets[0].place or 0) - place, 0))
+    return file.read(max(track.packets[0].place - place, 0))
 
 
 def _xing(lead: bytes) -> int:
