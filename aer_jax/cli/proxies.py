@@ -104,6 +104,7 @@ def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
             timeout=args.timeout,
             price=args.price,
             send_licensed=args.send_licensed_audio,
+            request=args.request,
         )
     if args.answers == "free":
         raise UserError("--engine exact has the labels' own probabilities; leave --answers free out.")
@@ -210,6 +211,13 @@ def add(command: Command) -> None:
     )
     server.add_argument("--concurrency", type=int, default=8, help="requests under way at a time (8)")
     server.add_argument("--price", type=_prices, default=(0.0, 0.0), metavar="IN,OUT", help="$ a million tokens")
+    server.add_argument(
+        "--request",
+        default="",
+        metavar="FIELD=...",
+        help="fields of a request left out, named otherwise or set: "
+        "seed=,max_tokens=max_completion_tokens,reasoning_effort=low",
+    )
     server.add_argument(
         "--send-licensed-audio", action="store_true", help="you may send this corpus' licensed audio to that server"
     )

@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import soundfile
@@ -27,15 +27,17 @@ class Server:
     """Answers POST /v1/chat/completions by `behave(server, number of the request, its JSON)`.
 
     `behave` returns (status, headers, body): a dict is sent as JSON, bytes as they are, None cuts the connection in the
-    middle of the reply.
+    middle of the reply, and a function writes what comes after the headers itself, to the connection that it is given.
 
     Attributes:
-        requests: bodies so far, with "heard": samples and rate of the clip; `keys`: what came as authorization.
+        requests: bodies so far, with "heard": samples and rate of the clip; `keys`: what came as authorization;
+            `paths`: what was asked for, the whole address where it is asked as a proxy.
         most: how many requests were under way at a time.
     """
 
     def __init__(self, behave):
         self.behave, self.requests, self.keys, self.most, self._now = behave, [], set(), 0, 0
+        self.paths = []
         self._lock = threading.Lock()
         outer = self
 
@@ -50,6 +52,7 @@ class Server:
                 with outer._lock:
                     number = len(outer.requests)
                     outer.requests.append(request)
+                    outer.paths.append(self.path)
                     outer.keys.add(self.headers["Authorization"])
                     outer._now += 1
                     outer.most = max(outer.most, outer._now)
@@ -64,6 +67,12 @@ class Server:
                 self.send_response(status)
                 for name, value in ({"Content-Type": "application/json"} | headers).items():
                     self.send_header(name, value)
+                if callable(body):
+                    self.end_headers()
+                    self.close_connection = True
+                    with suppress(OSError):
+                        body(self.connection)
+                    return
                 self.send_header("Content-Length", str(1000 if content is None else len(content)))
                 self.end_headers()
                 self.wfile.write(b'{"id": "1", "cho' if content is None else content)
