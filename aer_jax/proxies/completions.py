@@ -27,7 +27,7 @@ def read_completion(content: bytes) -> Answer:
         case _:
             raise ValueError("it has no choices with a message")
     usage = reply.get("usage")
-    tokens = {"tokens_in": _count(usage, "prompt_tokens"), "tokens_out": _count(usage, "completion_tokens")}
+    tokens_in, tokens_out = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     text = _text(message.get("content"))
     if not text and isinstance(message.get("refusal"), str):
         text = message["refusal"]
@@ -37,8 +37,9 @@ def read_completion(content: bytes) -> Answer:
     thinks = unclosed or said != text or any(message.get(name) for name in _THOUGHTS)
     if unclosed or (not said.strip() and (thinks or cut)):
         why = f"{'nothing but thinking' if thinks else 'no answer'}{' within the tokens it may write' if cut else ''}"
-        return Answer(error=f"{why}; allow more, for instance --request max_tokens=2048", **tokens)
-    return Answer(response=text, **tokens)
+        why += "; allow more, for instance --request max_tokens=2048"
+        return Answer(error=why, tokens_in=tokens_in, tokens_out=tokens_out)
+    return Answer(response=text, tokens_in=tokens_in, tokens_out=tokens_out)
 
 
 def _text(content: Any) -> str:
