@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aer_jax.corpora.tables import delimiter_of
-from aer_jax.corpora.text import parse_json, read_text
+from aer_jax.corpora.text import parse_json, read_text, tidy
 from aer_jax.errors import UserError
 
 # As pandas, R, Excel, SQL and people write that there is no value.
@@ -47,7 +47,7 @@ class LabelNames:
         Raises:
             UserError: it is a number, or several labels in one.
         """
-        text = written.strip()
+        text = tidy(written)
         label = None if self._synonyms is None else self._synonyms.get(text.casefold())
         if label is None and is_missing(text):
             self.missing[text] += 1
@@ -61,7 +61,7 @@ class LabelNames:
 
     def knows(self, text: str) -> bool:
         """Whether the table of synonyms names this text as a whole."""
-        return self._synonyms is not None and text.strip().casefold() in self._synonyms
+        return self._synonyms is not None and tidy(text).casefold() in self._synonyms
 
     def notes(self) -> list[str]:
         """What the data report must say."""
@@ -118,10 +118,10 @@ def read_synonyms(path: str | Path) -> dict[str, str]:
     for where, written, label in pairs:
         if label is not None and not isinstance(label, str):
             raise UserError(f'{where}: "{written}" must be given a label, not {label!r:.80}.')
-        label = "" if label is None or is_missing(label) else label.strip()
+        label = "" if label is None or is_missing(label) else tidy(label)
         if label:
             _check(label, where)
-        if synonyms.setdefault(written.strip().casefold(), label) != label:
+        if synonyms.setdefault(tidy(written).casefold(), label) != label:
             raise UserError(f'{where}: "{written}" has two labels; keep one.')
     if not synonyms:
         raise UserError(f"{path} names no label; write a line `anger,angry` for each.")

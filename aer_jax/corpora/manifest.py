@@ -18,7 +18,7 @@ from pathlib import Path
 from aer_jax.corpora.base import Corpus
 from aer_jax.corpora.columns import find_columns, parse_map
 from aer_jax.corpora.label_names import LabelNames, read_synonyms
-from aer_jax.corpora.manifest_rows import Rows
+from aer_jax.corpora.manifest_rows import Rows, case_twins
 from aer_jax.corpora.tables import SUFFIXES, read_table
 from aer_jax.errors import UserError
 
@@ -63,7 +63,11 @@ def read(root: Path, lenient: bool = False, map: str | None = None, labels: str 
     corpus.labels = corpus.classes = corpus.labels_voted_for()
     if not corpus.labels:
         raise UserError(f'no clip in {path} has a vote; fill "votes" or "distribution".')
-    _refuse_case_twins(corpus.labels, path)
+    if twins := case_twins(corpus.labels):
+        raise UserError(
+            f'{path}: the labels "{twins[0]}" and "{twins[1]}" differ by case alone; spell them alike, or give '
+            "--labels a table of synonyms, with which case does not matter."
+        )
     return corpus
 
 
@@ -76,14 +80,3 @@ def _find(root: Path) -> Path:
         what = f"both {' and '.join(names)}" if found else "neither manifest.csv nor manifest.jsonl nor another table"
         raise UserError(f"{root} holds {what}; give the manifest file itself with --root.")
     return found[0]
-
-
-def _refuse_case_twins(labels: tuple[str, ...], path: Path) -> None:
-    known: dict[str, str] = {}
-    for label in labels:
-        twin = known.setdefault(label.casefold(), label)
-        if twin != label:
-            raise UserError(
-                f'{path}: the labels "{twin}" and "{label}" differ by case alone; spell them alike, or give --labels a '
-                "table of synonyms, with which case does not matter."
-            )

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from aer_jax.corpora.columns import Columns
 from aer_jax.corpora.label_names import is_missing
-from aer_jax.corpora.text import shown
+from aer_jax.corpora.text import shown, tidy
 from aer_jax.corpora.times import read_seconds
 from aer_jax.errors import UserError, nearest
 
@@ -44,7 +44,7 @@ def text_of(value: Any, name: str, where: str) -> str:
         except (TypeError, ValueError, RecursionError):
             said = shown(value)
         raise UserError(f'{where}: "{name}" must be text, not {said}.')
-    text = value.strip()
+    text = value.strip() if name in ("audio", "transcript") else tidy(value)
     if name == "transcript":
         return "" if text in _MISSING_TRANSCRIPTS or (is_missing(text) and not text.isalpha()) else text
     return "" if is_missing(text) else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ class Rows:
                 f"{shares} clips give shares instead of votes: the number of raters behind them is unknown, and what "
                 "compares raters cannot be computed from them."
             )
+        if twins := case_twins({line.text["speaker"] for line in lines}):
+            said.append(f"The speakers {twins[0]} and {twins[1]} differ by case alone; are they one person?")
         if odd := sorted(filter(looks_like_time_or_channel, self.unread)):
             said.append(
                 f"Not read, though the name suggests a time or a channel: {', '.join(odd)}. "
@@ -166,3 +169,13 @@ class Rows:
                 raise UserError(f'{line.where}: the rater "{vote.rater}" votes again for "{id}"; keep one vote.')
         text = {name: known.text[name] or line.text[name] for name in _TEXT}
         return replace(known, text=text, part=known.part or line.part, votes=known.votes + line.votes)
+
+
+def case_twins(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two names that differ by case alone."""
+    known: dict[str, str] = {}
+    for name in sorted(names):
+        twin = known.setdefault(name.casefold(), name)
+        if twin != name:
+            return twin, name
+    return None

@@ -110,7 +110,7 @@ def _count(label: str, count: Any, where: str) -> int:
     if not whole or count > 1e15 or count != int(count):
         raise UserError(
             f'{where}: the count of "{label}" is {shown(count)}, not a whole number of at least 0; '
-            "shares belong in distribution."
+            "shares belong in distribution, or in columns that --map shares=A+B names."
         )
     return int(count)
 

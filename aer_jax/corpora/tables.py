@@ -86,7 +86,7 @@ def _delimited(text: str, path: Path) -> Table:
 
     rows = numbered()
     where, header = next(rows, (f"{path}, line 1", []))
-    return _with_header(path, header, rows, where, decimal_comma=delimiter != ",")
+    return _with_header(path, header, rows, where, delimiter)
 
 
 def delimiter_of(header: str) -> str:
@@ -96,11 +96,7 @@ def delimiter_of(header: str) -> str:
 
 
 def _with_header(
-    path: Path,
-    header: Sequence[Any],
-    rows: Iterable[tuple[str, Sequence[Any]]],
-    where: str,
-    decimal_comma: bool = False,
+    path: Path, header: Sequence[Any], rows: Iterable[tuple[str, Sequence[Any]]], where: str, delimiter: str = ","
 ) -> Table:
     named = ["" if name is None else str(name).strip() for name in header]
     while named and not named[-1]:
@@ -109,25 +105,26 @@ def _with_header(
         if name and named.count(name) > 1:
             raise UserError(f'{where}: the column "{name}" stands there twice.')
     names = [name or f"(column {i}, without a name)" for i, name in enumerate(named, 1)]
-    found: list[Row] = [(place, _fields(names, cells, place)) for place, cells in rows]
+    found: list[Row] = [(place, _fields(names, cells, place, delimiter)) for place, cells in rows]
     used = {name for _, row in found if isinstance(row, dict) for name in row}
     columns = [name for name, said in zip(names, named, strict=True) if said or name in used]
-    return Table(path, tuple(columns), found, where, decimal_comma)
+    return Table(path, tuple(columns), found, where, delimiter != ",")
 
 
-def _fields(names: Sequence[str], cells: Sequence[Any], where: str) -> dict[str, Any] | UserError:
+def _fields(names: Sequence[str], cells: Sequence[Any], where: str, delimiter: str) -> dict[str, Any] | UserError:
     present = [_present(cell) for cell in cells]
     while len(present) > len(names) and present[-1] is None:
         present.pop()
     if len(present) != len(names):
-        return UserError(f"{where} has {len(cells)} cells, the header has {len(names)}; quote cells that hold commas.")
+        mark = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(delimiter, f'"{delimiter}"')
+        return UserError(f"{where} has {len(cells)} cells, the header has {len(names)}; quote cells that hold {mark}.")
     return {name: cell for name, cell in zip(names, present, strict=True) if cell is not None}
 
 
 def _present(value: Any) -> Any:
     """The value, text stripped; None where there is none."""
     if isinstance(value, str):
-        return value.strip() or None
+        return value.strip().strip("\u200b\u2060\ufeff").strip() or None
     return None if isinstance(value, float) and value != value else value
 
 
@@ -137,6 +134,7 @@ def _json_rows(text: str, path: Path) -> Iterator[Row]:
         for number, item in enumerate(array, 1):
             yield _object(item, f"{path}, item {number}")
         return
+    _refuse_one_object(text, path)
     for number, line in enumerate(split_lines(text), 1):
         if line.strip():
             where = f"{path}, line {number}"
@@ -144,6 +142,19 @@ def _json_rows(text: str, path: Path) -> Iterator[Row]:
                 yield _object(parse_json(line, where), where)
             except UserError as error:
                 yield where, error
+
+
+def _refuse_one_object(text: str, path: Path) -> None:
+    """An object over several lines, or one of columns, is not JSON lines."""
+    try:
+        value = parse_json(text, str(path))
+    except UserError:
+        return  # several lines, each for itself
+    columns = isinstance(value, dict) and value and all(isinstance(item, dict | list) for item in value.values())
+    if isinstance(value, dict) and (columns or len(split_lines(text.strip())) > 1):
+        raise UserError(
+            f"{path} is one JSON object; write one object a line, or an array of objects (pandas: orient='records')."
+        )
 
 
 def _object(value: Any, where: str) -> Row:

@@ -6,6 +6,7 @@ import codecs
 import json
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")  # zero-width spaces that copying leaves
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
@@ -97,6 +99,11 @@ def parse_json(text: str, where: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not valid JSON ({error}).") from None
     return value
+
+
+def tidy(text: str) -> str:
+    """A name as it is compared: composed Unicode, without invisible characters, each gap one space."""
+    return re.sub(r"[ \u00a0]+", " ", unicodedata.normalize("NFC", _INVISIBLE.sub("", text))).strip()
 
 
 def shown(value: Any) -> str:

@@ -65,5 +65,6 @@ def past_the_end(start: float | None, end: float | None, seconds: float, where: 
     inside = start is None or start < seconds
     if inside and last <= seconds + TOLERANCE_SECONDS:
         return ""
-    hint = "are the times milliseconds? Name the column with the ending _ms" if last / 1000 <= seconds else "correct it"
+    far = last > 20 * seconds and last / 1000 <= seconds + TOLERANCE_SECONDS
+    hint = "are the times milliseconds? Name the column with the ending _ms" if far else "correct it"
     return f"{where}: the segment reaches {last:g} s, but the recording lasts {seconds:.3f} s; {hint}."

@@ -78,7 +78,7 @@ def write_report(folder: Path, kept: Kept) -> None:
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Counts [clips, classes], ambiguity, raters and seconds [clips], all in record order."""
+    """Counts [clips, classes], ambiguity and seconds [clips] in record order; raters of the clips that tell them."""
 
     counts_nk: np.ndarray
     entropy_n: np.ndarray
@@ -98,10 +98,14 @@ class _Numbers:
             (v.utterance, v.rater if v.rater is not None else i) for i, v in enumerate(kept.votes) if v.weight > 0
         }
         raters = Counter(utterance for utterance, _ in answers)
+        of_shares = {v.utterance for v in kept.votes if v.rater is None and v.weight % 1}
+        if of_shares:  # then a lone vote without a rater is a share of 1
+            nameless = {v.utterance for v in kept.votes if v.rater is None}
+            of_shares |= {id for id in nameless if raters[id] == 1}
         return cls(
             counts_nk,
             entropy_n,
-            np.array([raters[id] for id in ids]),
+            np.array([raters[id] for id in ids if id not in of_shares], int),
             np.array([u.seconds for u in kept.utterances]),
             {u.id: u.speaker for u in kept.utterances},
         )
@@ -112,7 +116,7 @@ def _figures(kept: Kept, numbers: _Numbers) -> dict[str, tuple[str, str]]:
     votes_k, total = numbers.counts_nk.sum(axis=0), numbers.counts_nk.sum()
     rows = [(label, v, f"{_number(v)} ({v / total:.1%})", "a") for label, v in zip(kept.classes, votes_k, strict=True)]
     rows += [(label, w, f"{_number(w)}, outside", "off") for label, w in _outside(kept)[:12]]
-    most, longest = int(numbers.raters_n.max()), float(numbers.seconds_n.max())
+    most, longest = int(numbers.raters_n.max(initial=1)), float(numbers.seconds_n.max())
     second = nice_step(longest, 40)
     clips_of = Counter(numbers.speaker_of.values())
     part_of = {numbers.speaker_of[id]: part for part, ids in kept.splits.items() for id in ids}
@@ -182,7 +186,7 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
         *_table(
             ("", "mean", "minimum", "quartile", "median", "quartile", "maximum"),
             [
-                ("raters a clip", *_summary(numbers.raters_n, ".1f")),
+                ("raters a clip", *(_summary(numbers.raters_n, ".1f") if len(numbers.raters_n) else ["unknown"] * 6)),
                 ("ambiguity (entropy / log K, 0 to 1)", *_summary(numbers.entropy_n, ".3f")),
                 ("seconds", *_summary(seconds_n, ".2f")),
                 ("clips a speaker", *_summary(np.array(list(clips_of.values())), ".1f")),

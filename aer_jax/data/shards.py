@@ -230,7 +230,8 @@ def _encode_clip(clip: Clip, raw: Waveform) -> _Encoded | BadAudio:
 def _cut_out(clip: Clip, raw: Waveform) -> Waveform:
     """The clip's part of its recording, from the sample nearest to its start to the one before that of its end."""
     if wrong := past_the_end(clip.start, clip.end, len(raw.samples) / raw.rate, clip.where or clip.id):
-        raise BadAudio("segment past the end of its recording", wrong)
+        hint = "; are the times milliseconds?" if "milliseconds" in wrong else ""
+        raise BadAudio(f"segment past the end of its recording{hint}", wrong)
     first = round((clip.start or 0.0) * raw.rate)
     last = len(raw.samples) if clip.end is None else round(clip.end * raw.rate)
     return Waveform(raw.samples[first:last], raw.rate)

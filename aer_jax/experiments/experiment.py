@@ -131,7 +131,8 @@ def prepare_splits(experiment: Experiment) -> dict[str, Dataset]:
         path = experiment.data(split)
         if not (path / "dataset.json").exists():
             if corpus is None:
-                choices = {name: getattr(source, name) for name in ("excited", "multi_label", "improvised", "audio")}
+                names = ("excited", "multi_label", "improvised", "audio", "map", "labels")
+                choices = {name: getattr(source, name) for name in names}
                 corpus = read_corpus(source.name, source.root, source.classes or None, source.lenient, **choices)
             if datasets:
                 resplit(next(iter(datasets.values())), corpus, path, split, source.seed)
@@ -148,7 +149,7 @@ def _as_wanted(path: Path, split: str, experiment: Experiment) -> Dataset:
     source = dataclasses.asdict(experiment.corpus)
     has = about["settings"] | {"name": about["corpus"], "classes": tuple(about["classes"])}
     wanted = {key: source[key] for key in ("name", "seed", "outside", "lenient")} | {"split": split}
-    wanted |= {key: source[key] for key in ("classes", "excited", "multi_label") if source[key]}
+    wanted |= {key: source[key] for key in ("classes", "excited", "multi_label", "map", "labels") if source[key]}
     for key, value in wanted.items():
         if has.get(key) != value:
             raise UserError(

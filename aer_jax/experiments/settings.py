@@ -28,7 +28,7 @@ class CorpusConfig:
         outside: "renormalise" or "drop" clips with votes outside the classes.
         seed: of what the splits draw.
         lenient: skip and count lines that cannot be read.
-        excited, multi_label, improvised, audio: choices of one corpus.
+        excited, multi_label, improvised, audio, map, labels: choices of one corpus.
     """
 
     name: str = ""
@@ -41,6 +41,8 @@ class CorpusConfig:
     multi_label: str | None = None
     improvised: bool | None = None
     audio: str | None = None
+    map: str | None = None
+    labels: str | None = None
 
 
 @dataclass(frozen=True)

@@ -272,6 +272,19 @@ def test_manifests_of_pandas(tmp_path, suffix):
     assert (b.id, b.votes, b.start) == ("2", (), None)
 
 
+def test_spellings_that_look_alike(tmp_path):
+    """Composed and decomposed letters, zero-width and no-break spaces."""
+    lines = [
+        "a,a.wav,Jos\u00e9,ver\u00e4rgert",
+        "b,b.wav,Jose\u0301 ,vera\u0308rgert\u00a0",
+        "c,c.wav,Jos\u00e9\u200b,ver\u200b\u00e4rgert",
+    ]
+    corpus = manifest.read(table(tmp_path, HEADER, *lines, "d,d.wav,josé,very  calm"))
+    assert corpus.classes == ("very calm", "ver\u00e4rgert")
+    assert [clip.speaker for clip in corpus.clips] == ["Jos\u00e9"] * 3 + ["jos\u00e9"]
+    assert any("Jos\u00e9 and jos\u00e9 differ by case alone" in note for note in corpus.notes)
+
+
 def test_choices_of_other_corpora(tmp_path):
     with pytest.raises(UserError, match="--map is a choice of manifest, not of crema-d"):
         read_corpus("crema-d", tmp_path, map="audio=x")

@@ -137,6 +137,8 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
         ("t.csv", "id\nx".encode("utf-16")[:-1], r"is not UTF-16 text"),
         ("t.csv", b'id\n"a', r"line 2 is not CSV"),
         ("t.csv", b"id,x\n" + b"a" * 200_000 + b",b", r"line 2 is not CSV \(field larger"),
+        ("t.json", b'{\n"id": "a"\n}', r"t.json is one JSON object; write one object a line"),
+        ("t.json", b'{"id": {"0": "a"}}', r"t.json is one JSON object"),
         ("t.json", b"[1, ", r"t.json is not valid JSON"),
         ("t.json", b"[" * 100_000, r"t.json is not valid JSON"),
     ],
@@ -151,7 +153,8 @@ def test_files_that_are_refused(tmp_path, name, content, message):
     ("name", "content", "message"),
     [
         ("t.csv", "id,x\na,b\nc\n", "line 3 has 1 cells, the header has 2"),
-        ("t.csv", "id,x\na,b\nc,d,e\n", "line 3 has 3 cells, the header has 2"),
+        ("t.csv", "id,x\na,b\nc,d,e\n", "line 3 has 3 cells, the header has 2; quote cells that hold commas"),
+        ("t.csv", "id;x\na;b\nc;d;e\n", "line 3 has 3 cells, the header has 2; quote cells that hold semicolons"),
         ("t.json", '[{"id": "a"}, 3]', "item 2 is not a JSON object"),
         ("t.jsonl", '{"id": "a"}\n[3]', "line 2 is not a JSON object"),
         ("t.jsonl", '{"id": "a"}\n' + '{"a":' * 100_000, "line 2 is not valid JSON"),

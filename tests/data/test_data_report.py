@@ -124,3 +124,19 @@ def test_nothing_in_it_is_markup(tmp_path):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     for name in folder.glob("report/*.svg"):
         ElementTree.parse(name)
+
+
+def test_shares_tell_no_number_of_raters(tmp_path):
+    def clip(id, votes):
+        noise = Waveform(np.random.default_rng(ord(id)).normal(0, 0.1, 8000).astype(np.float32), 8000)
+        return Clip(id, id, noise, tuple(Vote(id, label, rater, weight) for label, rater, weight in votes))
+
+    shares = [clip("x", [("a", None, 0.7), ("b", None, 0.3)]), clip("y", [("a", None, 1.0)])]
+    shares += [clip(name, [("a", None, 0.5), ("b", None, 0.5)]) for name in "uvw"]
+    counts = clip("z", [("a", None, 1.0)] * 3)
+    for name, clips, row in [
+        ("shares", shares, "| raters a clip | unknown | unknown |"),
+        ("both", [*shares, counts], "| raters a clip | 3.0 | 3.0 |"),
+    ]:
+        corpus = Corpus("small", ("a", "b"), ("a", "b"), clips)
+        assert row in (prepare(corpus, tmp_path / name).path / "report.md").read_text()
