@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
+import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,13 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from aer_jax.digests import DIGEST, file_sha256, is_intact, parse_json, seal
 from aer_jax.errors import UserError
+from aer_jax.files import replace_text
 from aer_jax.training.processes import is_first
+
+# In the directory of a step, the SHA-256 of every other file there.
+DIGESTS = "sha256.json"
 
 
 @contextmanager
@@ -28,9 +36,11 @@ def full_disk(where: Path) -> Iterator[None]:
 
 
 class Checkpoints:
-    """Orbax checkpoints below one directory, each whole or absent.
+    """Orbax checkpoints below one directory, each whole or absent, and verified when it is loaded.
 
-    Used in a `with` statement, which waits at its end until everything is on disk.
+    Used in a `with` statement, which waits at its end until everything is on disk. A checkpoint's digests are written
+    by a thread as soon as Orbax has finished it; one whose process was killed in between has none, is whole all the
+    same, and is loaded with a note that it cannot be verified, as are those of older versions.
 
     Args:
         directory: made where it does not exist; remains of interrupted saves are removed.
@@ -50,13 +60,17 @@ class Checkpoints:
             preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
             cleanup_tmp_directories=keep is not None,
         )
+        self._thread = ThreadPoolExecutor(1)
+        self._digests: Future[None] | None = None
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_) -> None:
         with full_disk(self.directory):
+            self._finish()
             self._checkpointer.close()
+        self._thread.shutdown()
 
     @property
     def latest(self) -> int | None:
@@ -71,7 +85,9 @@ class Checkpoints:
             UserError: the disk is full; earlier checkpoints stay.
         """
         with full_disk(self.directory):
-            self._checkpointer.save_checkpointables_async(step, items, force=True, overwrite=True)
+            self._finish()  # the checkpoint before may be deleted from here on
+            saving = self._checkpointer.save_checkpointables_async(step, items, force=True, overwrite=True)
+            self._digests = self._thread.submit(_write_digests, self.directory / str(step), saving)
 
     def load(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         """The items of a step.
@@ -80,8 +96,9 @@ class Checkpoints:
             like: what was saved: arrays come back laid out like these, a Grain iterator is restored in place.
 
         Raises:
-            UserError: the checkpoint cannot be read or does not fit.
+            UserError: the checkpoint is not what was written, cannot be read or does not fit.
         """
+        _verify(self.directory / str(step))
         try:
             return self._checkpointer.load_checkpointables(step, jax.tree.map(_abstract, like))
         except (ValueError, KeyError, OSError, TypeError) as error:
@@ -97,7 +114,80 @@ class Checkpoints:
             UserError: the disk is full; earlier checkpoints stay.
         """
         with full_disk(self.directory):
+            self._finish()
             self._checkpointer.wait()
+
+    def _finish(self) -> None:
+        """Wait for the save under way and its digests."""
+        digests, self._digests = self._digests, None
+        if digests is not None:
+            digests.result()
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """One digest of all files of a checkpoint, `folder` being that of its step.
+
+    Raises:
+        UserError: its file of digests is damaged.
+    """
+    digests = _read_digests(folder)
+    return (digests or _digests(folder))[DIGEST]
+
+
+def _write_digests(folder: Path, saving: ocp.AsyncResponse[bool] | None) -> None:
+    if saving is not None:
+        saving.result()
+    if is_first():
+        replace_text(folder / DIGESTS, json.dumps(_digests(folder), indent=1) + "\n")
+
+
+def _digests(folder: Path) -> dict[str, Any]:
+    """The step and the SHA-256 of every file below its directory, sealed."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and DIGESTS not in file.name)
+    return seal({"step": folder.name, "files": {str(file.relative_to(folder)): file_sha256(file) for file in files}})
+
+
+def _read_digests(folder: Path) -> dict[str, Any] | None:
+    """None where there are none."""
+    try:
+        digests = parse_json((folder / DIGESTS).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        digests = None
+    if not isinstance(digests, dict) or not isinstance(digests.get("files"), dict) or not is_intact(digests):
+        raise UserError(f"the checkpoint {folder} cannot be restored ({DIGESTS} is damaged); copy it again.")
+    return digests
+
+
+def _verify(folder: Path) -> None:
+    """Compare every file of a checkpoint with its digest.
+
+    Raises:
+        UserError: one is gone or is not what was written, or the checkpoint is of another step.
+    """
+    written = _read_digests(folder)
+    if written is None:
+        if is_first():
+            print(
+                f"{folder} has no {DIGESTS} (an older version wrote it, or it was killed just after saving), so its "
+                "arrays cannot be verified",
+                file=sys.stderr,
+            )
+        return
+    try:
+        now = _digests(folder)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename} ({error.strerror}); copy the checkpoint again.") from None
+    if wrong := sorted(name for name, digest in written["files"].items() if now["files"].get(name) != digest):
+        raise UserError(
+            f"the checkpoint {folder} cannot be restored ({wrong[0]} is gone or is not what was written); copy it "
+            "again, remove it to go on from an earlier one, or train anew."
+        )
+    if written["step"] != folder.name:
+        raise UserError(
+            f"the checkpoint {folder} cannot be restored (it was saved as step {written['step']}); name it so again."
+        )
 
 
 def _is_whole(folder: Path) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aer_jax.errors import UserError
-from aer_jax.training.checkpoint import Checkpoints
+from aer_jax.training.checkpoint import DIGESTS, Checkpoints, checkpoint_digest
 
 
 def test_what_is_saved_is_what_was_there(tmp_path):
@@ -108,3 +108,52 @@ def test_what_does_not_fit_is_refused(tmp_path, harm):
                     file.unlink()
         with pytest.raises(UserError, match="cannot be restored"):
             checkpoints.load(3, {"learned": like})
+
+
+def step_folder(folder):
+    """A checkpoint of two arrays at step 3."""
+    with Checkpoints(folder, keep=2) as checkpoints:
+        checkpoints.save(3, {"learned": LIKE})
+    return folder / "3"
+
+
+LIKE = {"x": jnp.arange(500.0), "y": jnp.ones((3, 2))}
+
+
+def test_a_flipped_byte_anywhere_is_noticed(tmp_path):
+    """Without digests most of them load as other weights."""
+    step = step_folder(tmp_path / "c")
+    rng, reader = np.random.default_rng(0), Checkpoints(tmp_path / "c")
+    for file in sorted(file for file in step.rglob("*") if file.is_file()):
+        whole = file.read_bytes()
+        at = int(rng.integers(len(whole)))
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(UserError, match="cannot be restored"):
+            reader.load(3, {"learned": LIKE})
+        file.write_bytes(whole)
+    np.testing.assert_array_equal(reader.load(3, {"learned": LIKE})["learned"]["x"], LIKE["x"])
+
+
+def test_a_checkpoint_under_another_step_is_noticed(tmp_path):
+    step_folder(tmp_path / "c").rename(tmp_path / "c" / "9")
+    with pytest.raises(UserError, match="saved as step 3"):
+        Checkpoints(tmp_path / "c").load(9, {"learned": LIKE})
+
+
+def test_without_digests_it_is_loaded_and_said(tmp_path, capsys):
+    """As older versions left them, or a kill between a save and its digests."""
+    step = step_folder(tmp_path / "c")
+    with_digests = checkpoint_digest(step)
+    (step / DIGESTS).unlink()
+    loaded = Checkpoints(tmp_path / "c").load(3, {"learned": LIKE})["learned"]
+    np.testing.assert_array_equal(loaded["x"], LIKE["x"])
+    assert "cannot be verified" in capsys.readouterr().err
+    assert checkpoint_digest(step) == with_digests
+
+
+def test_each_checkpoint_has_digests_of_its_own_content(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        for step in (3, 6, 9):
+            checkpoints.save(step, {"learned": {"x": jnp.full(3, step)}})
+    digests = {checkpoint_digest(tmp_path / "c" / name) for name in ("6", "9")}
+    assert len(digests) == 2 and all((tmp_path / "c" / name / DIGESTS).is_file() for name in ("6", "9"))
