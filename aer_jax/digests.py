@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aer_jax.errors import UserError
+
 DIGEST = "digest"
+# In a directory whose files are verified, the SHA-256 of every other file there.
+DIGESTS = "sha256.json"
 
 
 def file_sha256(path: Path) -> str:
@@ -34,6 +38,41 @@ def is_intact(value: Mapping[str, Any]) -> bool | None:
 def _canonical_sha256(content: dict[str, Any]) -> str:
     text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def folder_digests(folder: Path) -> dict[str, Any]:
+    """The name of a directory and the SHA-256 of every file below it, sealed."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and DIGESTS not in file.name)
+    return seal({"name": folder.name, "files": {str(file.relative_to(folder)): file_sha256(file) for file in files}})
+
+
+def written_digests(folder: Path) -> dict[str, Any] | None:
+    """What `folder_digests` gave when the directory was written; None where nobody wrote it down.
+
+    Raises:
+        UserError: the file of digests is damaged.
+    """
+    try:
+        digests = parse_json((folder / DIGESTS).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        digests = None
+    if not isinstance(digests, dict) or not isinstance(digests.get("files"), dict) or not is_intact(digests):
+        raise UserError(f"{folder} cannot be restored ({folder / DIGESTS} is damaged); copy it again.")
+    return digests
+
+
+def folder_digest(folder: Path) -> str:
+    """One digest of all files of a directory.
+
+    Raises:
+        UserError: the file of digests is damaged, or a file cannot be read.
+    """
+    try:
+        return (written_digests(folder) or folder_digests(folder))[DIGEST]
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename} ({error.strerror}); copy {folder} again.") from None
 
 
 def parse_json(text: str | bytes) -> Any:

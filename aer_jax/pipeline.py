@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -13,16 +14,20 @@ from typing import Any
 import numpy as np
 
 from aer_jax.data.dataset import Dataset, open_dataset
+from aer_jax.digests import folder_digest, is_intact, parse_json, seal
+from aer_jax.errors import UserError
 from aer_jax.evaluation.evaluate import Prediction, evaluate, write_evaluation
 from aer_jax.evaluation.linear_probe import VERSION, choose_l2, fit_probe
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.files import replace_text, user_cache
 from aer_jax.inference import band as bands
 from aer_jax.locks import locked
-from aer_jax.training.predictor import Predictor
+from aer_jax.training.identity import dataset_digest
+from aer_jax.training.predictor import Predictor, refuse_other_classes
 from aer_jax.training.processes import fetch, is_first
 from aer_jax.training.readout import left_out_of
 from aer_jax.training.run import Run, open_run
+from aer_jax.training.training_data import compare
 
 # Clips that the linear probe learns from and chooses by, drawn where there are more: their features lie in memory.
 PROBE_CLIPS = {"train": 4096, "validation": 1024}
@@ -42,8 +47,8 @@ def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
         what metrics.json holds.
 
     Raises:
-        UserError: the run, its dataset or its base is missing, or has no best checkpoint yet; or another process
-            evaluates it.
+        UserError: the run, its dataset or its base is missing, or has no best checkpoint yet; another process
+            evaluates it; or its dataset has changed so that the split holds clips or speakers that were trained on.
     """
     run = open_run(path)
     with locked(run.path / ".evaluate.lock", f"{run.path} is being evaluated") if is_first() else nullcontext():
@@ -52,9 +57,13 @@ def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
 
 def _evaluate(run: Run, split: str) -> dict[str, Any]:
     dataset = open_dataset(run.config.data.dataset)
+    refuse_other_classes(run, dataset)
+    relation = compare(run, dataset, split)
+    if relation.note and is_first():
+        print(relation.note, file=sys.stderr)
     ids = dataset.splits[split]
     predictor = Predictor(run)
-    probs_nk = _shares(run, predictor, dataset, ids)
+    probs_nk = _shares(run, predictor, dataset, ids, relation.same)
     predictions = [
         Prediction(id, dataset.utterances[id].speaker, tuple(probs_k.tolist()))
         for id, probs_k in zip(ids, probs_nk, strict=True)
@@ -62,31 +71,43 @@ def _evaluate(run: Run, split: str) -> dict[str, Any]:
     base = f"{run.environment['base']} {run.config.model.dtype} {run.config.data.max_seconds}"
     probe = linear_probe(dataset, split, predictor.frozen_audio, base)
     metrics = evaluate(predictions, dataset, split=split, probe=probe)
-    band = _band(run, predictor, dataset, probs_nk if split == "validation" else None)
+    band = _band(run, predictor, dataset, probs_nk if split == "validation" else None, relation.same)
     if band is not None and split != "validation":
         metrics["band"] = band.kept(human_distributions(dataset, ids), probs_nk)
     if is_first():
-        write_evaluation(run.evaluation(split), predictions, metrics, dataset)
+        inputs = {
+            "dataset": dataset_digest(dataset.path),
+            "trained_on": relation.note or "this dataset",
+            "step": predictor.step,
+            "checkpoint": folder_digest(run.path / "best" / str(predictor.step)),
+        }
+        metrics = write_evaluation(run.evaluation(split), predictions, metrics, dataset, inputs)
     return metrics
 
 
-def _shares(run: Run, predictor: Predictor, dataset: Dataset, ids: list[str]) -> np.ndarray:
+def _shares(run: Run, predictor: Predictor, dataset: Dataset, ids: list[str], same: bool) -> np.ndarray:
     # A readout that learned from these clips is judged by what it says of speakers left out.
-    if (left_out_nk := left_out_of(run.path, ids)) is not None:
+    if same and (left_out_nk := left_out_of(run.path, ids)) is not None:
         return left_out_nk
     # Each row is divided by its float64 sum: float32 sums to 1 only to its own precision.
     probs_nk = predictor.utterances(dataset, ids).astype(float)
     return probs_nk / probs_nk.sum(axis=1, keepdims=True)
 
 
-def _band(run: Run, predictor: Predictor, dataset: Dataset, probs_nk: np.ndarray | None) -> bands.Band | None:
+def _band(
+    run: Run, predictor: Predictor, dataset: Dataset, probs_nk: np.ndarray | None, same: bool
+) -> bands.Band | None:
     """The band of the run's best checkpoint; fitted anew where validation predictions are given or it has none yet."""
     known = bands.load(run.path, predictor.step, dataset.classes) if probs_nk is None else None
     ids = dataset.splits["validation"]
     if known is not None or not ids:
         return known
     if probs_nk is None:
-        probs_nk = _shares(run, predictor, dataset, ids)
+        try:
+            compare(run, dataset, "validation")
+        except UserError:
+            return None  # of clips that were trained on the band would be too narrow
+        probs_nk = _shares(run, predictor, dataset, ids, same)
     speakers = [dataset.utterances[id].speaker for id in ids]
     band = bands.fit(human_distributions(dataset, ids), probs_nk, speakers, dataset.classes, predictor.step)
     if is_first():
@@ -112,8 +133,9 @@ def linear_probe(
     places = [dataset.path / name, user_cache() / name]
     probs: dict[str, list[float]] = {}
     for path in places:
-        with suppress(OSError, ValueError):
-            probs |= json.loads(path.read_text("utf-8"))["probs"]
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            stored = parse_json(path.read_bytes())
+            probs |= stored["probs"] if is_intact(stored) else {}
     if fetch(np.array([probs.keys() >= set(dataset.splits[split])])).all():  # of all processes: they hear together
         return probs
     some = {part: _some(sorted(dataset.splits[part]), most) for part, most in PROBE_CLIPS.items()}
@@ -123,7 +145,7 @@ def linear_probe(
     ids = dataset.splits[split]
     probs = dict(zip(ids, probe(hear(dataset, ids)).tolist(), strict=True))
     if is_first():
-        _keep(places, json.dumps({"l2": probe.l2, "probs": probs}) + "\n")
+        _keep(places, json.dumps(seal({"l2": probe.l2, "probs": probs})) + "\n")
     return probs
 
 

@@ -1,6 +1,7 @@
 """A trained run, evaluated: what is written is what the best model says."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -18,6 +19,7 @@ from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.models.emotion_model import load_model
 from aer_jax.models.sharding import make_mesh
 from aer_jax.pipeline import evaluate_run
+from aer_jax.reports.evaluations import read_evaluation
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import open_run
 
@@ -93,3 +95,46 @@ def test_a_dataset_with_other_classes_is_refused(run, tmp_path):
     (run / "config.yaml").write_text(to_yaml(load_config(run / "config.yaml", [f"data.dataset={other}"])))
     with pytest.raises(UserError, match=r"predicts angry, happy, neutral, sad, .* has"):
         evaluate_run(run)
+
+
+def test_clips_that_were_trained_on_are_not_scored_as_test(run, tmp_path, capsys):
+    """The dataset was prepared again with another draw; under its own name the training split is scored, and said."""
+    other = prepare(toy.generate(clips=48, speakers=6), tmp_path / "other", seed=3).path
+    (run / "config.yaml").write_text(to_yaml(load_config(run / "config.yaml", [f"data.dataset={other}"])))
+    with pytest.raises(UserError, match=r"its training saw \d+ of the \d+ clips of this test split"):
+        evaluate_run(run)
+    assert not (run / "evaluation").exists()
+    metrics = evaluate_run(run, "train")
+    assert re.search(r"its training saw \d+ of the \d+ clips of this train split", metrics["inputs"]["trained_on"])
+    assert metrics["inputs"]["trained_on"] in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(run):
+    file = next(file for file in (run / "best").rglob("*/d/*") if file.stat().st_size > 1000)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"best/\d+ cannot be restored .* is gone or is not what was written"):
+        evaluate_run(run)
+
+
+def test_metrics_that_are_not_of_the_run_are_noticed(run):
+    """Edited, from another run, or of a checkpoint that is no longer the best."""
+    evaluate_run(run)
+    folder = run / "evaluation" / "test"
+    assert read_evaluation(run, "test").metrics["inputs"]["trained_on"] == "this dataset"
+    for file, change, words in (
+        ("metrics.json", lambda text: text.replace('"n": ', '"n": 1', 1), r"metrics.json is not what was written"),
+        ("predictions.jsonl", lambda text: text.replace("toy", "toi", 1), r"different data than the predictions"),
+    ):
+        text = (folder / file).read_text()
+        assert change(text) != text
+        (folder / file).write_text(change(text))
+        with pytest.raises(UserError, match=words):
+            read_evaluation(run, "test")
+        (folder / file).write_text(text)
+    step = next((run / "best").iterdir())
+    step.rename(step.with_name(str(int(step.name) + 1)))
+    (next((run / "best").iterdir()) / "sha256.json").unlink()
+    with pytest.raises(UserError, match="has another best checkpoint than when it was evaluated"):
+        read_evaluation(run, "test")

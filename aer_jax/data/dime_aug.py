@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aer_jax.data.examples import Example
+from aer_jax.digests import DIGEST, is_intact, parse_json, seal
 from aer_jax.errors import UserError
 
 
@@ -176,7 +177,8 @@ def to_json(plan: Plan) -> str:
         f'"classes": {_lines([f"{json.dumps(label)}: {json.dumps(row)}" for label, row in table.items()], "{}")}',
         f'"mixes": {_lines([json.dumps(mix) for mix in mixes], "[]")}',
     ]
-    return "{\n" + ",\n".join(members) + "\n}\n"
+    text = "{\n" + ",\n".join(members)
+    return f'{text},\n"{DIGEST}": "{seal(json.loads(text + "}"))[DIGEST]}"\n}}\n'
 
 
 def _lines(parts: Sequence[str], brackets: str) -> str:
@@ -194,7 +196,9 @@ def from_json(text: str, utterances: Container[str]) -> Plan:
         UserError: the text is something else, or names an utterance that there is not.
     """
     try:
-        stored = json.loads(text)
+        stored = parse_json(text)
+        if is_intact(stored) is False:
+            raise ValueError("it is not what was written")
         table = stored["classes"]
         plan = Plan(
             stored["ratio"],

@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -29,10 +28,9 @@ from typing import TYPE_CHECKING
 import joblib
 import librosa
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from aer_jax.array_cache import load_array, save_array
 from aer_jax.digests import file_sha256
 from aer_jax.files import user_cache
 from aer_jax.lengths import SAMPLE_RATE
@@ -176,16 +174,11 @@ class _Cache:
             with contextlib.suppress(ValueError):
                 known = self._read(path) | known
             about = {"version": VERSION, "dataset": self._dataset, "ids": json.dumps(list(known))}
-            beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_file({"features": np.stack(list(known.values()))}, beside, metadata=about)
-                beside.replace(path)
+                save_array(path, np.stack(list(known.values())), about)
                 return
-            except (OSError, SafetensorError) as error:
+            except OSError as error:
                 why = error
-                with contextlib.suppress(OSError):
-                    beside.unlink(missing_ok=True)
         log.warning("%s cannot be written (%s); the features are not kept.", path, why)
 
     def _read(self, path: Path) -> dict[str, np.ndarray]:
@@ -193,11 +186,9 @@ class _Cache:
         if not path.exists():
             return {}
         try:
-            with safe_open(path, framework="numpy") as file:
-                about = file.metadata() or {}
-                ids = json.loads(about.get("ids", "[]"))
-                features_nf = file.get_tensor("features")
-        except (OSError, SafetensorError, ValueError) as error:
+            features_nf, about = load_array(path)
+            ids = json.loads(about.get("ids", "[]"))
+        except OSError as error:
             raise ValueError(f"cannot be read ({error})") from None
         if about.get("version") != VERSION or features_nf.shape != (len(ids), FEATURES):
             raise ValueError(f"does not fit (it is of version {about.get('version')})")

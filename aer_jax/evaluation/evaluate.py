@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aer_jax.digests import seal
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
@@ -97,9 +99,20 @@ def evaluate(
 
 
 def write_evaluation(
-    folder: Path, predictions: Sequence[Prediction], metrics: dict[str, Any], dataset: Dataset
-) -> None:
+    folder: Path,
+    predictions: Sequence[Prediction],
+    metrics: dict[str, Any],
+    dataset: Dataset,
+    inputs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write predictions.jsonl (sorted by id) and metrics.json into `folder`, each whole or not at all.
+
+    Args:
+        inputs: digests of what the metrics were made from; written into them beside that of the predictions, and the
+            metrics then have a digest themselves, by which `read_evaluation` notices that a file was replaced.
+
+    Returns:
+        what metrics.json holds.
 
     Raises:
         UserError: as `evaluate`.
@@ -118,9 +131,14 @@ def write_evaluation(
         lines.append(json.dumps(line, allow_nan=False, ensure_ascii=False) + "\n")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(folder / "predictions.jsonl", "".join(lines))
-    text = json.dumps(plain(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    written = "".join(lines)
+    _write_whole(folder / "predictions.jsonl", written)
+    metrics = plain(metrics)
+    if inputs is not None:
+        metrics = seal(metrics | {"inputs": {**inputs, "predictions": hashlib.sha256(written.encode()).hexdigest()}})
+    text = json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False)
     _write_whole(folder / "metrics.json", text + "\n")
+    return metrics
 
 
 def _predictors(references_nk: np.ndarray, dataset: Dataset, probe_nk: np.ndarray | None):

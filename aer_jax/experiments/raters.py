@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.data.dataset import Dataset
+from aer_jax.digests import parse_json
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import ambiguity
 from aer_jax.evaluation.intervals import not_available
@@ -85,7 +86,7 @@ def read_predictions(path: Path, dataset: Dataset) -> Proxy:
         raise UserError(f"the predictions {path} are not UTF-8 text; give a predictions.jsonl.") from None
     for row, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
+            value = parse_json(line)
             found[str(value["id"])] = _shares([value["probs"][name] for name in dataset.classes])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(

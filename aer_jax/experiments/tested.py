@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from aer_jax.data.dataset import Dataset
+from aer_jax.digests import is_intact, parse_json
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.experiments.settings import Cell
+from aer_jax.reports.evaluations import read_evaluation
 from aer_jax.training.targets import label_distributions
 
 
@@ -67,8 +68,11 @@ def predictions(tested: Tested, cells: Sequence[Cell]) -> np.ndarray:
     """
     probs: dict[str, list[float]] = {}
     for cell in cells:
-        file = Path(cell.config.out) / "evaluation" / "test" / "predictions.jsonl"
-        for line in map(json.loads, file.read_text("utf-8").removesuffix("\n").split("\n")):
+        for line in read_evaluation(Path(cell.config.out), "test").predictions:
+            if line["probs"].keys() != set(tested.dataset.classes):
+                raise UserError(
+                    f"{cell.config.out} predicts other classes than the dataset's; remove it to run it again."
+                )
             probs[line["id"]] = [line["probs"][name] for name in tested.dataset.classes]
     if missing := [id for id in tested.ids if id not in probs]:
         raise UserError(f"{cells[0].config.out} and the like have no prediction for {missing[0]}; evaluate them again.")
@@ -112,12 +116,15 @@ def _linear_probe(tested: Tested, cells: Sequence[Cell]) -> np.ndarray | None:
     found = []
     for cell in cells:
         dataset = tested.datasets[cell.split]
-        metrics = json.loads((Path(cell.config.out) / "evaluation" / "test" / "metrics.json").read_text("utf-8"))
+        metrics = read_evaluation(Path(cell.config.out), "test").metrics
         js = metrics["baselines"].get("linear_probe", {}).get("js")
         ids = dataset.splits["test"]
         references_nk = human_distributions(dataset, ids)
         for file in dataset.path.glob("linear_probe_test_*.json"):
-            probs = json.loads(file.read_text("utf-8"))["probs"]
+            stored = parse_json(file.read_bytes())
+            if is_intact(stored) is False:
+                continue
+            probs = stored["probs"]
             probs_nk = np.array([probs[id] for id in ids])
             if js is not None and abs(js_divergence(references_nk, probs_nk).mean() - js) < 1e-9:
                 found.append(probs_nk)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from aer_jax.digests import DIGEST, is_intact, parse_json, seal
 from aer_jax.files import replace_text
 
 LEVEL = 0.9
@@ -80,14 +81,17 @@ def fit(
 
 def save(band: Band, run: Path) -> None:
     """Keep it with the run."""
-    replace_text(run / FILE, json.dumps(dataclasses.asdict(band), indent=2) + "\n")
+    replace_text(run / FILE, json.dumps(seal(dataclasses.asdict(band)), indent=2) + "\n")
 
 
 def load(run: Path, step: int | None, classes: Sequence[str]) -> Band | None:
-    """The run's band; None where it has none, or one of another checkpoint."""
+    """The run's band; None where it has none, a damaged one, or one of another checkpoint."""
     try:
-        band = Band(**json.loads((run / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        stored = parse_json((run / FILE).read_bytes())
+        if is_intact(stored) is False:
+            return None
+        band = Band(**{name: value for name, value in stored.items() if name != DIGEST})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
     return band if band.step == step and list(band.reach) == list(classes) else None
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from aer_jax.config import LoraConfig, ModelConfig
 from aer_jax.errors import UserError
 from aer_jax.models.emotion_model import EmotionModel
-from aer_jax.models.fingerprint import fingerprint
+from aer_jax.models.fingerprint import is_base
 from aer_jax.models.peft_format import (
     HEAD,
     LEARNED,
@@ -82,7 +82,8 @@ def read_adapter(config: ModelConfig, classes: Sequence[str]) -> Start:
     folder = Path(config.adapter)
     _check_settings(_read_json(folder / "adapter_config.json"), config.lora, folder)
     about = _read_json(folder / ABOUT_HEAD) if (folder / ABOUT_HEAD).is_file() else {}
-    if about.get("base_fingerprint") not in (None, fingerprint(config.checkpoint)):
+    base = about.get("base_fingerprint")
+    if base is not None and not is_base(base, config.checkpoint):
         raise UserError(
             f"{folder} was trained on another base ({about.get('base')}) than {config.checkpoint}; set "
             f"model.checkpoint to that one, or remove base_fingerprint from {folder / ABOUT_HEAD} to try this one."

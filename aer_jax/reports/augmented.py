@@ -18,6 +18,8 @@ from aer_jax.errors import UserError
 from aer_jax.lengths import SAMPLE_RATE
 from aer_jax.reports.page import write_page
 from aer_jax.reports.sounds import Scale, picture, playable
+from aer_jax.training.identity import refuse_others
+from aer_jax.training.run import read_run
 from aer_jax.training.targets import label_distributions
 
 
@@ -48,6 +50,8 @@ def write_augmented(run: Path, out: Path, samples: int, licensed: bool = False) 
             f"{dataset.name} is licensed, and the page would carry its audio and words; if it stays on your machines, "
             "say so with --licensed."
         )
+    if (run / "environment.json").is_file():
+        refuse_others(run, config, read_run(run).environment.get("learns_from", {}), base=False)
     try:
         plan = dime_aug.from_json((run / "dime_aug.json").read_text(encoding="utf-8"), dataset.utterances)
     except OSError:

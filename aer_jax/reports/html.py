@@ -12,6 +12,7 @@ from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.baselines import NOTES
+from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.reports import figures, table
 from aer_jax.reports.data_section import data_section
 from aer_jax.reports.explorer import AUDIO_MB, explorer, in_script
@@ -83,10 +84,28 @@ def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str
 
 
 def _dataset(run: Run) -> Dataset | None:
+    """The dataset that the run was evaluated on; None where it cannot be opened here.
+
+    Raises:
+        UserError: another one is there now: its audio and votes would stand beside predictions that are not of them.
+    """
     try:
-        return open_dataset(run.config.data.dataset)
+        dataset = open_dataset(run.config.data.dataset)
     except UserError:
         return None
+    lines = {line["id"]: line for line in run.predictions}
+    ids = dataset.splits[run.metrics["split"]]
+    same = dataset.classes == tuple(run.metrics["classes"]) and lines.keys() == set(ids)
+    if same:
+        human_nk = human_distributions(dataset, ids)
+        evaluated_nk = np.array([[lines[id]["reference"][name] for name in dataset.classes] for id in ids])
+        same = np.allclose(human_nk, evaluated_nk, atol=1e-9)
+    if not same or any(dataset.utterances[id].speaker != lines[id]["speaker"] for id in ids):
+        raise UserError(
+            f"{dataset.path} is not, or no longer, the dataset that {run.path} was evaluated on; put that one back, or "
+            f"run `aer-jax evaluate --run {run.path}` again."
+        )
+    return dataset
 
 
 def _confusion(run: Run) -> dict[str, list[list[float]]]:

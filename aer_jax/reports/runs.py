@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aer_jax.config import Config, load_config
+from aer_jax.digests import parse_json
 from aer_jax.errors import UserError
+from aer_jax.reports.evaluations import read_evaluation
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,7 @@ def best(runs: Sequence[Run]) -> Run:
 def _load(path: Path, name: str, split: str) -> Run:
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} is not a run directory (it has no config.yaml); `aer-jax train` writes one.")
-    folder = path / "evaluation" / split
-    again = f"`aer-jax evaluate --run {path}" + ("`" if split == "test" else f" --split {split}`")
-    for file in ("metrics.json", "predictions.jsonl"):
-        if not (folder / file).is_file():
-            raise UserError(f"{path} has no evaluation of the {split} split ({folder / file}); run {again} first.")
+    metrics, predictions = read_evaluation(path, split)
     environment, log = path / "environment.json", path / "metrics.jsonl"
     lines = [_parsed(line) for line in _lines(log)] if log.is_file() else []
     run = Run(
@@ -81,12 +78,15 @@ def _load(path: Path, name: str, split: str) -> Run:
         environment=_object(environment, "train the run again") if environment.is_file() else {},
         log=[line for line in lines if line is not None],
         torn=lines.count(None),
-        metrics=_object(folder / "metrics.json", f"run {again} again"),
-        predictions=_objects(folder / "predictions.jsonl", f"run {again} again"),
+        metrics=metrics,
+        predictions=predictions,
     )
+    again = f"run `aer-jax evaluate --run {path} --split {split}` again"
     missing = {"js", "ci", "baselines", "by_ambiguity", "classes", "n"} - set(run.metrics)
     if missing:
-        raise UserError(f"{folder / 'metrics.json'} lacks {', '.join(sorted(missing))}; run {again} again.")
+        raise UserError(f"{path}/evaluation/{split}/metrics.json lacks {', '.join(sorted(missing))}; {again}.")
+    if any(not {"speaker", "reference", "ambiguity"} <= line.keys() for line in predictions):
+        raise UserError(f"{path}/evaluation/{split}/predictions.jsonl lacks speakers or references; {again}.")
     return run
 
 
@@ -113,23 +113,13 @@ def _object(path: Path, mend: str) -> dict[str, Any]:
     return value
 
 
-def _objects(path: Path, mend: str) -> list[dict[str, Any]]:
-    found = []
-    for number, line in enumerate(_lines(path), 1):
-        value = _parsed(line)
-        if value is None:
-            raise UserError(f"{path}, line {number}, is not a JSON object; {mend}.")
-        found.append(value)
-    return found
-
-
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

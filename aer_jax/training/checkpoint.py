@@ -15,13 +15,10 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from aer_jax.digests import DIGEST, file_sha256, is_intact, parse_json, seal
+from aer_jax.digests import DIGESTS, folder_digests, written_digests
 from aer_jax.errors import UserError
 from aer_jax.files import replace_text
 from aer_jax.training.processes import is_first
-
-# In the directory of a step, the SHA-256 of every other file there.
-DIGESTS = "sha256.json"
 
 
 @contextmanager
@@ -124,40 +121,11 @@ class Checkpoints:
             digests.result()
 
 
-def checkpoint_digest(folder: Path) -> str:
-    """One digest of all files of a checkpoint, `folder` being that of its step.
-
-    Raises:
-        UserError: its file of digests is damaged.
-    """
-    digests = _read_digests(folder)
-    return (digests or _digests(folder))[DIGEST]
-
-
 def _write_digests(folder: Path, saving: ocp.AsyncResponse[bool] | None) -> None:
     if saving is not None:
         saving.result()
     if is_first():
-        replace_text(folder / DIGESTS, json.dumps(_digests(folder), indent=1) + "\n")
-
-
-def _digests(folder: Path) -> dict[str, Any]:
-    """The step and the SHA-256 of every file below its directory, sealed."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and DIGESTS not in file.name)
-    return seal({"step": folder.name, "files": {str(file.relative_to(folder)): file_sha256(file) for file in files}})
-
-
-def _read_digests(folder: Path) -> dict[str, Any] | None:
-    """None where there are none."""
-    try:
-        digests = parse_json((folder / DIGESTS).read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        digests = None
-    if not isinstance(digests, dict) or not isinstance(digests.get("files"), dict) or not is_intact(digests):
-        raise UserError(f"the checkpoint {folder} cannot be restored ({DIGESTS} is damaged); copy it again.")
-    return digests
+        replace_text(folder / DIGESTS, json.dumps(folder_digests(folder), indent=1) + "\n")
 
 
 def _verify(folder: Path) -> None:
@@ -166,7 +134,7 @@ def _verify(folder: Path) -> None:
     Raises:
         UserError: one is gone or is not what was written, or the checkpoint is of another step.
     """
-    written = _read_digests(folder)
+    written = written_digests(folder)
     if written is None:
         if is_first():
             print(
@@ -176,7 +144,7 @@ def _verify(folder: Path) -> None:
             )
         return
     try:
-        now = _digests(folder)
+        now = folder_digests(folder)
     except OSError as error:
         raise UserError(f"cannot read {error.filename} ({error.strerror}); copy the checkpoint again.") from None
     if wrong := sorted(name for name, digest in written["files"].items() if now["files"].get(name) != digest):
@@ -184,9 +152,9 @@ def _verify(folder: Path) -> None:
             f"the checkpoint {folder} cannot be restored ({wrong[0]} is gone or is not what was written); copy it "
             "again, remove it to go on from an earlier one, or train anew."
         )
-    if written["step"] != folder.name:
+    if written["name"] != folder.name:
         raise UserError(
-            f"the checkpoint {folder} cannot be restored (it was saved as step {written['step']}); name it so again."
+            f"the checkpoint {folder} cannot be restored (it was saved as step {written['name']}); name it so again."
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -18,10 +17,9 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from aer_jax import lengths, models
+from aer_jax.array_cache import load_array, save_array
 from aer_jax.config import Config
 from aer_jax.files import user_cache
 from aer_jax.lengths import SAMPLE_RATE
@@ -95,8 +93,8 @@ def _folder(config: Config, reads: str) -> Path:
 def _load(file: Path) -> np.ndarray | None:
     """None where there is no such file, or a damaged one."""
     try:
-        return load_file(file)["inputs"]
-    except (OSError, SafetensorError, KeyError):
+        return load_array(file)[0]
+    except (OSError, ValueError):
         return None
 
 
@@ -106,12 +104,9 @@ def _keep(rows: dict[Path, np.ndarray]) -> None:
         return
     try:
         for file, row_e in rows.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f".{file.name}.{os.getpid()}")
-            save_file({"inputs": np.ascontiguousarray(row_e)}, partial)
-            partial.replace(file)
+            save_array(file, row_e)
         _forget_oldest(user_cache() / "heard")
-    except (OSError, SafetensorError):
+    except OSError:
         pass
 
 

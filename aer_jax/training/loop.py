@@ -45,6 +45,7 @@ from aer_jax.training.signals import Stopped, stop_signals
 from aer_jax.training.step import init_state, make_predict_step, make_train_step, take_apart, to_device
 from aer_jax.training.targets import clip_weights, label_distributions, settle_missing, synthetic_weight
 from aer_jax.training.throughput import Throughput
+from aer_jax.training.training_data import keep_training_data
 
 GO_ON, SAVE, STOP = 0, 1, 2
 
@@ -92,6 +93,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
     with first_before_others("run directory"):
         if is_first():
             run = resume_run(config) if resume else create_run(config, dataset.classes)
+            keep_training_data(run, dataset)
         else:
             run = open_run(config.out)
     checkpoints = Checkpoints(run.path / "checkpoints", keep=2)

@@ -43,6 +43,19 @@ def best_checkpoint(run: Run) -> tuple[Checkpoints, int]:
     return best, step
 
 
+def refuse_other_classes(run: Run, dataset: Dataset) -> None:
+    """Refuse a dataset whose classes are not the run's.
+
+    Raises:
+        UserError: they are not.
+    """
+    if dataset.classes != run.classes:
+        raise UserError(
+            f"{run.path} predicts {', '.join(run.classes)}, {dataset.path} has {', '.join(dataset.classes)}; prepare "
+            "the dataset with the run's classes, in its order."
+        )
+
+
 SHAPES = 8  # of loose clips, where the run counted its own
 
 
@@ -84,11 +97,7 @@ class Predictor:
         Raises:
             UserError: the dataset has other classes than the run.
         """
-        if dataset.classes != self.classes:
-            raise UserError(
-                f"{self.run.path} predicts {', '.join(self.classes)}, {dataset.path} has {', '.join(dataset.classes)}; "
-                "prepare the dataset with the run's classes, in its order."
-            )
+        refuse_other_classes(self.run, dataset)
         return self._predict(self._batches(dataset, ids, "predict"), len(ids))
 
     def frozen_audio(self, dataset: Dataset, ids: Sequence[str]) -> np.ndarray:

@@ -22,6 +22,8 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 from aer_jax.config import Config
+from aer_jax.digests import is_intact, parse_json, seal
+from aer_jax.errors import UserError
 from aer_jax.evaluation.linear_probe import L2, fit, left_out, temperature
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.files import replace_text
@@ -151,14 +153,27 @@ def fit_readout(head: ReadoutHead, *splits: Clips) -> Fitted:
 def keep_left_out(fitted: Fitted, folder: Path) -> None:
     """Write `left_out.json`: for each clip that the readout learned from, what heads without its speaker predict."""
     probs_nk = softmax(fitted.logits_nk, axis=1)
-    replace_text(folder / LEFT_OUT, json.dumps(dict(zip(fitted.ids_n.tolist(), probs_nk.tolist(), strict=True))) + "\n")
+    kept = seal({"probs": dict(zip(fitted.ids_n.tolist(), probs_nk.tolist(), strict=True))})
+    replace_text(folder / LEFT_OUT, json.dumps(kept) + "\n")
 
 
 def left_out_of(folder: Path, ids: Sequence[str]) -> np.ndarray | None:
-    """Of a run whose readout learned from these clips, what `keep_left_out` kept of them [N, K]; else None."""
+    """Of a run whose readout learned from these clips, what `keep_left_out` kept of them [N, K]; else None.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = folder / LEFT_OUT
-    probs = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return np.array([probs[id] for id in ids]) if ids and probs.keys() >= set(ids) else None
+    if not path.exists() or not ids:
+        return None
+    try:
+        stored = parse_json(path.read_bytes())
+        if is_intact(stored) is False:
+            raise ValueError("it is not what was written")
+        probs = stored["probs"] if is_intact(stored) else stored  # older versions kept the shares alone
+        return np.array([probs[id] for id in ids], float) if probs.keys() >= set(ids) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"cannot read {path} ({error}); copy the run again.") from None
 
 
 def _put(variable: nnx.Variable, value: np.ndarray) -> None:

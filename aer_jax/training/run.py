@@ -15,10 +15,11 @@ from typing import Any
 import jax
 
 from aer_jax.config import Config, load_config, to_yaml
+from aer_jax.digests import parse_json
 from aer_jax.errors import UserError
 from aer_jax.files import replace_text
 from aer_jax.locks import locked
-from aer_jax.models.fingerprint import fingerprint
+from aer_jax.models.fingerprint import is_base
 from aer_jax.training.identity import identities, refuse_others
 
 # What may differ when a run goes on: where things lie (what lies there is compared), on which devices and in how much
@@ -131,10 +132,10 @@ def open_run(path: str | Path) -> Run:
     run = read_run(path)
     checkpoint = run.config.model.checkpoint
     try:
-        base = fingerprint(checkpoint)
+        same = is_base(run.environment["base"], checkpoint)
     except UserError as error:
         raise UserError(f"the base of {path} is gone: {error}") from None
-    if base != run.environment["base"]:
+    if not same:
         raise UserError(f"{checkpoint} is not the base that {path} was trained on; put the same checkpoint there.")
     return run
 
@@ -151,11 +152,21 @@ def read_run(path: str | Path) -> Run:
             f"{path} is not a run directory (no config.yaml and environment.json); `aer-jax train` makes one."
         )
     config = load_config(path / "config.yaml")
+    return Run(path, config, _read_environment(path / "environment.json"))
+
+
+def _read_environment(file: Path) -> dict[str, Any]:
     try:
-        environment = json.loads((path / "environment.json").read_text())
-    except ValueError:
-        raise UserError(f"{path}/environment.json is not JSON; copy the run again.") from None
-    return Run(path, config, environment)
+        environment = parse_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        why = "is not JSON" if isinstance(error, ValueError) else f"cannot be read ({error.strerror})"
+        raise UserError(f"{file} {why}; copy the run again.") from None
+    names = environment.get("classes", []) if isinstance(environment, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{file} is damaged (it names no classes); copy the run again.")
+    if not isinstance(environment.get("base"), str) or not isinstance(environment.get("learns_from", {}), dict):
+        raise UserError(f"{file} is damaged (it does not say what the run learned from); copy the run again.")
+    return environment
 
 
 def resume_run(config: Config) -> Run:

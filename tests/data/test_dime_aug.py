@@ -153,7 +153,7 @@ def test_the_plan_can_be_read_by_people_and_says_what_it_adds():
         a, b = (targets_nk[int(mix[name][1:])] for name in ("first", "second"))
         np.testing.assert_allclose(list(mix["target"].values()), a + mix["alpha"] * (b - a), atol=1e-12)
     # A line a mix and a line a class.
-    assert len(text.splitlines()) == len(stored["mixes"]) + len(CLASSES) + 9
+    assert len(text.splitlines()) == len(stored["mixes"]) + len(CLASSES) + 10
 
 
 @pytest.mark.parametrize(

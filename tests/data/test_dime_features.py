@@ -139,7 +139,7 @@ def test_features_are_kept_and_only_missing_ones_computed(tmp_path, caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("broken", ["garbage", "version", "shape", "no metadata", "empty", "dataset"])
+@pytest.mark.parametrize("broken", ["garbage", "version", "shape", "no metadata", "empty", "dataset", "bit"])
 def test_a_cache_that_does_not_fit_is_computed_again_and_said(tmp_path, caplog, broken):
     clips = make(tmp_path, 2)
     want = features(clips, ["u0", "u1"])
@@ -148,6 +148,9 @@ def test_a_cache_that_does_not_fit_is_computed_again_and_said(tmp_path, caplog, 
         about = file.metadata()
     if broken == "garbage":
         path.write_bytes(b"\x10\0\0\0\0\0\0\0nonsense")
+    elif broken == "bit":
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif broken == "empty":
         path.write_bytes(b"")
     elif broken == "version":

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_runs
 from flax import nnx
 from tiny_qwen2_audio import make_batch, unequal_batch
 
@@ -14,7 +15,7 @@ from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
 from aer_jax.errors import UserError
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, load_model, read_config
-from aer_jax.models.fingerprint import fingerprint
+from aer_jax.models.fingerprint import _first_form, fingerprint, is_base
 from aer_jax.models.sharding import make_mesh
 
 CLASSES = 4
@@ -166,6 +167,37 @@ def test_a_model_that_computes_something_else_is_refused(tiny_80, tmp_path, part
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=said):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "processor_config.json"]
+)
+def test_fingerprint_sees_what_the_tokens_depend_on(tmp_path, name):
+    base = shutil.copytree(toy_runs.CHECKPOINT, tmp_path / "base")
+    original, first_form = fingerprint(base), _first_form(base)
+    assert is_base(original, base) and is_base(first_form, base) and original != first_form
+    (base / name).write_text((base / name).read_text() + " ")
+    assert not is_base(original, base)
+    assert is_base(first_form, base), "older runs did not look at it"
+    (base / name).unlink()
+    assert not is_base(original, base)
+    (base / "config.json").write_text((base / "config.json").read_text() + " ")
+    assert not is_base(first_form, base)
+
+
+def test_fingerprint_sees_a_change_in_the_middle_of_a_large_file(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    content = np.zeros(12 << 20, np.uint8)
+    content.tofile(tmp_path / "model.safetensors")
+    original = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == original
+    content[7 << 20 : 8 << 20] = 1
+    content.tofile(tmp_path / "model.safetensors")
+    assert fingerprint(tmp_path) != original
+    content[7 << 20 : 8 << 20] = 0
+    content[-1] = 1
+    content.tofile(tmp_path / "model.safetensors")
+    assert fingerprint(tmp_path) != original
 
 
 def test_fingerprint_sees_weights_and_config(tiny_80, tmp_path):

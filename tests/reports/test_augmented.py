@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
@@ -119,6 +120,19 @@ def test_runs_without_anything_to_hear_are_one_sentence(tmp_path, dataset):
     with pytest.raises(UserError, match=r"no dime_aug\.json yet"):
         write_augmented(tmp_path / "run", out, 3)
     assert not out.exists()
+
+
+def test_a_dataset_or_a_plan_that_changed_is_not_shown(tmp_path, dataset):
+    run, out = tmp_path / "run", tmp_path / "page.html"
+    planned_run(run, dataset)
+    plan = (run / "dime_aug.json").read_text()
+    (run / "dime_aug.json").write_text(plan.replace('"alpha": 0.', '"alpha": 0.0', 1))
+    with pytest.raises(UserError, match="not what was written"):
+        write_augmented(run, out, 3)
+    (run / "dime_aug.json").write_text(plan)
+    (run / "environment.json").write_text(json.dumps({"base": "", "learns_from": {"data.dataset": "another"}}))
+    with pytest.raises(UserError, match=r"data\.dataset: .* is not what .* was begun with"):
+        write_augmented(run, out, 3)
 
 
 def test_a_plan_that_adds_nothing_has_a_page_too(tmp_path, dataset):

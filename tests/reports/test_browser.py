@@ -25,7 +25,7 @@ def page(tmp_path_factory):
     """Two arms, 30 test clips of 3 speakers, synthetic votes; speakers, words, ids and classes carry markup."""
     here = tmp_path_factory.mktemp("browser")
     rng = np.random.default_rng(0)
-    sound = Waveform(rng.normal(0, 0.1, 8000).astype(np.float32), 16_000)
+    sound_t = rng.normal(0, 0.1, 8000).astype(np.float32)
     clips = []
     for s in range(9):
         for c in range(10):
@@ -33,6 +33,7 @@ def page(tmp_path_factory):
             heard = rng.choice(4, size=6, p=rng.dirichlet([0.4, 0.4, 0.8, 0.4]))
             votes = tuple(Vote(id, CLASSES[k], rater=f"r{r}") for r, k in enumerate(heard))
             split = ("train", "test", "validation")[s % 3]
+            sound = Waveform(np.roll(sound_t, len(clips)), 16_000)
             clips.append(Clip(id, f"speaker{s} {HOSTILE}", sound, votes, HOSTILE, split))
     dataset = open_dataset(prepare(Corpus("<u>small", CLASSES, CLASSES, clips), here / "data").path)
     with Journal(here / "journal.jsonl", "m", "p") as journal:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aer_jax.digests import DIGESTS, folder_digest
 from aer_jax.errors import UserError
-from aer_jax.training.checkpoint import DIGESTS, Checkpoints, checkpoint_digest
+from aer_jax.training.checkpoint import Checkpoints
 
 
 def test_what_is_saved_is_what_was_there(tmp_path):
@@ -143,17 +144,17 @@ def test_a_checkpoint_under_another_step_is_noticed(tmp_path):
 def test_without_digests_it_is_loaded_and_said(tmp_path, capsys):
     """As older versions left them, or a kill between a save and its digests."""
     step = step_folder(tmp_path / "c")
-    with_digests = checkpoint_digest(step)
+    with_digests = folder_digest(step)
     (step / DIGESTS).unlink()
     loaded = Checkpoints(tmp_path / "c").load(3, {"learned": LIKE})["learned"]
     np.testing.assert_array_equal(loaded["x"], LIKE["x"])
     assert "cannot be verified" in capsys.readouterr().err
-    assert checkpoint_digest(step) == with_digests
+    assert folder_digest(step) == with_digests
 
 
 def test_each_checkpoint_has_digests_of_its_own_content(tmp_path):
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
         for step in (3, 6, 9):
             checkpoints.save(step, {"learned": {"x": jnp.full(3, step)}})
-    digests = {checkpoint_digest(tmp_path / "c" / name) for name in ("6", "9")}
+    digests = {folder_digest(tmp_path / "c" / name) for name in ("6", "9")}
     assert len(digests) == 2 and all((tmp_path / "c" / name / DIGESTS).is_file() for name in ("6", "9"))

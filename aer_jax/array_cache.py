@@ -1,0 +1,62 @@
+"""One array in one file that can be made again: written whole, and believed only where its digest fits."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+_DIGEST = "sha256"
+
+
+def save_array(path: Path, array: np.ndarray, about: Mapping[str, str] | None = None) -> None:
+    """Write an array and some words about it.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    array = np.ascontiguousarray(array)
+    words = dict(about or {})
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file({"features": array}, partial, metadata=words | {_DIGEST: _digest(array, words)})
+        partial.replace(path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def load_array(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    """What `save_array` wrote.
+
+    Raises:
+        OSError: there is no such file or it cannot be read.
+        ValueError: it is damaged or something else.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = dict(file.metadata() or {})
+            (name,) = file.keys()
+            array = file.get_tensor(name)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"cannot be read ({error})") from None
+    digest = about.pop(_DIGEST, None)
+    if digest is None:
+        raise ValueError("has no digest, for an older version wrote it")
+    if digest != _digest(array, about):
+        raise ValueError("is not what was written")
+    return array, about
+
+
+def _digest(array: np.ndarray, about: Mapping[str, str]) -> str:
+    said = repr((array.dtype.str, array.shape, sorted(about.items())))
+    return hashlib.sha256(said.encode() + array.tobytes()).hexdigest()

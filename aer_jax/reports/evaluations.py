@@ -1,0 +1,127 @@
+"""The evaluation of a run as it lies on disk: metrics that are of these predictions, or one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aer_jax.config import load_config
+from aer_jax.digests import folder_digest, is_intact, parse_json
+from aer_jax.errors import UserError
+from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.training.identity import dataset_digest
+
+
+class Evaluation(NamedTuple):
+    """What metrics.json and the lines of predictions.jsonl hold."""
+
+    metrics: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+
+def read_evaluation(run: Path, split: str) -> Evaluation:
+    """Read what `aer-jax evaluate` wrote, and compare the two files with each other and with the run as it is now.
+
+    Evaluations of older versions hold no digests; of these the divergence is computed again.
+
+    Raises:
+        UserError: there is none, a file is damaged or was changed, or it is not of this run's best checkpoint or its
+            dataset any more.
+    """
+    folder = run / "evaluation" / split
+    again = f"run `aer-jax evaluate --run {run}" + ("`" if split == "test" else f" --split {split}`")
+    for file in ("metrics.json", "predictions.jsonl"):
+        if not (folder / file).is_file():
+            raise UserError(f"{run} has no evaluation of the {split} split ({folder / file}); {again} first.")
+    again += " again"
+    metrics_file, predictions_file = folder / "metrics.json", folder / "predictions.jsonl"
+    metrics = _parsed(_content(metrics_file, again))
+    if metrics is None:
+        raise UserError(f"{metrics_file} is not a JSON object; {again}.")
+    content = _content(predictions_file, again)
+    predictions = _lines(content, predictions_file, again)
+    if is_intact(metrics) is False:
+        raise UserError(f"{metrics_file} is not what was written; {again}.")
+    inputs = metrics.get("inputs", {})
+    if "predictions" in inputs and hashlib.sha256(content).hexdigest() != inputs["predictions"]:
+        raise UserError(f"{metrics_file} is of different data than the predictions beside it; {again}.")
+    if not _is_js_of(metrics, predictions):
+        raise UserError(
+            f"{metrics_file} is of different data than the predictions beside it, whose JS is another; {again}."
+        )
+    _refuse_changed(run, inputs, again)
+    return Evaluation(metrics, predictions)
+
+
+def _refuse_changed(run: Path, inputs: dict[str, Any], again: str) -> None:
+    """Where checkpoint and dataset are still there, they must be what was evaluated."""
+    best = run / "best"
+    steps = [folder for folder in best.iterdir() if folder.name.isdigit()] if best.is_dir() else []
+    if steps and "checkpoint" in inputs:
+        latest = max(steps, key=lambda folder: int(folder.name))
+        if folder_digest(latest) != inputs["checkpoint"]:
+            raise UserError(f"{run} has another best checkpoint than when it was evaluated; {again}.")
+    dataset = Path(load_config(run / "config.yaml").data.dataset)
+    if "dataset" in inputs and (dataset / "dataset.json").is_file() and dataset_digest(dataset) != inputs["dataset"]:
+        raise UserError(
+            f"{dataset} is not, or no longer, the dataset that {run} was evaluated on; put that one back, or {again}."
+        )
+
+
+def _content(path: Path, again: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); {again}.") from None
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(content: bytes, path: Path, again: str) -> list[dict[str, Any]]:
+    lines = []
+    for number, text in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
+        line = _parsed(text)
+        if line is None:
+            raise UserError(f"{path}, line {number}, is not a JSON object; {again}.")
+        if not isinstance(line.get("id"), str) or not _is_shares(line.get("probs")):
+            raise UserError(f"{path}, line {number}, is no prediction (an id, and a share for each class); {again}.")
+        if not _is_shares(line.get("reference", {"": 1})) or not _is_number(line.get("ambiguity", 0)):
+            raise UserError(f"{path}, line {number}, has no shares of listeners; {again}.")
+        lines.append(line)
+    if len({line["id"] for line in lines}) < len(lines):
+        raise UserError(f"{path} holds a clip twice; {again}.")
+    return lines
+
+
+def _is_js_of(metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> bool:
+    """Whether the mean JS is that of the predictions; True where they do not say what the listeners heard."""
+    if not all("reference" in line for line in predictions):
+        return True
+    classes = list(predictions[0]["probs"])
+    if any(line[key].keys() != set(classes) for line in predictions for key in ("probs", "reference")):
+        return False
+    reference_nk, probs_nk = (
+        np.array([[line[key][name] for name in classes] for line in predictions], float)
+        for key in ("reference", "probs")
+    )
+    probs_nk = probs_nk / probs_nk.sum(axis=1, keepdims=True)
+    js = metrics.get("js")
+    return js is None or (_is_number(js) and abs(js_divergence(reference_nk, probs_nk).mean() - js) < 1e-6)
+
+
+def _is_shares(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_number(p) and p >= 0 for p in value.values()) and any(value.values())
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
