@@ -38,7 +38,7 @@ def prepare(
     root: str | Path | None = None,
     *,
     classes: Sequence[str] | None = None,
-    split: str | None = None,
+    split: str | Path | None = None,
     outside: str = "renormalise",
     seed: int = 0,
     lenient: bool = False,
@@ -51,7 +51,7 @@ def prepare(
         out: the directory to make; it must not exist.
         root: where the corpus lies; the file of a manifest.
         classes: what distributions are over, in order; the corpus' usual ones without it.
-        split: "speakers", "fold:2/5", "session:3", "official", "random"; see `aer-jax prepare --help`.
+        split: "speakers", "fold:2/5", "session:3", "official", "random", or a file; see `aer-jax prepare --help`.
         outside: clips with votes outside the classes: "renormalise" over those inside, or "drop" the clip.
         seed: of what the split draws.
         lenient: skip and count lines that cannot be read.
@@ -65,7 +65,7 @@ def prepare(
     (('happy', 'neutral'), ['a1', 'a2', 'a3', 'a4'])
     """
     read = read_corpus(corpus, root, classes, lenient, **choices)
-    return preparation.prepare(read, out, classes, seed, split, outside)
+    return preparation.prepare(read, out, classes, seed, None if split is None else str(split), outside)
 
 
 def train(config: str | Path | None = None, settings: Mapping[str, Any] | None = None, *, resume: bool = False) -> Path:

@@ -32,13 +32,11 @@ def prepare(args: argparse.Namespace) -> None:
         )
     dataset = prepare(corpus, args.out, classes, args.seed, args.split, args.outside)
     about = read_about(dataset.path)
-    result: dict[str, Any] = {
-        "dataset": str(dataset.path),
-        "classes": list(dataset.classes),
-        "kept": about["counts"]["kept"],
-        "left_out": [LeftOut(*one)._asdict() for one in about["left_out"]],
-        "notes": about["notes"],
-    }
+    result: dict[str, Any] = {"dataset": str(dataset.path), "classes": list(dataset.classes)}
+    if about["left_out"]:
+        result["left_out"] = [LeftOut(*one)._asdict() for one in about["left_out"]]
+    if about["notes"]:
+        result["notes"] = about["notes"]
     counts = {part: len(ids) for part, ids in dataset.splits.items()}
     text = screen_text(about, dataset.splits, dataset.path)
     if args.annotations:

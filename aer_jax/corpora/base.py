@@ -16,25 +16,6 @@ from aer_jax.labels.votes import Vote
 # A clip of this speaker may be anybody's; splits by speaker leave it out.
 UNKNOWN_SPEAKER = "Unknown"
 UNREADABLE = "cannot be read, skipped by --lenient"
-# What spreadsheets and pandas write where nothing is.
-_MISSING = frozenset({"", "-", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"})
-
-
-def is_missing(word: str) -> bool:
-    """Whether a cell or label says that there is no value."""
-    return word.strip().casefold() in _MISSING
-
-
-_PARTS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "devel", "development"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
-
-def part_of_name(name: str) -> str | None:
-    """ "train", "validation" or "test" for any spelling of one, None for anything else."""
-    return _PARTS.get(name.strip().casefold())
 
 
 class Waveform(NamedTuple):

@@ -14,7 +14,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from aer_jax.corpora.base import Corpus, is_missing
+from aer_jax.corpora.base import Corpus
+from aer_jax.corpora.label_names import is_missing
 from aer_jax.corpora.text import read_lines
 from aer_jax.errors import UserError, nearest
 

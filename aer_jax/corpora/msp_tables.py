@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aer_jax.corpora.base import UNKNOWN_SPEAKER, Corpus, is_missing
+from aer_jax.corpora.base import UNKNOWN_SPEAKER, Corpus
+from aer_jax.corpora.label_names import is_missing
 from aer_jax.corpora.msp_votes import read_csv, turn
 from aer_jax.corpora.text import read_lines
 from aer_jax.errors import UserError, nearest

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from aer_jax.corpora.base import Corpus, is_missing
+from aer_jax.corpora.base import Corpus
+from aer_jax.corpora.label_names import is_missing
 from aer_jax.corpora.text import parse_json, read_lines, read_text
 from aer_jax.errors import UserError, nearest
 from aer_jax.labels.votes import Vote

@@ -6,18 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aer_jax.corpora.base import Clip, is_missing, part_of_name
+from aer_jax.corpora.base import Clip
+from aer_jax.corpora.columns import NAMES, normalise
+from aer_jax.corpora.label_names import is_missing
+from aer_jax.corpora.manifest_fields import part_names, part_of
 from aer_jax.corpora.tables import read_table
 from aer_jax.corpora.text import parse_json, read_text
 from aer_jax.errors import UserError
 
-# Spellings of the columns, without case, spaces, "_" and "-".
+# Names of the columns; of several that are there the first counts.
 _COLUMNS = {
-    "id": ("id", "clip", "clipid", "utterance", "utteranceid", "uttid", "file", "filename", "name", "audio", "path"),
-    "speaker": ("speaker", "speakerid", "spk", "spkid", "spkrid", "actor", "actorid"),
-    "part": ("part", "split", "set", "splitset", "partition", "subset"),
+    "id": ("id", *NAMES["id"], "audio", *NAMES["audio"], "name"),
+    "speaker": ("speaker", *NAMES["speaker"], "actor_id"),
+    "part": ("part", "split", *NAMES["split"]),
 }
-_PARTS_KNOWN = "train, validation (valid, val, dev) and test"
 
 
 @dataclass(frozen=True)
@@ -65,20 +67,16 @@ def read_split_file(path: Path, clips: Sequence[Clip]) -> SplitFile:
         UserError: the file cannot be read, names no part or an unknown one, names something twice with different
             parts, or names nothing that the corpus has.
     """
-    by = ""
+    rows = list(_rows(path))
+    names = part_names(fields["part"] for _, fields in rows)
+    by = "id" if rows and "id" in rows[0][1] else "speaker"
     parts: dict[str, str] = {}
-    for where, fields in _rows(path):
-        by = by or ("id" if "id" in fields else "speaker")
-        name, part = fields.get(by, ""), fields["part"]
+    for where, fields in rows:
+        name, part = fields[by], part_of("" if is_missing(fields["part"]) else fields["part"], names, where)
         if is_missing(name):
             raise UserError(f"{where} names no {by}.")
-        if is_missing(part):
-            continue  # as if the line were not there: the clip is counted as left out
-        known = part_of_name(part)
-        if known is None:
-            raise UserError(f'{where}: "{part}" is no part of a split; known: {_PARTS_KNOWN}.')
-        if parts.setdefault(name, known) != known:
-            raise UserError(f"{where} puts {by} {name} into {known}, but a line before into {parts[name]}; keep one.")
+        if part and parts.setdefault(name, part) != part:
+            raise UserError(f"{where} puts {by} {name} into {part}, but a line before into {parts[name]}; keep one.")
     if not parts:
         raise UserError(f"{path} puts nothing into a part; write lines with the columns id or speaker, and part.")
     return _match(path.name, by, parts, clips)
@@ -126,12 +124,13 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _columns(header: Sequence[str], where: str) -> dict[str, str]:
-    """ "id", "speaker" and "part" -> their column; of several spellings the first in `_COLUMNS` counts."""
-    spelled = {"".join(letter for letter in name.casefold() if letter not in " _-"): name for name in header}
-    column_of = {}
-    for known, spellings in _COLUMNS.items():
-        if column := next((spelled[spelling] for spelling in spellings if spelling in spelled), None):
-            column_of[known] = column
+    """ "id", "speaker" and "part" -> their column."""
+    spelled = {normalise(name): name for name in header}
+    column_of = {
+        known: next(spelled[name] for name in names if name in spelled)
+        for known, names in _COLUMNS.items()
+        if spelled.keys() & {*names}
+    }
     if "part" not in column_of or len(column_of) == 1:
         raise UserError(
             f"{where}: a split file needs the columns id or speaker, and part (or split); it has "
