@@ -25,8 +25,20 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "votes": ("vote", "label", "labels", "emotion", "emotions", "emotion_label", "emotion_labels"),
     "distribution": ("dist", "shares", "soft_label", "soft_labels", "probabilities", "probs"),
-    "start": ("start_time", "begin", "begin_time", "onset", "onset_time", "segment_start", "seg_start", "xmin", "tmin"),
-    "end": ("end_time", "stop", "stop_time", "finish", "segment_end", "seg_end", "xmax", "tmax"),
+    "start": (
+        "start_time",
+        "starttime",
+        "stime",
+        "begin",
+        "begin_time",
+        "onset",
+        "onset_time",
+        "segment_start",
+        "seg_start",
+        "xmin",
+        "tmin",
+    ),
+    "end": ("end_time", "endtime", "etime", "stop", "stop_time", "finish", "segment_end", "seg_end", "xmax", "tmax"),
     "duration": ("dur", "segment_duration"),
     "offset": ("offset_time",),
 }
@@ -38,8 +50,8 @@ _RATER_COLUMN = re.compile(r"(?:rater|annotator|listener|evaluator|coder|worker|
 _UNITS = {**dict.fromkeys(("s", "sec", "secs", "second", "seconds"), False)}
 _UNITS |= dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"), True)
 _TIME_OR_CHANNEL = re.compile(
-    r"(?:.*_)?(?:start|end|begin|stop|onset|offset|dur|duration|time|times|timestamp|xmin|xmax|tmin|tmax|frames?|samples?"
-    r"|seconds?|secs?|ms|msec|interval|segment|channels?|chan|ch)(?:_.*)?"
+    r"(?:.*_)?(?:start|end|begin|beg|stop|onset|offset|dur|duration|length|time|times|timestamp|xmin|xmax|tmin|tmax|t[01]"
+    r"|from|to|frames?|samples?|seconds?|secs?|ms|msec|interval|segment|channels?|chan|ch|side)(?:_.*)?"
 )
 
 
@@ -64,7 +76,7 @@ class Columns:
 
     def of(self, row: Mapping[str, Any], name: str) -> Any:
         """The value of a field in a row, None where there is none."""
-        return row.get(self.one.get(name, ""))
+        return row.get(self.one[name]) if name in self.one else None
 
 
 def normalise(name: str) -> str:

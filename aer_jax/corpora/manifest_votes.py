@@ -35,6 +35,8 @@ def read_votes(id: str, votes: Any, names: LabelNames, where: str) -> tuple[Vote
     """
     if isinstance(votes, str):
         votes, _ = _parse(votes, "votes", names, where)
+    elif isinstance(votes, int | float) and not isinstance(votes, bool):
+        votes = [votes]
     if isinstance(votes, list):
         return tuple(vote for one in votes if (vote := _vote(id, one, names, where)))
     if not isinstance(votes, dict):
@@ -128,8 +130,9 @@ def _vote(id: str, vote: Any, names: LabelNames, where: str) -> Vote | None:
 def _label(label: Any, names: LabelNames, where: str) -> str | None:
     if label is None or (isinstance(label, float) and label != label):
         label = ""
-    if isinstance(label, int | float) and not isinstance(label, bool) and names.knows(f"{label:.15g}"):
-        label = f"{label:.15g}"
+    if isinstance(label, int | float) and not isinstance(label, bool):
+        number = str(label).removesuffix(".0")
+        label = number if names.knows(number) else label
     if not isinstance(label, str):
         raise UserError(f"{where}: {shown(label)} is no label; a label is text, or a number that --labels names.")
     return names.of(label, where)

@@ -69,7 +69,8 @@ def test_votes(cell, expected):
         ({"angry": float("nan")}, "count of .* is nan"),
         ({"angry": float("inf")}, "count of .* is inf"),
         ({"angry": -1}, "count of .* is -1"),
-        (3, "votes must be a list"),
+        (3, "3 is no label"),
+        (True, "votes must be a list"),
     ],
 )
 def test_votes_that_are_refused(cell, message):
