@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,24 +25,48 @@ BLOCK = 512  # queries or keys of a splash block, at most
 LANES = 128  # of which a block must be a multiple
 
 
+class Pattern(NamedTuple):
+    """Which keys a query may attend to, the same for all rows; evaluated from positions, never stored.
+
+    Attributes:
+        before: causal: query t attends to no key behind `before + t`.
+        group_s: int [keys], of each key, where queries are the last of the keys: besides the keys of group -1 a query
+            attends only to those of its own group. None: there is one group.
+    """
+
+    before: int = 0
+    group_s: np.ndarray | None = None
+
+    def allows(self, queries: int, keys: int, xp: Any = jnp) -> jax.Array:
+        """Bool [queries, keys], which the program computes: stored in it, it would take the square of a prompt.
+
+        Args:
+            queries, keys: how many.
+            xp: jax.numpy, or numpy for an array that no program computes.
+        """
+        key_s = xp.arange(keys)
+        allowed_ts = key_s <= (xp.arange(queries) + self.before)[:, None]
+        if self.group_s is None:
+            return allowed_ts
+        group_s = xp.asarray(self.group_s)
+        return allowed_ts & ((group_s == -1) | (group_s == group_s[keys - queries :, None]))
+
+
 class Mask(NamedTuple):
     """Which keys a query attends to: those that are valid, and of them what the pattern allows.
 
     Attributes:
         keys_bs: bool [batch or 1, keys], the valid ones; without a pattern they come first. None: all are.
-        pattern_ts: bool [queries, keys], the same for all rows and known when the program is compiled; None allows all.
+        pattern: None allows all.
     """
 
     keys_bs: jax.Array | None
-    pattern_ts: np.ndarray | None = None
+    pattern: Pattern | None = None
 
     @property
     def causal(self) -> bool:
-        """Whether the last query sees all keys, and each before it one less."""
-        if self.keys_bs is not None or self.pattern_ts is None:
-            return False
-        queries, keys = self.pattern_ts.shape
-        return np.array_equal(self.pattern_ts, np.tri(queries, keys, keys - queries))
+        """Whether the order of the keys alone says which are attended to."""
+        return self.keys_bs is None and self.pattern is not None and self.pattern.group_s is None
 
 
 def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mask) -> jax.Array:
@@ -57,14 +81,14 @@ def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mas
     keys_bs = jnp.ones((1, k_bsgh.shape[1]), bool) if mask.keys_bs is None else mask.keys_bs
     if kernel is None:
         mask_bnts = keys_bs[:, None, None, :]
-        if mask.pattern_ts is not None:
-            mask_bnts = mask_bnts & mask.pattern_ts
+        if mask.pattern is not None:
+            mask_bnts = mask_bnts & mask.pattern.allows(q_btnh.shape[1], k_bsgh.shape[1])
         return jax.nn.dot_product_attention(q_btnh, k_bsgh, v_bsgh, mask=mask_bnts)
     keys_bs = jnp.broadcast_to(keys_bs, k_bsgh.shape[:2])
     heads = P(*BATCH, None, "tensor", None)
     # A kernel knows no mesh: each device computes its own rows and heads.
     own = jax.shard_map(
-        functools.partial(kernel, mask.pattern_ts),
+        functools.partial(kernel, mask.pattern),
         in_specs=(heads, heads, heads, BATCH),
         out_specs=heads,
         check_vma=False,  # neither kernel says along which axes its results vary
@@ -93,26 +117,26 @@ def kernel_for(q_btnh: jax.Array, k_bsgh: jax.Array, mask: Mask) -> Callable[...
     match platform:
         case "tpu" if batch % row_blocks(mesh) == 0 and k_bsgh.shape[2] % mesh.shape["tensor"] == 0:
             return _splash
-        case "gpu" if mesh.size == 1 and (mask.pattern_ts is None or mask.causal) and head_dim <= LANES:
+        case "gpu" if mesh.size == 1 and (mask.pattern is None or mask.causal) and head_dim <= LANES:
             return _cudnn
         case _:
             return None
 
 
-def _cudnn(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
+def _cudnn(pattern: Pattern | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
     """Audio, without a pattern, and causal text; lengths padded to even ones, which cuDNN's gradients want.
 
     Audio is given as its number of valid keys, at least one. Causal queries and keys start together, so queries that
     stand behind other keys are given as many before them, whose values are cut off again.
     """
-    queries, keys = q_btnh.shape[1], k_bsgh.shape[1]
-    before = 0 if pattern_ts is None else keys - queries
+    queries = q_btnh.shape[1]
+    before = 0 if pattern is None else pattern.before
 
     def even(x_btnh, before: int = 0) -> jax.Array:
         return jnp.pad(x_btnh, ((0, 0), (before, (before + x_btnh.shape[1]) % 2), (0, 0), (0, 0)))
 
     fused = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
-    if pattern_ts is None:
+    if pattern is None:
         lengths_b = jnp.maximum(keys_bs.sum(axis=1, dtype=jnp.int32), 1)
         y_btnh = fused(even(q_btnh), even(k_bsgh), even(v_bsgh), key_value_seq_lengths=lengths_b)
     else:
@@ -120,7 +144,7 @@ def _cudnn(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> ja
     return y_btnh[:, before : before + queries]
 
 
-def _splash(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
+def _splash(pattern: Pattern | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> jax.Array:
     """Padded to whole blocks: queries that are cut off again, and keys of a segment that no query is of."""
     # Imported here: experimental, and of no use where there are no TPUs.
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
@@ -130,13 +154,17 @@ def _splash(pattern_ts: np.ndarray | None, q_btnh, k_bsgh, v_bsgh, keys_bs) -> j
     block_t, block_s = _block(queries), _block(keys)
     more_t, more_s = -queries % block_t, -keys % block_s
 
-    pattern: splash.FullMask | splash.NumpyMask
-    if pattern_ts is None:
-        pattern = splash.FullMask((queries + more_t, keys + more_s))
+    shape = (queries + more_t, keys + more_s)
+    allowed: splash.FullMask | splash.CausalMask | splash.NumpyMask
+    if pattern is None:
+        allowed = splash.FullMask(shape)
+    elif pattern.group_s is None:
+        allowed = splash.CausalMask(shape, pattern.before)
     else:
-        pattern = splash.NumpyMask(np.pad(pattern_ts, ((0, more_t), (0, more_s)), constant_values=True))
+        allowed_ts = pattern.allows(queries, keys, np)
+        allowed = splash.NumpyMask(np.pad(allowed_ts, ((0, more_t), (0, more_s)), constant_values=True))
     kernel = splash.make_splash_mha(
-        splash.MultiHeadMask([pattern] * heads),
+        splash.MultiHeadMask([allowed] * heads),
         block_sizes=splash.BlockSizes(
             block_q=block_t, block_q_dq=block_t, block_q_dkv=block_t,
             block_kv=block_s, block_kv_dq=block_s, block_kv_dkv=block_s,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aer_jax.lengths import frame_count
-from aer_jax.models.attention import Mask
+from aer_jax.models.attention import Mask, Pattern
 from aer_jax.models.log_mel import log_mel
 from aer_jax.models.qwen2_audio import Qwen2Audio
 
@@ -76,6 +76,5 @@ def _packed(mask_bt: jax.Array, labels: int, length: int) -> tuple[jax.Array, Ma
     """Positions and attention mask of prompts with `labels` continuations of `length` tokens behind each."""
     label_s = np.concatenate([np.full(mask_bt.shape[1], -1), np.repeat(np.arange(labels), length)])
     valid_bs = jnp.pad(mask_bt, ((0, 0), (0, labels * length)), constant_values=True)
-    seen_ts = (label_s == -1) | (label_s[:, None] == label_s)
     positions_bs = jnp.maximum(jnp.cumsum(valid_bs, axis=1) - 1, 0) - length * np.maximum(label_s, 0)
-    return positions_bs, Mask(valid_bs, np.tri(label_s.size, dtype=bool) & seen_ts)
+    return positions_bs, Mask(valid_bs, Pattern(group_s=label_s))

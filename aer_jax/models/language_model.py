@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from aer_jax.config import Remat
-from aer_jax.models.attention import Mask, attention
+from aer_jax.models.attention import Mask, Pattern, attention
 from aer_jax.models.dropout import Draws
 from aer_jax.models.layers import Embedding, Linear, RMSNorm, scan, stack
 from aer_jax.models.lora import draws_for
@@ -40,7 +39,7 @@ def causal(time: int, before: int = 0) -> tuple[jax.Array, Mask]:
 
     Padding behind the text needs no mask: no token of the text sees it.
     """
-    return before + jnp.arange(time)[None], Mask(None, np.tri(time, before + time, before, dtype=bool))
+    return before + jnp.arange(time)[None], Mask(None, Pattern(before))
 
 
 class Part(NamedTuple):

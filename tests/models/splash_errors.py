@@ -52,7 +52,7 @@ def results(mask: Mask, matter_bt: jax.Array, qkv) -> list[np.ndarray]:
 def errors(mask: Mask, matter_bt: jax.Array, key_heads: int) -> dict[str, list[float]]:
     """Relative to XLA's float32, of splash attention and of XLA's attention in bfloat16."""
     queries = matter_bt.shape[1]
-    keys = queries if mask.pattern_ts is None else mask.pattern_ts.shape[1]
+    keys = queries + (mask.pattern.before if mask.pattern else 0)
     rng = np.random.default_rng(0)
     shapes = (ROWS, queries, HEADS, HEAD_DIM), *[(ROWS, keys, key_heads, HEAD_DIM)] * 2
     qkv = [jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes]

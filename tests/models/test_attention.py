@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -18,7 +20,8 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from aer_jax.config import MeshConfig, load_config
 from aer_jax.models import attention as attention_module
-from aer_jax.models.attention import Mask, _cudnn, _splash, attention, kernel_for
+from aer_jax.models.attention import Mask, Pattern, _cudnn, _splash, attention, kernel_for
+from aer_jax.models.label_scores import _packed
 from aer_jax.models.language_model import causal
 from aer_jax.models.sharding import AXES, make_mesh
 from aer_jax.scale.abstract_step import abstract_step, trace
@@ -40,6 +43,9 @@ def test_splash_attention_is_as_exact_as_xlas_for_every_mask():
     for name, errors in json.loads(done.stdout.splitlines()[-1]).items():
         for splash, xla in zip(errors["splash"], errors["xla"], strict=True):
             assert splash <= 1.5 * xla <= 0.01, name
+
+
+GROUPS = Pattern(group_s=np.repeat([-1, 0], 250))
 
 
 def served(
@@ -76,7 +82,7 @@ def on_mesh(platform: str | None, shape: tuple[int, int, int]):
 
 def test_where_splash_attention_serves():
     assert served() is _splash and served(mesh=(2, 1, 4), dim=128) is _splash
-    assert served(pattern=np.ones((500, 500), bool)) is _splash
+    assert served(pattern=GROUPS) is _splash and served(pattern=Pattern()) is _splash
     assert served("cpu") is None and served(None) is None
     assert served(dtype="float32") is None and served(precision="highest") is None
     assert served(queries=499) is None
@@ -91,14 +97,45 @@ def test_where_cudnns_attention_serves():
     one = (1, 1, 1)
     assert served("gpu", mesh=one) is _cudnn and served("gpu", mesh=one, batch=3, heads=1) is _cudnn
     assert served("gpu", mesh=(2, 1, 1)) is None and served("cpu", mesh=one) is None
-    assert served("gpu", mesh=one, pattern=np.ones((500, 500), bool)) is None
-    assert served("gpu", mesh=one, pattern=np.tri(500, dtype=bool)) is None
-    assert served("gpu", mesh=one, pattern=np.ones((500, 500), bool), padded=False) is None
-    assert served("gpu", mesh=one, pattern=np.tri(500, dtype=bool), padded=False) is _cudnn
-    assert served("gpu", mesh=one, pattern=np.tri(500, 573, 73, dtype=bool), padded=False) is _cudnn
+    assert served("gpu", mesh=one, pattern=GROUPS) is None
+    assert served("gpu", mesh=one, pattern=Pattern()) is None
+    assert served("gpu", mesh=one, pattern=GROUPS, padded=False) is None
+    assert served("gpu", mesh=one, pattern=Pattern(), padded=False) is _cudnn
+    assert served("gpu", mesh=one, pattern=Pattern(73), padded=False) is _cudnn
     assert served("gpu", mesh=one, queries=64) is _cudnn and served("gpu", mesh=one, queries=63) is None
     assert served("gpu", mesh=one, dim=192) is None
     assert served("gpu", mesh=one, dtype="float32") is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "queries", "keys"),
+    [(Pattern(), 5, 5), (Pattern(3), 5, 8), (Pattern(group_s=np.array([-1, -1, 0, 0, 1])), 5, 5)],
+)
+def test_what_a_pattern_allows(pattern, queries, keys):
+    """Written out query by query."""
+    expected = [
+        [
+            s <= t + pattern.before and (pattern.group_s is None or pattern.group_s[s] in (-1, pattern.group_s[t]))
+            for s in range(keys)
+        ]
+        for t in range(queries)
+    ]
+    np.testing.assert_array_equal(pattern.allows(queries, keys), expected)
+
+
+@pytest.mark.parametrize("make", [causal, lambda time: _packed(jnp.ones((1, time), bool), 4, 3)])
+def test_no_mask_is_a_constant_of_the_program(make):
+    """Stored, one of 6,000 tokens would be 36 MB in every program, and one of 100,000 words 155 GB."""
+    time = 6_000
+    mask = make(time)[1]
+    keys = time if mask.pattern.group_s is None else mask.pattern.group_s.size
+    x = jax.ShapeDtypeStruct((1, keys, 1, 2), jnp.float32)
+    traced = jax.jit(lambda q: attention(q, q, q, mask).sum()).trace(x)
+    constants = [np.asarray(value).nbytes for value in traced.jaxpr.consts]
+    assert sum(constants) <= 8 * keys
+    program = traced.lower().compile().as_text()
+    stored = re.findall(r"\w+\[([\d,]+)\]\S* constant\(", program)
+    assert max((math.prod(map(int, shape.split(","))) for shape in stored), default=0) <= keys
 
 
 def test_on_a_gpu_the_tower_lowers_to_cudnns_attention_with_lengths():
@@ -152,7 +189,7 @@ def test_what_cudnn_is_given_means_the_same(queries, before):
         return xla(*args, **kwargs)
 
     with mock.patch.object(jax.nn, "dot_product_attention", instead):
-        found = _cudnn(mask.pattern_ts, q, k, v, valid_bt)
+        found = _cudnn(mask.pattern, q, k, v, valid_bt)
     expected = attention(q, k, v, mask)
     matter_bt = valid_bt | mask.causal | jnp.array([True, True, False])[:, None]
     np.testing.assert_allclose(found[matter_bt], expected[matter_bt], atol=1e-6)
@@ -188,7 +225,7 @@ def test_cudnns_attention_is_as_exact_as_xlas(mask, matter_bt, heads):
     rng = np.random.default_rng(0)
     query_heads, key_heads, dim = heads
     batch, queries = matter_bt.shape
-    keys = queries if mask.pattern_ts is None else mask.pattern_ts.shape[1]
+    keys = queries + (mask.pattern.before if mask.pattern else 0)
     shapes = (batch, queries, query_heads, dim), *[(batch, keys, key_heads, dim)] * 2
     qkv = [jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes]
     weight = jnp.asarray(rng.normal(size=shapes[0])) * matter_bt[..., None, None]
