@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -43,3 +44,26 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_json(file: Path, advice: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        file: UTF-8.
+        advice: what to do about a damaged one, which ends the sentence.
+
+    Raises:
+        UserError: it cannot be read, is not JSON, is nested too deeply, or is no object.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {file} ({error.strerror}); {advice}.") from None
+    except RecursionError:
+        raise UserError(f"{file} is nested too deeply to be read; {advice}.") from None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not valid JSON or is not a JSON object; {advice}.")
+    return content

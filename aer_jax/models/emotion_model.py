@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from aer_jax.base_config import read_config
 from aer_jax.config import ModelConfig
 from aer_jax.errors import UserError
-from aer_jax.hub import find_checkpoint
 from aer_jax.models import lora
 from aer_jax.models.dropout import split_key
 from aer_jax.models.emotion_head import HeadStatistics, PaperHead, ReadoutHead
@@ -89,44 +87,6 @@ class EmotionModel(nnx.Module):
         """Logits, float32 [batch, classes]; `key` draws dropout, None turns it off."""
         base_key, head_key = split_key(key, 2)
         return self.emotion_head(self.features(batch, base_key), head_key)
-
-
-def read_config(checkpoint: str | Path):
-    """transformers' Qwen2AudioConfig of a checkpoint.
-
-    Raises:
-        UserError: there is no readable config.json of a Qwen2-Audio model, or of one that computes something else.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import PreTrainedConfig, Qwen2AudioConfig
-
-    file = find_checkpoint(checkpoint) / "config.json"
-    try:
-        kind = json.loads(file.read_text()).get("model_type")
-    except (ValueError, AttributeError, UnicodeDecodeError):
-        raise UserError(f"{file} is not valid JSON; copy the checkpoint again.") from None
-    if kind != "qwen2_audio":
-        raise UserError(f'{file} describes a "{kind}" model, not a qwen2_audio one.')
-    try:
-        config = Qwen2AudioConfig.from_pretrained(file.parent, local_files_only=True)
-    except (ValueError, TypeError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(
-            f"{file} does not describe a Qwen2-Audio model ({reason}); copy the checkpoint again."
-        ) from None
-    text, audio = config.text_config, config.audio_config
-    assert isinstance(text, PreTrainedConfig) and isinstance(audio, PreTrainedConfig)  # no longer the file's objects
-    published = (
-        ("text_config.rope_type", text.rope_parameters.get("rope_type", "default"), "default"),
-        ("text_config.use_sliding_window", bool(text.use_sliding_window), False),
-        ("text_config.hidden_act", text.hidden_act, "silu"),
-        ("audio_config.activation_function", audio.activation_function, "gelu"),
-        ("audio_config.scale_embedding", bool(audio.scale_embedding), False),
-    )
-    for name, is_now, expected in published:
-        if is_now != expected:
-            raise UserError(f"{file}: {name} is {is_now}; only {expected}, as in Qwen2-Audio, is implemented.")
-    return config
 
 
 def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed: int) -> EmotionModel:

@@ -20,10 +20,11 @@ import numpy as np
 from flax import nnx
 from flax.typing import Key, PathParts
 
+from aer_jax.base_config import read_config
 from aer_jax.config import ModelConfig
 from aer_jax.hub import split_revision
 from aer_jax.models.emotion_head import HeadStatistics
-from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, read_config
+from aer_jax.models.emotion_model import TRAINABLE, EmotionModel
 from aer_jax.models.lora import LoRA, torch_name
 from aer_jax.models.weights import RULES, base_parameters
 

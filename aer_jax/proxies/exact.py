@@ -19,12 +19,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from aer_jax.base_config import read_config
 from aer_jax.config import MeshConfig
 from aer_jax.data.collate import Batch, collate
 from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.hub import find_checkpoint
 from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE
-from aer_jax.models.emotion_model import read_config
 from aer_jax.models.label_scores import label_log_probs
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.safetensors_files import Checkpoint

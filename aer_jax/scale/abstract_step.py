@@ -13,8 +13,9 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from transformers import Qwen2AudioConfig
 
+from aer_jax.base_config import read_config
 from aer_jax.config import Config, ModelConfig
-from aer_jax.models.emotion_model import STATISTICS, EmotionModel, read_config
+from aer_jax.models.emotion_model import STATISTICS, EmotionModel
 from aer_jax.models.sharding import BATCH, key_names, replicated, sharding
 from aer_jax.scale.plan_shapes import BatchShape
 from aer_jax.scale.random_checkpoint import published_config

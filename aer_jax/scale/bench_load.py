@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from aer_jax.base_config import read_config
 from aer_jax.config import MeshConfig, ModelConfig
-from aer_jax.models.emotion_model import read_config
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import make_mesh, sharding

@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
+from aer_jax.base_config import read_config
 from aer_jax.config import load_config
 from aer_jax.data.batches import Batch, train_batches
 from aer_jax.data.dataset import open_dataset
@@ -29,7 +30,7 @@ from aer_jax.lengths import HOP, frame_count
 from aer_jax.models import emotion_head
 from aer_jax.models.dropout import split_key
 from aer_jax.models.emotion_head import PaperHead
-from aer_jax.models.emotion_model import EmotionModel, load_model, read_config
+from aer_jax.models.emotion_model import EmotionModel, load_model
 from aer_jax.models.layers import Linear
 from aer_jax.models.peft_format import abstract_model, adapter_config, adapter_tensors
 from aer_jax.models.safetensors_files import Checkpoint

@@ -6,9 +6,9 @@ import math
 
 import jax
 
+from aer_jax.base_config import read_config
 from aer_jax.config import Config
 from aer_jax.errors import UserError
-from aer_jax.models.emotion_model import read_config
 from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import row_blocks
 

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from aer_jax.base_config import read_config
 from aer_jax.config import Config
 from aer_jax.data import dime_aug, dime_features
 from aer_jax.data.batches import Batch, evaluation_batches, train_batches
@@ -25,7 +26,7 @@ from aer_jax.data.prompt import PromptEncoder
 from aer_jax.files import replace_text
 from aer_jax.hub import pin
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
-from aer_jax.models.emotion_model import load_model, read_config
+from aer_jax.models.emotion_model import load_model
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training import readout

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from aer_jax.base_config import read_config
 from aer_jax.data.batches import evaluation_batches
 from aer_jax.data.chat import shared_prefix
 from aer_jax.data.collate import Batch, collate
@@ -20,7 +21,7 @@ from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.errors import UserError
 from aer_jax.lengths import MAX_SAMPLES
 from aer_jax.models.emotion_head import HeadStatistics
-from aer_jax.models.emotion_model import TRAINABLE, load_model, read_config
+from aer_jax.models.emotion_model import TRAINABLE, load_model
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training import heard
 from aer_jax.training.checkpoint import Checkpoints

@@ -11,10 +11,11 @@ import toy_runs
 from flax import nnx
 from tiny_qwen2_audio import make_batch, unequal_batch
 
+from aer_jax.base_config import read_config
 from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
 from aer_jax.errors import UserError
 from aer_jax.models.emotion_head import HeadStatistics
-from aer_jax.models.emotion_model import TRAINABLE, load_model, read_config
+from aer_jax.models.emotion_model import TRAINABLE, load_model
 from aer_jax.models.fingerprint import _first_form, fingerprint, is_base
 from aer_jax.models.sharding import make_mesh
 
@@ -127,9 +128,9 @@ def test_bfloat16_base_keeps_adapters_and_head_in_float32(tiny_80, with_paper_he
 def test_paper_head_needs_a_width_of_eight_heads(tiny_80, tmp_path):
     shutil.copytree(tiny_80, tmp_path, dirs_exist_ok=True)
     config = json.loads((tmp_path / "config.json").read_text())
-    config["text_config"]["hidden_size"] = 42
+    config["text_config"]["hidden_size"] = 36
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"divides by 8, and this checkpoint's is 42; use model.head=readout"):
+    with pytest.raises(UserError, match=r"divides by 8, and this checkpoint's is 36; use model.head=readout"):
         load(tmp_path)
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from toy_runs import CHECKPOINT
 
-from aer_jax.models.emotion_model import read_config
+from aer_jax.base_config import read_config
 from aer_jax.scale.chips import CHIPS
 from aer_jax.training.throughput import KINDS, Throughput
 
