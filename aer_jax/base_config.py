@@ -48,7 +48,7 @@ def read_config(checkpoint: str | Path):
     try:
         config = Qwen2AudioConfig.from_pretrained(file.parent, local_files_only=True)
     except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise UserError(
             f"{file} does not describe a Qwen2-Audio model ({reason}); copy the checkpoint again."
         ) from None

@@ -106,8 +106,9 @@ class Buckets:
         self.samples_n = np.minimum(np.ceil(seconds_n * SAMPLE_RATE).astype(np.int64) + _ROUNDING, self.most)
         progress = tqdm(examples, "prompts", unit="clip", delay=2, leave=False)
         self.prefix, lengths = prompt.prefix, []
-        for example in progress:
+        for example, samples in zip(progress, self.samples_n, strict=True):
             tokens = self._tokens(example, SAMPLE_RATE)
+            prompt.refuse_long(example.spoken, len(tokens) + _more_tokens(samples))
             self.prefix = shared_prefix(self.prefix, [tokens])
             lengths.append(len(tokens))
         self._written_n = np.array(lengths) - len(self.prefix) - token_count(frame_count(SAMPLE_RATE))
@@ -222,6 +223,11 @@ class Buckets:
     def _tokens(self, example: Example, samples: int) -> np.ndarray:
         spoken = self.dataset.utterances[example.spoken]
         return self.prompt.encode(spoken.transcript, spoken.speaker, samples)
+
+
+def _more_tokens(samples: int) -> int:
+    """Audio tokens of a clip, beyond those of one second."""
+    return token_count(frame_count(int(samples))) - token_count(frame_count(SAMPLE_RATE))
 
 
 def _pairs(shapes_k2: np.ndarray) -> list[tuple[int, int]]:

@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from aer_jax.base_config import read_config
+from aer_jax.data.chat_template import Messages, rendered
+from aer_jax.data.processor_check import audio_tokens, load_processor
 from aer_jax.errors import UserError
 from aer_jax.hub import find_checkpoint
 from aer_jax.lengths import frame_count, token_count
 
-Messages = list[dict[str, Any]]  # as `apply_chat_template` takes them
+# Tokens that a prompt may have, audio included, where the checkpoint has positions for more: attention takes the square
+# of them, and 30 s of speech, quoted, are below 1,500.
+LONGEST_PROMPT = 4096
 
 
 def shared_prefix(prefix: np.ndarray, prompts: Iterable[Sequence[int] | np.ndarray]) -> np.ndarray:
@@ -32,48 +37,49 @@ class Chat:
     Attributes:
         processor: transformers' Qwen2AudioProcessor.
         audio_id, pad_id: tokens.
+        longest: tokens that a prompt may have, audio included.
         prefix: int32 [P], what the conversations may have in common, see `shared_prefix`; empty where nobody asked.
 
     Raises:
-        UserError: the directory holds no processor, or one without audio tokens.
+        UserError: the directory holds no processor, or one that does not fit its config.json.
     """
 
     prefix = np.zeros(0, np.int32)
 
     def __init__(self, checkpoint: str | Path):
-        from transformers import Qwen2AudioProcessor
-
-        try:
-            self.processor = Qwen2AudioProcessor.from_pretrained(find_checkpoint(checkpoint), local_files_only=True)
-        except (OSError, ValueError):
-            raise UserError(
-                f"{checkpoint} holds no tokenizer and processor files of Qwen2-Audio that can be read; copy the whole "
-                "checkpoint."
-            ) from None
+        self.checkpoint = find_checkpoint(checkpoint)
+        config = read_config(self.checkpoint)
+        self.processor = load_processor(self.checkpoint, config)
         tokenizer = self.processor.tokenizer
-        self.audio_id = tokenizer.convert_tokens_to_ids(self.processor.audio_token)
-        if self.audio_id in (None, tokenizer.unk_token_id):
-            raise UserError(
-                f"the tokenizer in {checkpoint} has no {self.processor.audio_token} token; it is not Qwen2-Audio's."
-            )
+        self.audio_id = config.audio_token_id
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.longest = min(config.text_config.max_position_embeddings, LONGEST_PROMPT)
 
     def render(self, messages: Messages) -> str:
         """The conversation as text, one <|AUDIO|> in it, up to where the model is to answer."""
-        return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return rendered(self.processor, messages, self.checkpoint)
+
+    def refuse_long(self, clip: str, tokens: int) -> None:
+        """Refuse a clip whose prompt is too long.
+
+        Raises:
+            UserError: it has more than `longest` tokens.
+        """
+        if tokens > self.longest:
+            raise UserError(
+                f"the prompt of {clip} has {tokens:,} tokens, and at most {self.longest:,} are read with "
+                f"{self.checkpoint}; shorten its transcript, or leave transcripts out."
+            )
 
     def around_audio(self, messages: Messages) -> tuple[list[int], list[int]]:
         """Its tokens before and after the recording."""
-        ids = self._ids(self.render(messages))
+        ids = audio_tokens(self.processor, self.render(messages), self.checkpoint)
         at = ids.index(self.audio_id)
         return ids[:at], ids[at + 1 :]
 
     def with_audio(self, before: list[int], after: list[int], samples: int) -> np.ndarray:
         """int32 [tokens], with as many audio tokens as a clip of `samples` at 16 kHz has states."""
         return np.array([*before, *[self.audio_id] * token_count(frame_count(samples)), *after], np.int32)
-
-    def _ids(self, text: str) -> list[int]:
-        return self.processor.tokenizer(text)["input_ids"]
 
 
 def reply(processor: Any, messages: Messages, text: str) -> list[int]:
@@ -93,8 +99,9 @@ def reply(processor: Any, messages: Messages, text: str) -> list[int]:
     def tokens(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]  # the template writes those that it wants
 
-    asked = tokens(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-    told = tokens(processor.apply_chat_template([*messages, {"role": "assistant", "content": text}], tokenize=False))
+    where = getattr(processor.tokenizer, "name_or_path", "the checkpoint")
+    asked = tokens(rendered(processor, messages, where))
+    told = tokens(rendered(processor, messages, where, answer=text))
     said = tokens(text)
     end = len(asked) + len(said)
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}

@@ -23,6 +23,7 @@ from aer_jax.data.duplicates import SEVERAL_SPEAKERS, Copy, find_copies
 from aer_jax.data.duplicates import notes as notes_on_copies
 from aer_jax.data.left_out import in_words, summarize
 from aer_jax.data.splits import Rule, parse_rule, shared_speakers, split_clips
+from aer_jax.data.transcripts import cut_transcripts
 from aer_jax.digests import file_sha256, seal
 from aer_jax.errors import UserError
 
@@ -43,7 +44,8 @@ def prepare(
     """Write a dataset directory; it appears under its name only when it is complete.
 
     Clips without a usable vote or usable audio are left out and counted in `report.md`. A run that was killed is
-    continued by calling again: record shards that it finished for the same clips are taken over.
+    continued by calling again: record shards that it finished for the same clips are taken over. Transcripts are cut at
+    `transcripts.LONGEST_TRANSCRIPT` characters, which is said.
 
     Args:
         corpus: what a reader returned.
@@ -58,6 +60,7 @@ def prepare(
         UserError: `out` is taken or cannot be written, a class or choice is unknown, or no clip is usable.
     """
     out = Path(out)
+    corpus = cut_transcripts(corpus)
     chosen = choose_classes(corpus, classes)
     if outside not in OUTSIDE:
         raise UserError(f'outside is "{outside}"; known: {", ".join(OUTSIDE)}.')

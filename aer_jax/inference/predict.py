@@ -124,9 +124,10 @@ class Model:
                 evenly, so that the last one ends with the recording.
 
         Raises:
-            UserError: a window or hop that cannot be.
+            UserError: a window or hop that cannot be, or a transcript that is too long.
         """
         window, hop, longest = cutting(window, hop)
+        self._refuse_long(sources)
         shapes_k2 = self._shapes(sources, window, longest)
         with ThreadPoolExecutor(_READERS) as pool:
             for chunk in _read_ahead(pool, sources, _CHUNK_BATCHES * self._predictor.batch):
@@ -196,6 +197,14 @@ class Model:
 
     def _named(self, probs_k: np.ndarray) -> dict[str, float]:
         return dict(zip(self.classes, map(float, probs_k), strict=True))
+
+    def _refuse_long(self, sources: Sequence[Source]) -> None:
+        prompt = self._predictor.prompt
+        for source in sources:
+            if source.transcript:
+                seconds = min(source.seconds() or LONG_SECONDS, LONG_SECONDS)
+                tokens = prompt.encode(source.transcript, "", max(1, round(seconds * SAMPLE_RATE)))
+                prompt.refuse_long(source.name, len(tokens))
 
     def _shapes(self, sources: Sequence[Source], window: int, longest: int) -> np.ndarray | None:
         """Batch shapes for all recordings at once, by their headers, so that no chunk compiles its own."""

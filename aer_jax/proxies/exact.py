@@ -138,6 +138,8 @@ class ExactEngine:
         samples_n = np.minimum(np.ceil(seconds_n * SAMPLE_RATE).astype(np.int64) + _ROUNDING, MAX_SAMPLES)
         progress = tqdm(zip(ids, samples_n, strict=True), "prompts", total=len(ids), unit="clip", delay=2, leave=False)
         tokens_n = [max(len(encode(id, persona, n)) for persona in personas) for id, n in progress]
+        for id, tokens in zip(ids, tokens_n, strict=True):
+            self.encoder.refuse_long(id, tokens + max(map(len, self.encoder.labels)))
         needs_n2 = needs_of(samples_n, tokens_n)
         shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), SHAPES, self.batch)
         plans = cut_into_batches(place(needs_n2, shapes_k2), self.batch)

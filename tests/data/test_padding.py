@@ -33,6 +33,9 @@ class CountingPrompt:
     pad_id = 0
     prefix = np.zeros(80, np.int32)
 
+    def refuse_long(self, clip, tokens):
+        assert tokens < 4096
+
     def encode(self, transcript, speaker, samples):
         written = 90 + round(4 / 3 * len(transcript.split()))
         return np.zeros(written + token_count(frame_count(samples)), np.int32)

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import fcntl
 import json
@@ -400,3 +401,15 @@ def test_the_random_split_is_opened_knowingly(tmp_path):
 def test_classes_must_be_known(tmp_path):
     with pytest.raises(UserError, match='class "d"'):
         prepare(corpus([clip(0)]), tmp_path / "out", ["a", "d"])
+
+
+def test_transcripts_of_thousands_of_words_are_cut_and_said(tmp_path, capsys):
+    """Attention takes the square of a prompt; a clip is read up to 30 s."""
+    clips = [dataclasses.replace(clip(i), transcript="word " * n) for i, n in enumerate((3, 20_000, 790))]
+    clips.append(dataclasses.replace(clip(3), transcript="x" * 4001))
+    dataset = prepare(corpus(clips), tmp_path / "out")
+    kept = [u.transcript for u in dataset.utterances.values()]
+    assert kept[0] == clips[0].transcript and kept[2] == clips[2].transcript
+    assert 3990 < len(kept[1]) <= 4000 and kept[1].split() == ["word"] * len(kept[1].split()) and kept[3] == "x" * 4000
+    said = "2 transcript(s) are longer than 4,000 characters and are cut there, the first that of"
+    assert said in capsys.readouterr().err and said in (dataset.path / "report.md").read_text()

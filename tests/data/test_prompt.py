@@ -1,5 +1,6 @@
 """The prompt's tokens equal those of Qwen2-Audio's own processor, and nothing in a transcript can forge them."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import aer_jax
+from aer_jax.corpora.base import Clip, Corpus, Waveform
+from aer_jax.data.batches import evaluation_batches
+from aer_jax.data.chat import LONGEST_PROMPT
+from aer_jax.data.prepare import prepare
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
+from aer_jax.labels.votes import Vote
 
 TOY = Path(aer_jax.__file__).parent / "demo" / "checkpoint"
 CLASSES = ("angry", "happy", "sad")
@@ -116,3 +122,35 @@ assert len(tokens) > 40 and "jax" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_prompt_beyond_the_positions_is_refused_by_the_clips_name(tmp_path):
+    shutil.copytree(TOY, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 300
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    short, usual = PromptEncoder(tmp_path, CLASSES), PromptEncoder(TOY, CLASSES)
+    assert (short.longest, usual.longest) == (300, LONGEST_PROMPT)
+    short.refuse_long("a1", 300)
+    with pytest.raises(UserError, match=r"the prompt of a1 has 301 tokens, and at most 300 are read with .*shorten"):
+        short.refuse_long("a1", 301)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 30.0])
+def test_streams_name_the_clip_whose_prompt_is_too_long(tmp_path, seconds):
+    """Words alone would fit; with the audio of 30 s they do not."""
+    wave = Waveform(np.random.default_rng(0).normal(0, 0.1, int(16_000 * seconds)).astype(np.float32), 16_000)
+    clips = [
+        Clip(name, f"s{n}", wave, (Vote(name, "happy"),), words)
+        for n, (name, words) in enumerate([("one", "7q" * 1850), ("two", "Yes."), ("three", "No.")])
+    ]
+    dataset = prepare(Corpus("manifest", ("happy", "sad"), ("happy", "sad"), clips), tmp_path / "data")
+    encoder = PromptEncoder(TOY, dataset.classes)
+    tokens = len(encoder.encode("7q" * 1850, "", round(16_000 * seconds)))
+    ids, settings = list(dataset.utterances), {"shapes": 1, "batch": 2, "max_seconds": 30.0}
+    if tokens <= encoder.longest:
+        assert len(list(evaluation_batches(ids, dataset, encoder, **settings))) == 2
+    else:
+        with pytest.raises(UserError, match=f"the prompt of one has {tokens:,} tokens"):
+            evaluation_batches(ids, dataset, encoder, **settings)
+    assert (tokens <= encoder.longest) == (seconds == 1)
