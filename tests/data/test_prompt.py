@@ -139,9 +139,9 @@ def test_a_prompt_beyond_the_positions_is_refused_by_the_clips_name(tmp_path):
 @pytest.mark.parametrize("seconds", [1.0, 30.0])
 def test_streams_name_the_clip_whose_prompt_is_too_long(tmp_path, seconds):
     """Words alone would fit; with the audio of 30 s they do not."""
-    wave = Waveform(np.random.default_rng(0).normal(0, 0.1, int(16_000 * seconds)).astype(np.float32), 16_000)
+    noise_nt = np.random.default_rng(0).normal(0, 0.1, (3, int(16_000 * seconds))).astype(np.float32)
     clips = [
-        Clip(name, f"s{n}", wave, (Vote(name, "happy"),), words)
+        Clip(name, f"s{n}", Waveform(noise_nt[n], 16_000), (Vote(name, "happy"),), words)
         for n, (name, words) in enumerate([("one", "7q" * 1850), ("two", "Yes."), ("three", "No.")])
     ]
     dataset = prepare(Corpus("manifest", ("happy", "sad"), ("happy", "sad"), clips), tmp_path / "data")

@@ -139,8 +139,9 @@ ONE_FIELD = ['{"a": NaN}', '{"feature_extractor": 3}']
 def test_files_of_something_else(base, name, content):
     (base / name).write_text(content)
     if name == "tokenizer_config.json" and content in ONE_FIELD:
-        return fit(base)  # an object without any of its fields, of which none is needed
-    return refused(base)
+        fit(base)  # an object without any of its fields, of which none is needed
+    else:
+        refused(base)
 
 
 FEATURES = [
