@@ -1,4 +1,7 @@
-"""Every setting of a run: frozen dataclasses, YAML in, `key=value` on top, a named recipe underneath."""
+"""Every setting of a run: frozen dataclasses, YAML in, `key=value` on top, a named recipe underneath.
+
+A number's range is declared next to it. The docstrings' Attributes are what `aer-jax config` prints, a key a line.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,20 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
+from aer_jax import strict_yaml
+from aer_jax.bounds import COUNT, SEED, Range, number
 from aer_jax.errors import UserError, nearest
 from aer_jax.files import refuse_remote
 
 Remat = Literal["none", "dots", "full"]  # see `ModelConfig`
+Share = Annotated[float, Range(0, 1)]
+Weight = Annotated[float, Range(0, 1e6)]
+Rate = Annotated[float, Range(0, 100)]
+Devices = Annotated[int, Range(1, 2**20, also=-1)]
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,8 @@ class LabelsConfig:
 
     source: Literal["human", "synthetic", "combined"] = "human"
     journal: str | None = None
-    synthetic_weight: float | Literal["learned", "listeners"] = 1.0
-    prior_votes: float = 0.0
+    synthetic_weight: Weight | Literal["learned", "listeners"] = 1.0
+    prior_votes: Weight = 0.0
     missing: Literal["human", "drop"] = "human"
 
 
@@ -50,8 +59,8 @@ class DimeAugConfig:
         neighbours: nearest neighbours inside the class, the point itself not counted.
     """
 
-    ratio: float = 0.3
-    neighbours: int = 3
+    ratio: Share = 0.3
+    neighbours: Annotated[int, Range(1, 1000)] = 3
 
 
 @dataclass(frozen=True)
@@ -67,15 +76,14 @@ class DataConfig:
             fewest with which less than a tenth of frames and of positions is padding, see `Buckets.choose`.
         augment: probability of online pitch or tempo augmentation of a training clip.
         sampling: "uniform" visits every clip once an epoch, "balanced" draws classes equally often.
-        dime_aug: see DimeAugConfig.
     """
 
     dataset: str = ""
     transcript: bool = True
     speaker: bool = False
-    max_seconds: float = 30.0
-    shapes: int = 0
-    augment: float = 0.3
+    max_seconds: Annotated[float, Range(0.1, 30, unit="s")] = 30.0
+    shapes: Annotated[int, Range(0, 100)] = 0
+    augment: Share = 0.3
     sampling: Literal["uniform", "balanced"] = "uniform"
     dime_aug: DimeAugConfig = field(default_factory=DimeAugConfig)
 
@@ -85,13 +93,16 @@ class LoraConfig:
     """Adapters (Hu et al., 2021): W + (alpha / rank) B A, dropout, in 256ths, on the adapter's input.
 
     Attributes:
+        rank: of A and B.
+        alpha: alpha / rank scales the product.
+        dropout: share of the adapter's input that a step drops.
         targets: regular expressions; a linear layer gets an adapter where one matches its whole torch name,
             for instance `language_model.layers.7.self_attn.q_proj`, layer numbers written as `N`.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.2
+    rank: Annotated[int, Range(1, 4096)] = 8
+    alpha: Annotated[float, Range(0, 1e5, above=True)] = 16.0
+    dropout: Annotated[float, Range(0, 0.99)] = 0.2
     targets: tuple[str, ...] = (
         r"language_model\.layers\.N\.self_attn\.[qkvo]_proj",
         r"audio_tower\.layers\.N\.self_attn\.[qkv]_proj",
@@ -128,54 +139,72 @@ class TrainConfig:
     """Optimisation.
 
     Attributes:
-        batch: utterances an optimizer step; `microbatch` of them at a time are on the device.
-        epochs: 0 trains no adapter, mixes no clips, and fits the readout alone to what the frozen base hears; see
-            `training/readout.py`.
+        epochs: passes over the training clips; 0 trains no adapter, mixes no clips, and fits the readout alone to what
+            the frozen base hears, see `training/readout.py`.
+        batch: utterances per optimizer step.
+        microbatch: utterances on the devices at a time; `batch` is a multiple of it.
         fit: with epochs, too, fit the readout to what the frozen base hears of training clips before the first step,
             and let adapters and head go on from there (Kumar et al., 2022, arXiv 2202.10054); wants a small `head_lr`.
-        lr: peak learning rate of the adapters; `head_lr` of the head.
-        warmup: share of all steps; a cosine to zero follows.
+        lr: peak learning rate of the adapters.
+        head_lr: peak learning rate of the head.
+        weight_decay: of AdamW.
+        warmup: share of all steps with a rising rate; a cosine to zero follows.
+        clip_norm: gradients of a larger global norm are scaled down to it.
         entropy_weight: of the prediction's entropy, added to the Jensen-Shannon loss (nats).
         patience: epochs without a better validation loss before the run stops.
-        checkpoint_minutes: at most so much work is lost when a run dies.
+        checkpoint_minutes: at most so much work is lost when a run dies; 0 saves after every step.
     """
 
-    epochs: int = 20
-    batch: int = 32
-    microbatch: int = 8
+    epochs: Annotated[int, Range(0, 100_000)] = 20
+    batch: Annotated[int, COUNT] = 32
+    microbatch: Annotated[int, COUNT] = 8
     fit: bool = False
-    lr: float = 1e-4
-    head_lr: float = 3e-2
-    weight_decay: float = 0.03
-    warmup: float = 0.15
-    clip_norm: float = 3.0
-    entropy_weight: float = 0.0
-    patience: int = 4
-    checkpoint_minutes: float = 10.0
+    lr: Rate = 1e-4
+    head_lr: Rate = 3e-2
+    weight_decay: Annotated[float, Range(0, 100)] = 0.03
+    warmup: Share = 0.15
+    clip_norm: Annotated[float, Range(0, 1e9, above=True)] = 3.0
+    entropy_weight: Annotated[float, Range(0, 100)] = 0.0
+    patience: Annotated[int, Range(1, 100_000)] = 4
+    checkpoint_minutes: Annotated[float, Range(0, 1e5)] = 10.0
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; -1, once, takes those that are left."""
+    """Devices along each axis of the mesh; -1, once, takes those that are left.
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    Attributes:
+        data: devices that divide the batch.
+        fsdp: devices that divide the batch and the weights.
+        tensor: devices that divide every matrix.
+    """
+
+    data: Devices = -1
+    fsdp: Devices = 1
+    tensor: Devices = 1
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run. `recipe` sets the starting values, the YAML file and the command line change them."""
+    """One run.
+
+    Attributes:
+        out: the run directory.
+        recipe: the starting values; the YAML file and the command line change them.
+        seed: of all random choices of the run.
+    """
 
     out: str = ""
     recipe: Literal["default", "paper"] = "default"
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
+
+MOST_BYTES = 2**20  # of a config file
 
 # Places on disk.
 PLACES = ("out", "data.dataset", "labels.journal", "model.checkpoint", "model.adapter")
@@ -226,23 +255,15 @@ def read_settings(path: str | Path | None, overrides: typing.Sequence[str] = ())
     where = "the command line"
     if path is not None:
         where = str(path)
-        try:
-            settings = yaml.safe_load(Path(path).read_text()) or {}
-        except OSError as error:
-            raise UserError(f"cannot read the config {path}: {error.strerror}; check the path.") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            message = " ".join(str(error).split())
-            raise UserError(f"{path} is not valid YAML: {message}.") from None
-        if not isinstance(settings, dict):
-            raise UserError(f"{path} must hold `key: value` lines, not {type(settings).__name__}.")
+        settings = _read_file(path)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f'"{override}" is not an override; write section.key=value, for instance train.epochs=3.')
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f'the value of "{override}" is not valid YAML; quote it.') from None
+            value = strict_yaml.load(text)
+        except strict_yaml.BadYaml:
+            raise UserError(f'the value of "{_short(override)}" is not valid YAML; quote it.') from None
         node = settings
         *sections, leaf = key.split(".")
         for section in sections:
@@ -251,6 +272,26 @@ def read_settings(path: str | Path | None, overrides: typing.Sequence[str] = ())
                 raise UserError(f'"{key}": {section} is a value, not a section.')
         node[leaf] = value
     return settings, where
+
+
+def _read_file(path: str | Path) -> dict[str, Any]:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read the config {path}: {why}; check the path.") from None
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{path} is larger than a megabyte, so it is no config; check the path.")
+    try:
+        settings = strict_yaml.load(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not valid YAML: it is not UTF-8 text; save it as UTF-8.") from None
+    except strict_yaml.BadYaml as error:
+        raise UserError(f"{path} is not valid YAML: {error}.") from None
+    if not isinstance(settings, dict | None):
+        raise UserError(f"{path} must hold `key: value` lines, not {type(settings).__name__}.")
+    return settings or {}
 
 
 def to_yaml(config: Any) -> str:
@@ -279,12 +320,13 @@ def build(cls: type, settings: dict[str, Any], where: str, prefix: str = "") -> 
     Raises:
         UserError: a key is unknown or a value has the wrong type.
     """
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if key not in hints:
-            raise UserError(f'{where}: unknown key "{name}".{nearest(str(key), hints)} Known here: {", ".join(hints)}.')
+            known = ", ".join(hints)
+            raise UserError(f'{where}: unknown key "{_short(name)}".{nearest(str(key), hints)} Known here: {known}.')
         values[key] = _convert(hints[key], value, where, name)
     return cls(**values)
 
@@ -292,38 +334,53 @@ def build(cls: type, settings: dict[str, Any], where: str, prefix: str = "") -> 
 def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
     """`value` as `kind`, or a UserError that names the key; YAML reads 1e-4 as text, so numbers are parsed again."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        value = _convert(args[0], value, where, name)
+        if value not in args[1]:
+            raise UserError(f"{where}: {name} is {number(value)}; it must lie {args[1]}.")
+        return value
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise UserError(f"{where}: {name} is a section; write its keys below it.")
         return build(kind, value, where, f"{name}.")
     if origin is Literal:
         if value not in args:
-            raise UserError(f'{where}: {name} is "{value}"; it must be one of {", ".join(map(str, args))}.')
+            raise UserError(f'{where}: {name} is "{_short(value)}"; it must be one of {", ".join(map(str, args))}.')
         return value
     if origin in (types.UnionType, typing.Union):  # a kind, or None, or one of a few words
         words = [word for arg in args[1:] for word in typing.get_args(arg)]
         if value in words or (value is None and type(None) in args):
             return value
         if words and isinstance(value, str) and not _is_number(value):
-            raise UserError(f'{where}: {name} is "{value}"; it must be a number or {", ".join(words)}.')
+            raise UserError(f'{where}: {name} is "{_short(value)}"; it must be a number or {", ".join(words)}.')
         return _convert(args[0], value, where, name)
     if origin is dict:
         if not isinstance(value, dict):
             raise UserError(f"{where}: {name} is a section; write its keys below it.")
         return value
     if origin is tuple:
-        values = value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list | tuple) else [value]
         return tuple(_convert(args[0], v, where, name) for v in values)
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         if name in PLACES:
             refuse_remote(value, f"{where}: {name}")
+            if "\0" in value:
+                raise UserError(f"{where}: {name} holds a zero byte, which no path can; remove it.")
         return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter of whole numbers with hundreds of digits
             pass
-    raise UserError(f"{where}: {name} must be {kind.__name__}, not {value!r}.")
+    hint = ""
+    if kind is str and isinstance(value, bool | int | float):
+        hint = f"; where it is meant as text, put it in quotes: '\"{value}\"'"
+    raise UserError(f"{where}: {name} must be {kind.__name__}, not {_short(repr(value))}{hint}.")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_number(text: str) -> bool:

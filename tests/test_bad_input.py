@@ -80,7 +80,7 @@ def test_config_file_that_is_wrong(refused, tmp_path, text, words):
         ("data.max_seconds=31", ["data.max_seconds is 31", "30 s"]),
         ("data.dime_aug.ratio=3", ["data.dime_aug.ratio is 3"]),
         ("train.microbatch=3", ["train.batch 8", "train.microbatch 3"]),
-        ("train.microbatch=0", ["train.microbatch 0"]),
+        ("train.microbatch=0", ["train.microbatch is 0", "between 1 and"]),
         ("mesh.data=3", ["data 3", "does not make 1 devices"]),
         ("labels.source=synthetic", ["labels.journal", "aer-jax annotate"]),
     ],

@@ -1,21 +1,27 @@
 """The commands as a user meets them: help, exit codes, JSON."""
 
+import functools
 import json
 import re
 import resource
 import shlex
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import soundfile
 import toy_runs
 
+import aer_jax
 from aer_jax import cli
+from aer_jax.config import Config
 from aer_jax.corpora.base import Waveform
 from aer_jax.data.audio import to_16k
 from aer_jax.data.dataset import open_dataset
+from aer_jax.training import loop
+from aer_jax.training.run import flat
 
 COMMANDS = re.findall(r"^    (\w+)", cli.parser().format_help(), re.MULTILINE)
 
@@ -35,6 +41,12 @@ def test_help_has_an_example_that_parses(capsys, name):
     example = shlex.split(text.split("example: aer-jax ")[1])
     assert example[0] == name
     assert cli.parser().parse_args(example).run_command.__name__ == name
+
+
+def test_commands_stand_in_the_order_of_the_work():
+    assert tuple(COMMANDS) == cli.ORDER
+    order = ("demo", "prepare", "annotate", "proxies", "train", "evaluate", "report", "predict", "experiment", "export")
+    assert [name for name in COMMANDS if name in order] == list(order)
 
 
 def test_all_commands_are_there():
@@ -64,6 +76,107 @@ def test_wrong_use_is_exit_2(capsys, args):
         cli.main(args)
     assert end.value.code == 2
     assert "usage: aer-jax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["trian"], 'there is no command "trian". Did you mean "train"?'),
+        (["zzz"], 'there is no command "zzz". `aer-jax --help` lists them.'),
+        (["train", "--resme"], 'unrecognized arguments: --resme. Did you mean "--resume"?'),
+        ([], "the whole way on the embedded toy corpus"),
+    ],
+)
+def test_wrong_use_says_what_is_right(capsys, args, said):
+    with pytest.raises(SystemExit) as end:
+        cli.main(args)
+    assert end.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"aer-jax {aer_jax.__version__}\n"
+
+
+def test_config_shows_every_setting(capsys, tmp_path):
+    """A line each, none without words; the values of a file where one is given."""
+    code, out = command(capsys, "config")
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert code == 0 and lines.keys() == {key for key, _ in flat(Config())}
+    assert all(re.search(r"[a-z]{2,} [a-z\d]", line.removeprefix(key)) for key, line in lines.items()), lines
+    assert re.match(r"train.lr +0.0001 +peak learning rate of the adapters \(between 0 and 100\)$", lines["train.lr"])
+    (tmp_path / "c.yaml").write_text("train: {epochs: 7}")
+    code, out = command(capsys, "config", "--config", tmp_path / "c.yaml", "seed=3", "--json")
+    values = json.loads(out)
+    assert (values["train.epochs"], values["seed"], values["train.batch"]) == (7, 3, 32)
+
+
+@pytest.mark.parametrize("args", [["config"], ["train", "train.lr=nan"], ["train", "out=a"]])
+def test_settings_are_judged_before_jax_is_imported(args):
+    script = f"import sys\nfrom aer_jax import cli\ncli.main({args})\nassert not {{'jax', 'numpy'}} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_resume_takes_the_settings_of_the_run(capsys, tmp_path, monkeypatch):
+    """The flag's value is a run; what looks like a setting is one, as in `--resume "$@"` of the launch scripts."""
+    seen = []
+    monkeypatch.setattr(loop, "train", lambda config, resume, profile: seen.append((config, resume)) or Run())
+    Run = functools.partial(types.SimpleNamespace, path=tmp_path)
+    run = tmp_path / "a=b"
+    run.mkdir()
+    (run / "config.yaml").write_text(
+        f"out: elsewhere\ndata: {{dataset: d}}\nmodel: {{checkpoint: {toy_runs.CHECKPOINT}}}"
+    )
+    for words in (["--resume", run], ["--resume", run, "seed=3"], ["seed=3", "--resume", run]):
+        assert command(capsys, "train", *words)[0] == 0
+        config, resume = seen.pop()
+        assert (config.out, config.data.dataset, config.seed, resume) == (
+            str(run),
+            "d",
+            3 if "seed=3" in words else 0,
+            True,
+        )
+    settings = ["out=x", "data.dataset=d", "model.checkpoint=c"]
+    for words in (["--resume", *settings], [*settings, "--resume"], ["--resume", *settings, "--profile", "1:2"]):
+        assert command(capsys, "train", *words)[0] == 0
+        config, resume = seen.pop()
+        assert (config.out, resume) == ("x", True)
+    assert command(capsys, "train", *settings)[0] == 0 and seen.pop()[1] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--resume", "nowhere"], "nowhere is not a run directory (it has no config.yaml)"),
+        (["--resume", "nowhere", "out=x"], "leave --config and out= out"),
+        (["--resume", "gs://bucket/run"], "only mounted folders"),
+    ],
+)
+def test_resume_of_what_is_no_run(capsys, words, said):
+    assert cli.main(["train", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_backend_that_is_none(tmp_path):
+    done = toy_runs.start("train", *toy_runs.settings(tmp_path / "run"), env={"JAX_PLATFORMS": "gpuu"})
+    last = done.communicate()[1].strip().splitlines()[-1]
+    assert done.returncode == 2 and last.startswith('aer-jax: JAX_PLATFORMS is "gpuu": '), last
+
+
+@pytest.mark.parametrize(
+    "args", [["annotate", "--data", "d", "--model", "m", "--out", "j"], ["report", "--run", "r", "--out", "o"]]
+)
+def test_ctrl_c_says_whether_the_same_command_goes_on(capsys, monkeypatch, args):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aer_jax.data.dataset.open_dataset", interrupted)
+    monkeypatch.setattr("aer_jax.reports.html.write_report", interrupted)
+    assert cli.main(args) == 130
+    error = capsys.readouterr().err
+    assert error.startswith("aer-jax: interrupted") and ("the same command goes on" in error) == (args[0] == "annotate")
 
 
 def test_exit_code_of_the_process(tmp_path):

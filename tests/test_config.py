@@ -1,6 +1,9 @@
 """Settings: recipes below the file, the file below the command line, and a sentence for every mistake."""
 
+import dataclasses
 import re
+import types
+import typing
 
 import pytest
 import yaml
@@ -9,6 +12,10 @@ from hypothesis import strategies as st
 
 from aer_jax.config import RECIPES, Config, LoraConfig, load_config, to_yaml
 from aer_jax.errors import UserError
+from aer_jax.training.check import check
+
+# Each line stands for ten of the line before it: 10^9 values.
+BOMB = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
 
 
 @pytest.fixture
@@ -81,6 +88,16 @@ def test_numbers_and_lists_are_converted():
         ("train.epochs.x=3", "train.epochs must be int"),
         ("train.epochs", '"train.epochs" is not an override; write section.key=value'),
         ("out=[", 'the value of "out=[" is not valid YAML; quote it'),
+        ("out=2024", "out must be str, not 2024; where it is meant as text, put it in quotes: '\"2024\"'"),
+        ("labels.journal=no", "labels.journal must be str, not False; where it is meant as text"),
+        ("seed=010", "seed must be int, not '010'"),
+        ("seed=1:30", "seed must be int, not '1:30'"),
+        ("train.lr=2024-01-01", "train.lr must be float, not '2024-01-01'"),
+        (f"train.lr={'9' * 400}", "train.lr must be float, not 9999"),
+        (f"seed={'9' * 5000}", "is not valid YAML; quote it"),
+        (f"out={'[' * 5000}", "is not valid YAML; quote it"),
+        ("out=!!python/object:os.system x", "is not valid YAML; quote it"),
+        ('out="a\\0b"', "out holds a zero byte"),
     ],
 )
 def test_mistakes_on_the_command_line(override, said):
@@ -99,11 +116,102 @@ def test_mistakes_on_the_command_line(override, said):
         ("train: {epoch: 3}", 'run.yaml: unknown key "train.epoch". Did you mean "epochs"?'),
         ("model: {lora: {rnk: 3}}", 'unknown key "model.lora.rnk". Did you mean "rank"?'),
         ("3: x", 'unknown key "3"'),
+        (
+            "out: a\ntrain:\n\tlr: 1",
+            "is not valid YAML: found character '\\t' that cannot start any token, line 3, column 1",
+        ),
+        ("train: {epochs: 3}\nseed: 1\ntrain: {lr: 1}", 'the key "train" stands twice, on lines 1 and 3; keep one.'),
+        ("train: {lr: 1, lr: 2}", 'the key "lr" stands twice, on line 1; keep one.'),
+        ("train: &a {lr: *a}", "an alias on line 1 holds itself"),
+        ("[" * 3000, "it is nested too deeply"),
+        (BOMB, "it holds more than 10,000 values, or its aliases stand for more"),
+        ("seed: !!timestamp 2024-13-45", "run.yaml is not valid YAML: could not determine a constructor"),
+        ("seed: !!int x", "run.yaml is not valid YAML: a value cannot be read"),
+        ("---\nseed: 1\n---\nseed: 2", "is not valid YAML: but found another document, line 3"),
+        ("é".encode("latin-1"), "is not valid YAML: it is not UTF-8 text; save it as UTF-8."),
+        ("# x\n" * 2**19, "is larger than a megabyte, so it is no config"),
     ],
 )
 def test_mistakes_in_the_file(write, text, said):
     with pytest.raises(UserError, match=re.escape(said)):
         load_config(write(text))
+
+
+def test_text_is_read_as_it_looks(write):
+    """PyYAML reads these as a date, as 8, as 90 and as a number with the first of two values."""
+    config = load_config(write("out: 2024-01-01\ndata: {dataset: 010}\nmodel: {checkpoint: 1:30}\nseed: 0x10"))
+    assert (config.out, config.data.dataset, config.model.checkpoint, config.seed) == ("2024-01-01", "010", "1:30", 16)
+    assert load_config(write("\ufefftrain: &a {lr: 1.5e+1}\n")).train.lr == 15
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "allowed"),
+    [
+        ("seed", "-1 2147483648", "between 0 and 2147483647"),
+        ("labels.synthetic_weight", "-1 .nan nan .inf 1e30", "between 0 and 1e+06"),
+        ("labels.prior_votes", "-0.1 nan inf", "between 0 and 1e+06"),
+        ("data.max_seconds", "0.01 -1 0 31 nan", "between 0.1 and 30 s"),
+        ("data.shapes", "-1 1000000", "between 0 and 100"),
+        ("data.augment", "-0.1 1.1 nan", "between 0 and 1"),
+        ("data.dime_aug.ratio", "-0.1 1.1 nan", "between 0 and 1"),
+        ("data.dime_aug.neighbours", "0 -3 1000000", "between 1 and 1000"),
+        ("model.lora.rank", "0 -8 1000000000", "between 1 and 4096"),
+        ("model.lora.alpha", "nan 0 -1 1e300", "above 0 and at most 100000"),
+        ("model.lora.dropout", "1 -0.1 nan", "between 0 and 0.99"),
+        ("train.epochs", "-1 1000000000", "between 0 and 100000"),
+        ("train.batch", "0 -8 1000000000", "between 1 and 1000000"),
+        ("train.microbatch", "0 -8", "between 1 and 1000000"),
+        ("train.lr", "-1e-4 inf nan 1e3", "between 0 and 100"),
+        ("train.head_lr", "-1e-4 inf nan 1e30", "between 0 and 100"),
+        ("train.weight_decay", "-1 nan inf", "between 0 and 100"),
+        ("train.warmup", "1.5 -0.1 nan", "between 0 and 1"),
+        ("train.clip_norm", "0 -1 nan inf", "above 0 and at most 1e+09"),
+        ("train.entropy_weight", "-0.08 nan inf", "between 0 and 100"),
+        ("train.patience", "0 -1", "between 1 and 100000"),
+        ("train.checkpoint_minutes", "nan -1 inf", "between 0 and 100000"),
+        ("mesh.data", "0 -2", "between 1 and 1048576, or be -1"),
+        ("mesh.fsdp", "0 -2", "between 1 and 1048576, or be -1"),
+        ("mesh.tensor", "0 10000000000", "between 1 and 1048576, or be -1"),
+    ],
+)
+def test_numbers_out_of_range(key, values, allowed):
+    for value in values.split():
+        with pytest.raises(UserError, match=re.escape(f"it must lie {allowed}.")):
+            load_config(None, [f"{key}={value}"])
+
+
+def leaves(cls, prefix=""):
+    """(key, type hint) of every setting."""
+    for key, kind in typing.get_type_hints(cls, include_extras=True).items():
+        nested = dataclasses.is_dataclass(kind)
+        yield from leaves(kind, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", kind)]
+
+
+def test_every_number_has_a_range():
+    for key, kind in leaves(Config):
+        bare = [kind] if typing.get_origin(kind) is not types.UnionType else typing.get_args(kind)
+        assert int not in bare and float not in bare, key
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["train.batch=8", "train.microbatch=3"], "train.batch 8 must be a multiple of train.microbatch 3"),
+        (["mesh.data=-1", "mesh.fsdp=-1"], "mesh: -1 stands for all devices that are left"),
+        (["train.epochs=0", "model.head=paper"], "train.epochs is 0, which fits a readout"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other(settings, said):
+    given = ["out=r", "data.dataset=d", "model.checkpoint=c"]
+    check(load_config(None, given))
+    with pytest.raises(UserError, match=re.escape(said)):
+        check(load_config(None, [*given, *settings]))
+
+
+def test_settings_made_in_python_have_their_ranges():
+    config = load_config(None, ["out=r", "data.dataset=d", "model.checkpoint=c"])
+    with pytest.raises(UserError, match=r"data\.max_seconds is nan"):
+        check(dataclasses.replace(config, data=dataclasses.replace(config.data, max_seconds=float("nan"))))
 
 
 def test_a_weight_is_a_number_or_learned():
@@ -126,17 +234,19 @@ def test_missing_file(tmp_path):
 
 def overrides():
     """Any value that a key may hold."""
-    text = st.text(st.characters(codec="utf-8", exclude_characters="\x85\u2028\u2029"), max_size=12)
-    rate = st.floats(0, 1e6, allow_nan=False)
+    text = st.text(st.characters(codec="utf-8", exclude_characters="\0\x85\u2028\u2029"), max_size=12)
+    rate = st.floats(0, 100)
     return st.fixed_dictionaries(
         {
             "out": text,
             "recipe": st.sampled_from(["default", "paper"]),
-            "seed": st.integers(-(2**31), 2**31),
+            "seed": st.integers(0, 2**31 - 1),
             "labels": st.fixed_dictionaries(
                 {}, optional={"journal": st.none() | text, "synthetic_weight": rate | st.just("learned")}
             ),
-            "data": st.fixed_dictionaries({}, optional={"transcript": st.booleans(), "max_seconds": rate}),
+            "data": st.fixed_dictionaries(
+                {}, optional={"transcript": st.booleans(), "max_seconds": st.floats(0.1, 30)}
+            ),
             "train": st.fixed_dictionaries({}, optional={"lr": rate, "batch": st.integers(1, 999)}),
             "model": st.fixed_dictionaries(
                 {}, optional={"lora": st.fixed_dictionaries({"targets": st.lists(text, max_size=3)})}

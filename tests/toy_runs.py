@@ -72,10 +72,11 @@ def aer_jax(*args: object, **keywords) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **keywords)
 
 
-def start(*args: object) -> subprocess.Popen:
-    """A command in a process of its own, not waited for."""
+def start(*args: object, env: dict[str, str] | None = None) -> subprocess.Popen:
+    """A command in a process of its own, not waited for; `env` is added to the environment."""
     command = [sys.executable, "-m", "aer_jax", *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=os.environ | (env or {}), **pipes)
 
 
 def log_lines(run: Path) -> list[dict]:

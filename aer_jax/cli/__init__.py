@@ -1,4 +1,4 @@
-"""The commands: parse, call, print. What they do lies in the packages that they call."""
+"""The commands: thin wrappers that parse, call and print; the logic is in the packages."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aer_jax.cli import bench, data, experiments, proxies, reports, scale, training
-from aer_jax.errors import UserError
+from aer_jax import __version__
+from aer_jax.cli import bench, data, experiments, proxies, reports, scale, settings, training
+from aer_jax.errors import UserError, nearest
 from aer_jax.files import refuse_remote
 
 # Heavy packages are imported by the command that needs them, so that --help answers at once.
+
+# In the order of the work.
+ORDER = (
+    "demo", "prepare", "config", "annotate", "proxies", "train", "evaluate", "report", "predict", "ensemble",
+    "augmented", "experiment", "raters", "plan", "bench", "export",
+)  # fmt: skip
+GO_ON = ("prepare", "annotate")  # train and experiment say it themselves
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
         description="Votes about speech go in; a Qwen2-Audio that predicts emotion distributions, and an honest "
         "report, come out.",
     )
+    top.add_argument("--version", action="version", version=f"aer-jax {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(run: Callable[[argparse.Namespace], int | None], about: str, example: str) -> argparse.ArgumentParser:
@@ -30,18 +39,27 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 
-    for module in (reports, data, proxies, training, experiments, scale, bench):
+    for module in (reports, data, settings, proxies, training, experiments, scale, bench):
         module.add(command)
+    # argparse shows them as they were defined, module by module, and has no public way to sort them.
+    commands._choices_actions.sort(key=lambda action: ORDER.index(action.dest))
     return top
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The words of a command line as its command and flags; wrong use exits with code 2."""
     top = parser()
-    args, rest = top.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        top.print_help(sys.stderr)
+        top.exit(2)
+    if not words[0].startswith("-") and words[0] not in ORDER:
+        top.error(f'there is no command "{words[0]}".{nearest(words[0], ORDER)} `aer-jax --help` lists them.')
+    args, rest = top.parse_known_args(words)
     # argparse gives up on positional arguments once a flag has come between them.
     if unknown := [word for word in rest if not hasattr(args, "settings") or word.startswith("-") or "=" not in word]:
-        top.error(f"unrecognized arguments: {' '.join(unknown)}")
+        flags = [f"--{name.replace('_', '-')}" for name in vars(args)]
+        top.error(f"unrecognized arguments: {' '.join(unknown)}.{nearest(unknown[0], flags)}")
     if rest:
         args.settings = [*args.settings, *rest]
     return args
@@ -72,6 +90,14 @@ def run(args: argparse.Namespace) -> int:
         where = f" ({error.filename})" if error.filename else ""
         print(f"aer-jax: {error.strerror or error}{where}; make room or choose another place.", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if "Unable to initialize backend" not in str(error):
+            raise
+        why = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0]
+        named = os.environ.get("JAX_PLATFORMS", "")
+        print(f'aer-jax: JAX_PLATFORMS is "{named}": {why} Leave it out, or name cpu.', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("aer-jax: interrupted", file=sys.stderr)
+        keeps = "; what is done is kept, and the same command goes on" if args.run_command.__name__ in GO_ON else ""
+        print(f"aer-jax: interrupted{keeps}.", file=sys.stderr)
         return 130

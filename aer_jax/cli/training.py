@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aer_jax.cli.command import Command, show, start_jax
+from aer_jax.errors import UserError
+from aer_jax.files import refuse_remote
+
+if TYPE_CHECKING:
+    from aer_jax.config import Config
 
 
 def train(args: argparse.Namespace) -> None:
-    from aer_jax.config import load_config
+    from aer_jax.training.signals import stop_at_start
 
-    config = load_config(args.config, args.settings)
+    with stop_at_start():
+        _train(args)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from aer_jax.training.check import check
+
+    config, resume = _settings(args)
+    check(config)
     start_jax()
     from aer_jax.training.loop import train
     from aer_jax.training.processes import joined
@@ -19,9 +34,26 @@ def train(args: argparse.Namespace) -> None:
 
     window = parse_window(args.profile) if args.profile else None
     with joined() as first:
-        run = train(config, resume=args.resume, profile=window)
+        run = train(config, resume=resume, profile=window)
         if first:
             show(args, {"run": str(run.path)}, f"{run.path}: done; next, `aer-jax evaluate --run {run.path}`")
+
+
+def _settings(args: argparse.Namespace) -> tuple[Config, bool]:
+    """The settings and whether to resume. `--resume RUN` takes those of the run; `--resume` is followed by settings."""
+    from aer_jax.config import load_config
+
+    run, given = args.resume, args.settings
+    if run is not None and "=" in run and not Path(run).is_dir():
+        run, given = "", [run, *given]
+    if not run:
+        return load_config(args.config, given), run is not None
+    refuse_remote(run, "--resume")
+    if args.config or any(setting.startswith("out=") for setting in given):
+        raise UserError(f"--resume {run} takes the settings of that run; leave --config and out= out.")
+    if not (Path(run) / "config.yaml").is_file():
+        raise UserError(f"{run} is not a run directory (it has no config.yaml); `aer-jax train` makes one.")
+    return dataclasses.replace(load_config(Path(run) / "config.yaml", given), out=run), True
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -54,9 +86,16 @@ def export(args: argparse.Namespace) -> None:
 def add(command: Command) -> None:
     """Define train, evaluate, predict, export."""
     sub = command(train, "fine-tune; writes a run directory", "train --config configs/crema_d_mini.yaml train.epochs=2")
-    sub.add_argument("--config", type=Path, help="YAML file; see aer_jax/config.py for every key")
+    sub.add_argument("--config", type=Path, help="YAML file; `aer-jax config` shows every key")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="on top of the file, for instance seed=1")
-    sub.add_argument("--resume", action="store_true", help="continue the run in out=; begin it where there is none yet")
+    sub.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="continue RUN with its own settings, train.epochs=N extends it; without RUN, the run in out=, which is "
+        "begun where there is none yet",
+    )
     sub.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps for xprof, into RUN/profile")
 
     sub = command(evaluate, "predictions and metrics of a run", "evaluate --run runs/crema_d_mini")

@@ -7,7 +7,7 @@ is the readout of a run without epochs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,7 @@ def left_out(
     speakers_n: Sequence[str] | np.ndarray,
     scale_f: np.ndarray | None = None,
     weights_n: np.ndarray | None = None,
+    progress: Callable[[range], Iterable[int]] = iter,
 ) -> np.ndarray:
     """What a probe says about speakers that it has not heard, in up to `FOLDS` turns, for each penalty.
 
@@ -84,6 +85,7 @@ def left_out(
         features_nf, targets_nk: of all clips that may be learned from.
         speakers_n: who speaks in each; at least two speakers.
         scale_f, weights_n: see `fit`.
+        progress: shows the turns that it is given, for instance tqdm.
 
     Returns:
         logits [len(L2), N, K].
@@ -92,7 +94,7 @@ def left_out(
     folds = min(FOLDS, len(names))
     fold_n = (np.random.default_rng(0).permutation(len(names)) % folds)[speaker_n]
     logits_lnk = np.zeros((len(L2), *targets_nk.shape))
-    for fold in range(folds):
+    for fold in progress(range(folds)):
         out_n = fold_n == fold
         some_n = None if weights_n is None else weights_n[~out_n]
         for probe in fit(features_nf[~out_n], targets_nk[~out_n], L2, scale_f, some_n):

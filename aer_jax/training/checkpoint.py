@@ -158,6 +158,12 @@ def _verify(folder: Path) -> None:
         )
 
 
+def latest_step(directory: Path) -> int | None:
+    """Step of the newest whole checkpoint, by the names in a directory alone; None where there is none."""
+    folders = [folder for folder in directory.glob("[0-9]*") if folder.name.isdigit() and _is_whole(folder)]
+    return max((int(folder.name) for folder in folders), default=None)
+
+
 def _is_whole(folder: Path) -> bool:
     """Whether a checkpoint was written to its end: Orbax then leaves a mark, just before the folder gets its name.
 

@@ -23,15 +23,17 @@ from aer_jax.data.batches import Batch, evaluation_batches, train_batches
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.examples import Example, real_examples, weighed
 from aer_jax.data.prompt import PromptEncoder
+from aer_jax.errors import UserError
 from aer_jax.files import replace_text
 from aer_jax.hub import pin
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import load_model
 from aer_jax.models.peft_import import read_adapter
-from aer_jax.models.sharding import make_mesh
+from aer_jax.models.safetensors_files import Checkpoint
+from aer_jax.models.sharding import make_mesh, row_blocks
 from aer_jax.training import readout
 from aer_jax.training.ahead import abstract, compile_ahead
-from aer_jax.training.alarm import refuse_not_finite
+from aer_jax.training.alarm import refuse_base, refuse_not_finite
 from aer_jax.training.alive import alive
 from aer_jax.training.check import check
 from aer_jax.training.checkpoint import Checkpoints
@@ -67,8 +69,15 @@ def train(config: Config, *, resume: bool = False, profile: tuple[int, int] | No
             loss is not finite, or the disk is full.
         Stopped: a signal stopped the run, after saving.
     """
+    check(config)
     mesh = make_mesh(config.mesh)
-    check(config, mesh)
+    if config.train.microbatch % row_blocks(mesh):
+        raise UserError(
+            f"train.microbatch {config.train.microbatch} must be a multiple of the {row_blocks(mesh)} devices along "
+            "data and fsdp; change it or the mesh."
+        )
+    read_config(config.model.checkpoint)
+    Checkpoint(config.model.checkpoint)
     config = pinned(config)
     with locked_run(config.out) if is_first() else contextlib.nullcontext():
         return _train(config, mesh, resume, profile)
@@ -123,7 +132,8 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
         add_facts(run, batches=stream.facts(), **({"without_synthetic_vote": missing} if missing else {}))
         if config.labels.source == "combined":
             add_facts(run, synthetic_weight=synthetic_weight(dataset, config.labels))
-        tqdm.write(stream.sentence(), file=sys.stderr)
+        clips = f"train.epochs is 0: no steps; the readout is fitted to {len(train_ids) + len(validation_ids)} clips"
+        tqdm.write(stream.sentence() if settings.epochs else clips, file=sys.stderr)
     evaluation = functools.partial(
         evaluation_batches,
         dataset=dataset,
@@ -135,7 +145,8 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
     )
     validation = evaluation(validation_ids, targets_nk=validation_nk)
     batches = iter(stream.iter_dataset)
-    total_steps = settings.epochs * stream.steps_per_epoch
+    ends = [epochs * stream.steps_per_epoch for epochs in run.epochs]
+    total_steps = ends[-1]
 
     # ---- model ----
     jax.set_mesh(mesh)
@@ -152,9 +163,9 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
         if fitted and settings.epochs == 0 and is_first():
             readout.keep_left_out(fitted, run.path)
     parts = take_apart(model)
-    rate = schedule(settings.lr, settings.warmup, total_steps)
+    rate = schedule(settings.lr, settings.warmup, *ends)
     # A run that an earlier version began goes on as it began.
-    optimizer = make_optimizer(settings, total_steps, decay_all=run.environment.get("biases_decay", True))
+    optimizer = make_optimizer(settings, *ends, decay_all=run.environment.get("biases_decay", True))
     state = init_state(parts, optimizer, mesh)
 
     # ---- where an earlier process stopped ----
@@ -164,6 +175,8 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
         learned = {"state": state, "statistics": statistics, "early": early}
         learned = checkpoints.load(latest, {"learned": learned})["learned"]
         state, statistics, early = learned["state"], learned["statistics"], learned["early"]
+        if (extended := run.environment.get("extended")) and latest == extended[-1]["step"]:
+            early["stale_epochs"] = np.array(0)
         batches.set_state({"next_index": latest})  # all of the iterator's state, on however many processes
     frozen = nnx.merge_state(statistics, base)
     done = latest or 0
@@ -204,6 +217,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
         bar,
         rates=rates,
         contents=lambda step: stream.contents(step - 1),
+        base=lambda: refuse_base(frozen, config.model.checkpoint),
     )
     trace = Profile(run.path / "profile", profile)
     saved_at, saved = time.monotonic(), done

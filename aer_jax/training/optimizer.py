@@ -11,19 +11,28 @@ from aer_jax.config import TrainConfig
 from aer_jax.models.emotion_model import key_names
 
 
-def schedule(peak: float, warmup: float, steps: int) -> optax.Schedule:
-    """Linear warm-up from zero over a share of all steps, then a cosine that reaches zero with the last one."""
-    steps = max(steps, 1)
+def schedule(peak: float, warmup: float, *ends: int) -> optax.Schedule:
+    """Linear warm-up from zero over a share of all steps, then a cosine that reaches zero with the last one.
+
+    Args:
+        peak, warmup: the highest rate, and the share of steps until it.
+        ends: the number of steps; of a run that was extended, each number in turn. The added steps have a warm-up and
+            a cosine of their own (warm restarts: Loshchilov and Hutter, 2017, arXiv 1608.03983).
+    """
+    if len(ends) > 1:
+        lengths = [end - begin for begin, end in zip((0, *ends), ends, strict=False)]
+        return optax.join_schedules([schedule(peak, warmup, length) for length in lengths], list(ends[:-1]))
+    steps = max(ends[0], 1)
     rising = min(max(1, round(warmup * steps)), steps - 1)
     return optax.warmup_cosine_decay_schedule(0.0, peak, rising, steps)
 
 
-def make_optimizer(config: TrainConfig, steps: int, decay_all: bool = False) -> optax.GradientTransformation:
+def make_optimizer(config: TrainConfig, *ends: int, decay_all: bool = False) -> optax.GradientTransformation:
     """The run's optimizer.
 
     Args:
         config: rates, decay, clipping.
-        steps: optimizer steps of the whole run.
+        ends: optimizer steps of the whole run, see `schedule`.
         decay_all: weight decay on biases and normalisation layers too, as in runs whose environment.json does not
             deny it with `biases_decay`.
     """
@@ -32,7 +41,7 @@ def make_optimizer(config: TrainConfig, steps: int, decay_all: bool = False) -> 
         return optax.chain(
             optax.scale_by_adam(),
             _weight_decay(config.weight_decay, decay_all),
-            optax.scale_by_learning_rate(schedule(peak, config.warmup, steps)),
+            optax.scale_by_learning_rate(schedule(peak, config.warmup, *ends)),
         )
 
     def group(path, _) -> str:

@@ -114,7 +114,7 @@ def joined() -> Iterator[bool]:
         _torn = True
         reason = str(error).split("\n")[0][:200]
         lost = isinstance(error, jax.errors.JaxRuntimeError) and any(sign in reason for sign in GONE)
-        if jax.process_count() == 1 or not lost:
+        if not lost or jax.process_count() == 1:
             raise
         raise Unfinished(
             f"process {jax.process_index()} of {jax.process_count()} lost the others ({reason}); see in their logs "

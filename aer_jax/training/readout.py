@@ -10,6 +10,7 @@ from too.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from aer_jax.files import replace_text
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.training import heard
+from aer_jax.training.alarm import refuse_features
 from aer_jax.training.predictor import predict_rows
 from aer_jax.training.processes import is_first
 from aer_jax.training.step import model_batch
@@ -96,7 +98,9 @@ def begin(
 
         if config.model.adapter:
             return hear(ids)
-        return heard.once(config, dataset, prompt, ids, hear, reads=config.model.readout)
+        inputs_ne = heard.once(config, dataset, prompt, ids, hear, reads=config.model.readout)
+        refuse_features(inputs_ne, ids, nnx.state(model), config.model.checkpoint)
+        return inputs_ne
 
     if not config.train.fit and config.train.epochs:
         ids = dataset.splits["train"]
@@ -135,7 +139,8 @@ def fit_readout(head: ReadoutHead, *splits: Clips) -> Fitted:
     """Fit `head`, in place, to all splits given; the temperature becomes part of its kernel and bias."""
     scale_e = np.asarray(head.scale_e)
     inputs_ne, targets_nk, ids_n, speakers_n, weights_n = map(np.concatenate, zip(*splits, strict=True))
-    logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e, weights_n)
+    turns = functools.partial(tqdm, desc="fit the readout, speakers left out in turns", disable=not is_first())
+    logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e, weights_n, turns)
     tempered = [temperature(logits_nk, targets_nk) for logits_nk in logits_lnk]
     best = min(range(len(L2)), key=lambda i: tempered[i][1])
     warmth = tempered[best][0]

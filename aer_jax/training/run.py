@@ -20,6 +20,7 @@ from aer_jax.errors import UserError
 from aer_jax.files import replace_text
 from aer_jax.locks import locked
 from aer_jax.models.fingerprint import is_base
+from aer_jax.training.checkpoint import latest_step
 from aer_jax.training.identity import identities, refuse_others
 
 # What may differ when a run goes on: where things lie (what lies there is compared), on which devices and in how much
@@ -46,6 +47,11 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         """The classes predicted, in order."""
         return tuple(self.environment["classes"])
+
+    @property
+    def epochs(self) -> list[int]:
+        """The numbers of epochs that it was meant to have, one after another: several where it was extended."""
+        return [*(stage["epochs"] for stage in self.environment.get("extended", [])), self.config.train.epochs]
 
     def evaluation(self, split: str) -> Path:
         """Where predictions and metrics of a split are written."""
@@ -172,15 +178,15 @@ def _read_environment(file: Path) -> dict[str, Any]:
 def resume_run(config: Config) -> Run:
     """Open the run of `config.out` to continue it.
 
-    Other packages or devices than it began with are allowed, said and written down: the numbers may then differ in
-    their last digits.
+    More epochs than it was begun with extend it. Other packages or devices than it began with are allowed, said and
+    written down: the numbers may then differ in their last digits.
 
     Raises:
         UserError: there is none, it was begun with other settings (the differences are shown), or what the settings
             point to is not what it was.
     """
     run = read_run(config.out)
-    refuse_changed(run, config)
+    _extend(run, config)
     run = dataclasses.replace(run, config=config)
     now: dict[str, Any] = {"packages": {name: version(name) for name in PACKAGES}, "devices": len(jax.devices())}
     was = {name: run.environment[name] for name in now}
@@ -194,6 +200,26 @@ def resume_run(config: Config) -> Run:
         run.environment["resumed_with"] = now
     _write(run)
     return run
+
+
+def _extend(run: Run, config: Config) -> None:
+    """Refuse changed settings, but for more epochs, which are written down in the environment."""
+    begun, epochs = run.config.train.epochs, config.train.epochs
+    if epochs <= begun:
+        return refuse_changed(run, config)
+    if begun == 0:
+        raise UserError(
+            f"{run.path} fitted a readout alone (train.epochs is 0), so it cannot be extended; begin a new run, with "
+            "train.fit=true to start from a fitted readout."
+        )
+    refuse_changed(run, dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=begun)))
+    if (step := latest_step(run.path / "checkpoints")) is not None:  # else it begins from the start anyway
+        run.environment["extended"] = [*run.environment.get("extended", []), {"epochs": begun, "step": step}]
+        print(
+            f"{run.path} is extended from {begun} to {epochs} epochs: in the added ones the learning rate warms up "
+            "again and falls to zero, and early stopping counts anew",
+            file=sys.stderr,
+        )
 
 
 def refuse_changed(run: Run, config: Config) -> None:

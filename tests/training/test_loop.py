@@ -1,5 +1,6 @@
 """The whole of `train` on toy speech: early stopping, what is compiled, and what stops a run."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ from aer_jax.errors import UserError
 from aer_jax.training import loop
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.loop import train
+from aer_jax.training.optimizer import make_optimizer
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import open_run
 from aer_jax.training.targets import label_distributions
@@ -75,7 +77,7 @@ def test_logged_validation_loss_is_that_of_the_saved_model():
 def test_early_stopping_and_the_best_epoch(tmp_path, monkeypatch):
     """Best in the first of three epochs; patience 1 ends it after the second, and for good."""
     more = ("train.patience=1",)
-    fake_losses(monkeypatch, [0.3, 0.4, 0.1])
+    fake_losses(monkeypatch, [0.3, 0.4, 0.1, 0.2])
     run = train(toy_runs.config(tmp_path / "run", *more)).path
     first, second = (line["step"] for line in validation_lines(run))
     assert second == 2 * first
@@ -83,6 +85,8 @@ def test_early_stopping_and_the_best_epoch(tmp_path, monkeypatch):
     assert Checkpoints(run / "checkpoints").latest == second
     train(toy_runs.config(run, *more), resume=True)
     assert len(validation_lines(run)) == 2
+    train(toy_runs.config(run, *more, "train.epochs=7"), resume=True)  # it counts anew when it is extended
+    assert len(validation_lines(run)) == 4 and Checkpoints(run / "best").latest == 3 * first
 
 
 def test_nothing_is_compiled_after_warm_up(tmp_path, caplog):
@@ -101,10 +105,15 @@ def test_nothing_is_compiled_after_warm_up(tmp_path, caplog):
     assert len(after) == len(set(after)), f"compiled again: {after}"
 
 
-def test_a_loss_that_explodes_stops_the_run(tmp_path, capsys):
+def test_a_loss_that_explodes_stops_the_run(tmp_path, capsys, monkeypatch):
     """At such a rate the loss is still finite when the head no longer is."""
     run = tmp_path / "run"
-    settings = toy_runs.settings(run, "train.head_lr=1e30", "train.checkpoint_minutes=0")
+    settings = toy_runs.settings(run, "train.checkpoint_minutes=0")
+    monkeypatch.setattr(
+        loop,
+        "make_optimizer",
+        lambda train, *ends, **kw: make_optimizer(dataclasses.replace(train, head_lr=1e30), *ends, **kw),
+    )
     assert cli.main(["train", *settings]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     step = int(re.search(r"not finite at step (\d+) \(epoch 1; clips ", message)[1])

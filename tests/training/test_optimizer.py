@@ -25,6 +25,13 @@ def torch_schedule(step: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (STEPS - warmup)))
 
 
+def test_added_steps_have_a_schedule_of_their_own():
+    """Those before stay as they were, to the bit."""
+    extended, first, added = schedule(0.1, 0.2, 10, 30), schedule(0.1, 0.2, 10), schedule(0.1, 0.2, 20)
+    rates = [float(extended(step)) for step in range(30)]
+    assert rates == [float(first(step)) for step in range(10)] + [float(added(step)) for step in range(20)]
+
+
 @pytest.mark.parametrize("decay_all", [False, True])
 def test_ten_steps_are_torchs(decay_all):
     rng = np.random.default_rng(0)
@@ -53,7 +60,7 @@ def test_ten_steps_are_torchs(decay_all):
     rate = torch.optim.lr_scheduler.LambdaLR(theirs, torch_schedule)
 
     ours = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), start)
-    optimizer = make_optimizer(CONFIG, STEPS, decay_all)
+    optimizer = make_optimizer(CONFIG, STEPS, decay_all=decay_all)
     moments = optimizer.init(ours)
     for gradient in gradients:
         for parameter, g in zip(parameters, jax.tree.leaves(gradient), strict=True):

@@ -1,5 +1,6 @@
 """A run that dies anywhere ends with the same numbers, bit for bit."""
 
+import shutil
 import signal
 import time
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 import toy_runs
 
+from aer_jax import cli
 from aer_jax.pipeline import evaluate_run
 from aer_jax.training.loop import train
 from aer_jax.training.metrics_log import MetricsLog
+from aer_jax.training.run import open_run
 
 
 def steps_done(run):
@@ -144,6 +147,24 @@ def test_a_finished_run_resumed_does_nothing(tmp_path):
     assert toy_runs.log_lines(toy_runs.trained_run()) == before
     after = toy_runs.saved_arrays(toy_runs.trained_run() / "best")
     assert all((best[name] == after[name]).all() for name in best)
+
+
+def test_an_extended_run_goes_on_from_its_end(tmp_path, capsys, monkeypatch):
+    """The settings are the run's own; a death on the way changes no bit."""
+    whole, torn = (shutil.copytree(toy_runs.trained_run(), tmp_path / name) for name in ("whole", "torn"))
+    assert cli.main(["train", "--resume", str(whole), "train.epochs=5"]) == 0
+    assert f"{whole} is extended from 3 to 5 epochs" in capsys.readouterr().err
+    lines, before = toy_runs.log_lines(whole), toy_runs.log_lines(toy_runs.trained_run())
+    assert lines[: len(before)] == before and lines[-1]["step"] == 25
+    rates = [line["lr"] for line in lines if line["step"] > 15 and "lr" in line]
+    assert len(rates) == 10 and rates[0] < rates[1] < max(rates) == pytest.approx(3e-3) and rates[-1] < 3e-4
+
+    with monkeypatch.context() as patch, pytest.raises(Death):
+        die_at(18, patch)
+        cli.main(["train", "train.epochs=5", "--resume", str(torn)])
+    assert cli.main(["train", "--resume", str(torn)]) == 0
+    assert_same_run(torn, whole)
+    assert open_run(torn).config.out == str(torn)
 
 
 def test_resume_begins_where_there_is_nothing_yet(tmp_path, capsys):

@@ -172,3 +172,25 @@ def test_what_is_no_run_is_refused(run, tmp_path):
     (run.path / "environment.json").write_text('{"classes": [')
     with pytest.raises(UserError, match="is not JSON"):
         open_run(run.path)
+
+
+def test_more_epochs_extend_a_run(run, capsys):
+    """What it was begun with stays known; fewer epochs, or other settings beside, are refused."""
+    checkpoint = run.path / "checkpoints" / "15"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "commit_success.txt").write_text("")
+    resumed = resume_run(change(run.config, train={"epochs": 5}))
+    assert "is extended from 3 to 5 epochs" in capsys.readouterr().err
+    assert resumed.epochs == [3, 5] and open_run(run.path).epochs == [3, 5]
+    assert resume_run(change(run.config, train={"epochs": 5})).epochs == [3, 5] and not capsys.readouterr().err
+    assert resume_run(change(run.config, train={"epochs": 9})).epochs == [3, 5, 9]
+    with pytest.raises(UserError, match=r"train.epochs: 9 -> 3"):
+        resume_run(run.config)
+    with pytest.raises(UserError, match=r"settings \(train.lr: 0.003 -> 0.5\)"):
+        resume_run(change(run.config, train={"epochs": 12, "lr": 0.5}))
+
+
+def test_a_fitted_readout_is_not_extended(tmp_path):
+    run = create_run(toy_runs.config(tmp_path / "run", "train.epochs=0"), ("a", "b"))
+    with pytest.raises(UserError, match=r"fitted a readout alone"):
+        resume_run(change(run.config, train={"epochs": 3}))

@@ -1,0 +1,74 @@
+"""The range of a number: declared next to a setting or a flag, and said in the sentence that refuses another value."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers from `least` to `most`.
+
+    Attributes:
+        above: `least` itself is not in it.
+        also: one number outside that is allowed, too.
+        unit: said behind the numbers.
+    """
+
+    least: float
+    most: float
+    above: bool = False
+    also: float | None = None
+    unit: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        low = self.least < value if self.above else self.least <= value
+        return math.isfinite(value) and (value == self.also or (low and value <= self.most))
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        words = "above {} and at most {}" if self.above else "between {} and {}"
+        also = "" if self.also is None else f", or be {number(self.also)}"
+        return words.format(number(self.least), number(self.most)) + unit + also
+
+
+SEED = Range(0, 2**31 - 1)
+COUNT = Range(1, 1_000_000)
+
+
+def number(value: float) -> str:
+    """A number as one writes it: 0.0001, 2147483647, 1e+30."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def whole(allowed: Range) -> Callable[[str], int]:
+    """For argparse: a whole number in a range."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'"{text[:40]}" is no whole number; it must lie {allowed}') from None
+        if value not in allowed:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is out of range; it must lie {allowed}")
+        return value
+
+    return read
+
+
+def real(allowed: Range) -> Callable[[str], float]:
+    """For argparse: a number in a range."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'"{text[:40]}" is no number; it must lie {allowed}') from None
+        if value not in allowed:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is out of range; it must lie {allowed}")
+        return value
+
+    return read
