@@ -6,11 +6,14 @@ They are `aer_jax.prepare` and so on. Whatever is wrong with what they are given
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 
@@ -21,15 +24,15 @@ from aer_jax.data.audio import BadAudio
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.inference import predict as inference
-from aer_jax.inference import sources
+from aer_jax.inference.inputs import is_many, read_inputs
 from aer_jax.inference.predict import Prediction
+from aer_jax.inference.sources import listed
 from aer_jax.pipeline import evaluate_run
 from aer_jax.training import loop
 from aer_jax.training.run import open_run
 
-# A file by its path, the bytes of one, or samples.
-Audio: TypeAlias = str | Path | bytes | np.ndarray
-A = TypeVar("A", bound=Audio)
+# One recording: a file by its path, the bytes of one, samples, or a dictionary that holds one of these.
+Audio: TypeAlias = str | Path | bytes | np.ndarray | tuple[np.ndarray, int] | Mapping[str, Any]
 
 
 def prepare(
@@ -64,8 +67,9 @@ def prepare(
     >>> data.classes, sorted(data.utterances)
     (('happy', 'neutral'), ['a1', 'a2', 'a3', 'a4'])
     """
-    read = read_corpus(corpus, root, classes, lenient, **choices)
-    return preparation.prepare(read, out, classes, seed, None if split is None else str(split), outside)
+    with _arguments("root", "out", "classes", "split", "outside", "seed", "lenient", *choices, "map", "labels"):
+        read = read_corpus(corpus, root, classes, lenient, **choices)
+        return preparation.prepare(read, out, classes, seed, None if split is None else str(split), outside)
 
 
 def train(config: str | Path | None = None, settings: Mapping[str, Any] | None = None, *, resume: bool = False) -> Path:
@@ -88,7 +92,8 @@ def train(config: str | Path | None = None, settings: Mapping[str, Any] | None =
     """
     named = {key: str(value) if isinstance(value, Path) else value for key, value in (settings or {}).items()}
     overrides = [f"{key}={json.dumps(value)}" for key, value in named.items()]
-    return loop.train(load_config(config, overrides), resume=resume).path
+    with _arguments("resume"):
+        return loop.train(load_config(config, overrides), resume=resume).path
 
 
 def evaluate(run: str | Path, split: str = "test") -> dict[str, Any]:
@@ -108,7 +113,7 @@ class Model(inference.Model):
     """A trained run, ready to predict. Attributes: `classes`; `band`, what its intervals come from, or None."""
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # text and bytes are iterable too, and are one recording
         self,
         audio: Audio,
         *,
@@ -121,39 +126,44 @@ class Model(inference.Model):
     @overload
     def predict(
         self,
-        audio: list[A] | tuple[A, ...],
+        audio: Iterable[Any],
         *,
         transcript: str | Sequence[str] = "",
         rate: int | None = None,
         window: float | None = None,
         hop: float | None = None,
-    ) -> list[Prediction]: ...
+    ) -> list[Prediction | BadAudio]: ...
 
     def predict(
         self,
-        audio: Audio | list[A] | tuple[A, ...],
+        audio: Audio | Iterable[Any],
         *,
         transcript: str | Sequence[str] = "",
         rate: int | None = None,
         window: float | None = None,
         hop: float | None = None,
-    ) -> Prediction | list[Prediction]:
-        """What listeners would say.
+    ) -> Prediction | list[Prediction | BadAudio]:
+        """Predict the distribution of listeners' votes.
 
         Args:
-            audio: a path, the bytes of a file, or float samples [samples] or [samples, channels]; or a list of such,
-                in which a folder stands for its audio files. A list is faster than call after call.
+            audio: one recording, or a list of them, in which a folder stands for its audio files. A recording is a
+                path; the bytes of a file; samples as an array with `rate`, or as (samples, rate); or a dictionary, as
+                Hugging Face datasets give it ("array" and "sampling_rate"), or with a path under "file" or "audio" and
+                optionally "transcript". Samples are floats in [-1, 1], int16 or int32, [samples],
+                [samples, channels] or [channels, samples]. A pandas DataFrame is a list of its rows. A list is faster
+                than call after call.
             transcript: the words, where known: the same for all, or one for each of a list without folders.
-            rate: of samples, in Hz.
+            rate: in Hz, of samples that come without one.
             window: seconds; what is longer is predicted window by window. Without it, what is longer than 30 s, in
                 windows of 10 s.
             hop: seconds from window to window at most.
 
         Returns:
-            a `Prediction` (`probs`, `ambiguity`, `label`, `interval`, `timeline`, `seconds`), or a list of them.
+            a `Prediction` (`probs`, `ambiguity`, `label`, `interval`, `timeline`, `seconds`), or a list of them, in
+            which the error stands in the place of a recording that cannot be used.
 
         Raises:
-            UserError: a recording cannot be used.
+            UserError: the recording cannot be used, or an argument is wrong.
 
         >>> model = aer_jax.load("runs/toy")
         >>> heard = model.predict("clips/a1.wav", transcript="See you tomorrow.")
@@ -165,15 +175,17 @@ class Model(inference.Model):
         >>> [(part.start, part.end) for part in model.predict(samples, rate=16_000, window=1.0).timeline]
         [(0.0, 1.0), (1.0, 2.0)]
         """
-        many = isinstance(audio, list | tuple)
-        given: Sequence[Audio] = audio if isinstance(audio, list | tuple) else [audio]
-        wanted = _sources(given, transcript, rate, many)
-        found = []
-        for answer in self.stream(wanted, window, hop):
-            if isinstance(answer, BadAudio):
-                raise answer
-            found.append(answer)
-        return found if many else found[0]
+        skipped: Counter[str] = Counter()
+        wanted = read_inputs(audio, rate, transcript, skipped)
+        if skipped:
+            warnings.warn(f"left out of the folders, for they do not end like audio: {listed(skipped)}", stacklevel=2)
+        answers = list(self.stream(wanted, window, hop))
+        if is_many(audio):
+            return answers
+        (answer,) = answers
+        if isinstance(answer, BadAudio):
+            raise answer
+        return answer
 
 
 def load(run: str | Path) -> Model:
@@ -185,7 +197,7 @@ def load(run: str | Path) -> Model:
     return Model(open_run(run))
 
 
-def predict(run: str | Path, audio: Audio | list[A] | tuple[A, ...], **options: Any) -> Prediction | list[Prediction]:
+def predict(run: str | Path, audio: Audio | Iterable[Any], **options: Any) -> Prediction | list[Prediction | BadAudio]:
     """`load(run).predict(audio, ...)`; for more than one call keep what `load` returns.
 
     >>> [heard.file for heard in aer_jax.predict("runs/toy", ["clips"])]
@@ -194,20 +206,17 @@ def predict(run: str | Path, audio: Audio | list[A] | tuple[A, ...], **options: 
     return load(run).predict(audio, **options)
 
 
-def _sources(
-    audio: Sequence[Audio], transcript: str | Sequence[str], rate: int | None, folders: bool
-) -> list[sources.Source]:
-    found: list[sources.Source] = []
-    for i, one in enumerate(audio):
-        if isinstance(one, str | Path):
-            if Path(one).is_dir() and not folders:
-                raise UserError(f'{one} is a folder; give it in a list, predict(["{one}"]).')
-            found += [sources.Source(str(path), path) for path in sources.find([one])]
-        elif isinstance(one, bytes):
-            found.append(sources.Source(f"bytes {i}" if folders else "bytes", one))
-        else:
-            found.append(sources.samples(one, rate, f"samples {i}" if folders else "samples"))
-    words = [transcript] * len(found) if isinstance(transcript, str) else list(transcript)
-    if len(words) != len(found):
-        raise UserError(f"there are {len(words)} transcripts for {len(found)} recordings; give one for each, or one.")
-    return [dataclasses.replace(source, transcript=text) for source, text in zip(found, words, strict=True)]
+@contextmanager
+def _arguments(*names: str) -> Iterator[None]:
+    """Messages name a function's arguments where the command has flags."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        if "map" in names:
+            text = re.sub(r"--map ([\w+.,]+=[\w+]*)", r'map="\1"', text)
+        for name in names:
+            given = f"{name}=True" if name in ("lenient", "resume") else name
+            text = re.sub(rf"--{name}(?![\w-])", given, text)
+        error.args = (text,)
+        raise

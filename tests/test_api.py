@@ -102,13 +102,37 @@ def test_a_path_bytes_and_samples_are_the_same_speech(model, place):
     assert alone.label == max(alone.probs, key=alone.probs.get)
 
 
+def test_a_bad_recording_costs_none_of_the_others(model, place):
+    file = place / "clips" / "a1.wav"
+    samples, rate = soundfile.read(file, dtype="int16")
+    rows = [{"file": file}, "nowhere.wav", (samples, rate), None, {"array": samples, "sampling_rate": rate}]
+    answers = model.predict(rows)
+    assert [isinstance(answer, UserError) for answer in answers] == [False, True, False, True, False]
+    assert "nowhere.wav" in str(answers[1]) and "audio 3 is None" in str(answers[3])
+    for answer in (answers[2], answers[4]):
+        np.testing.assert_allclose(list(answer.probs.values()), list(answers[0].probs.values()), atol=1e-4)
+
+
+def test_messages_name_arguments(tmp_path):
+    (tmp_path / "m.csv").write_text("audio,talker\na.wav,anna\n")
+    with pytest.raises(UserError) as error:
+        aer_jax.prepare("manifest", tmp_path / "out", tmp_path / "m.csv")
+    assert "--" not in str(error.value) and 'map="speaker=COLUMN"' in str(error.value)
+    with pytest.raises(UserError) as error:
+        aer_jax.prepare("crema-d", tmp_path / "out")
+    assert "--" not in str(error.value) and "say where with root" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("audio", "options", "words"),
     [
         ("nowhere.wav", {}, "no audio file nowhere.wav"),
         (np.zeros(16_000), {"rate": 16_000}, "samples is silent"),
         (np.ones(16_000), {}, "rate is None"),
-        (np.ones(16_000, np.int16), {"rate": 16_000}, "int16"),
+        (np.ones(16_000, np.int64), {"rate": 16_000}, "int64"),
+        (np.ones(16_000), {"rate": 1}, "a sample rate of 1 Hz"),
+        (None, {}, "audio is None"),
+        ([0.1, 0.2], {"rate": 16_000}, "a list of 2 numbers"),
         (b"RIFF", {}, "cannot read bytes"),
         (["a.wav", "b.wav"], {"transcript": ["one"]}, "1 transcripts for 2 recordings"),
         (np.ones(16_000), {"rate": 16_000, "window": 31}, "the window is 31 s"),

@@ -269,8 +269,12 @@ def test_a_folder_without_audio(refused, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("t.csv", "file,words\na.wav,Hello", "line 2, lacks file or transcript"),
-        ("t.jsonl", '{"file": "a.wav", "transcript": "Hello"}\n[1]', "line 2, is not a JSON object"),
+        ("t.csv", "file,note\na.wav,Hello", 'there is no column "transcript"; the columns: file, note'),
+        ("t.csv", "transcript\nHello", 'there is no column "file"'),
+        ("t.csv", "file,path,text\na.wav,b.wav,Hello", "several columns could be the file"),
+        ("t.csv", "file,transcript\n,Hello", "line 2, names no file"),
+        ("t.jsonl", '{"file": "a.wav", "transcript": "Hello"}\n[1]', "line 2"),
+        ("t.jsonl", '{"file": "a.wav", "transcript": ["Hello"]}', '"transcript" must be text'),
         ("t.csv", "file,transcript\na.wav,Hello\na.wav,Bye", "line 3, names a.wav again"),
     ],
 )

@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from aer_jax.data.audio import BadAudio
 from aer_jax.inference.predict import Model, Prediction, Window, cutting
-from aer_jax.inference.sources import Source, find, read_transcripts, with_transcripts
+from aer_jax.inference.sources import Source, find, listed, read_transcripts, with_transcripts
 from aer_jax.reports.timeline import check_figure, write_figure
 from aer_jax.training.run import open_run
 
@@ -65,10 +66,14 @@ def predict(args: argparse.Namespace) -> int:
 
 def _sources(args: argparse.Namespace) -> list[Source]:
     words = read_transcripts(args.transcripts) if args.transcripts else {}
-    sources = with_transcripts(find(file for file in args.files if file != _STDIN), words)
+    skipped: Counter[str] = Counter()
+    sources = with_transcripts(find((file for file in args.files if file != _STDIN), skipped), words)
+    if skipped:
+        _say(f"left out of the folders, for they do not end like audio: {listed(skipped)}")
     if args.transcripts:
         known = sum(bool(source.transcript) for source in sources)
-        _say(f"{args.transcripts} has words for {known} of {len(sources)} files")
+        first = f"; the first file that it names is {next(iter(words))}" if words and not known else ""
+        _say(f"{args.transcripts} has words for {known} of {len(sources)} files{first}")
     if _STDIN in args.files:
         sources.append(Source("-", sys.stdin.buffer.read()))
     if args.transcript:

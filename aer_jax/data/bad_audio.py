@@ -48,8 +48,7 @@ def check_rate(rate: int, where: str) -> None:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise BadAudio(
             "audio sample rate impossible",
-            f"the header of {where} gives a sample rate of {rate} Hz, speech has {LOWEST_RATE} to {HIGHEST_RATE} Hz; "
-            "export it again.",
+            f"{where} has a sample rate of {rate} Hz, speech has {LOWEST_RATE} to {HIGHEST_RATE} Hz; export it again.",
         )
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from aer_jax.corpora.base import Waveform
-from aer_jax.data.audio import decode_bytes, read_audio, to_16k, usable
+from aer_jax.corpora.columns import choose
+from aer_jax.corpora.manifest_fields import audio_path, text_of
+from aer_jax.corpora.tables import read_table
+from aer_jax.data.audio import BadAudio, decode_bytes, read_audio, seconds, to_16k, usable
 from aer_jax.errors import UserError
-from aer_jax.lengths import SAMPLE_RATE
 
-# What libsndfile reads and a folder of recordings holds.
-SUFFIXES = {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64"}
-SUFFIXES |= {".snd", ".sph", ".voc", ".w64", ".wav"}
+# What libsndfile and FFmpeg read and a folder of recordings holds; other files are read where they are named.
+SUFFIXES = {
+    ".3g2", ".3gp", ".3gpp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au",
+    ".avi", ".awb", ".caf", ".dsf", ".dts", ".eac3", ".f4v", ".flac", ".flv", ".m2ts", ".m4a", ".m4b",
+    ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpc", ".mpeg", ".mpg", ".mpga", ".mts",
+    ".nist", ".oga", ".ogg", ".ogv", ".ogx", ".opus", ".qt", ".ra", ".rf64", ".rm", ".snd", ".sph",
+    ".spx", ".svx", ".tak", ".ts", ".tta", ".voc", ".vob", ".w64", ".wav", ".wave", ".weba", ".webm",
+    ".wma", ".wmv", ".wv",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,12 @@ class Source:
 
     Attributes:
         name: how results and messages call it.
-        content: its path, the bytes of a file, or samples.
+        content: its path, the bytes of a file, or samples; the error where it is nothing of these.
         transcript: its words, "" where unknown.
     """
 
     name: str
-    content: Path | bytes | Waveform
+    content: Path | bytes | Waveform | BadAudio
     transcript: str = ""
 
     def read(self) -> np.ndarray:
@@ -43,6 +48,8 @@ class Source:
         Raises:
             BadAudio: it cannot be used; a UserError of one sentence.
         """
+        if isinstance(self.content, BadAudio):
+            raise self.content
         if isinstance(self.content, Path):
             return to_16k(read_audio(self.content))
         where = "standard input" if self.name == "-" else self.name
@@ -50,18 +57,18 @@ class Source:
         return to_16k(usable(waveform, where)[0])
 
     def seconds(self) -> float | None:
-        """What its header says, without reading the samples; None where that fails."""
+        """How long it is, without decoding it; None where that fails."""
         if isinstance(self.content, Waveform):
             return len(self.content.samples) / self.content.rate
-        try:
-            about = soundfile.info(io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content)
-        except (soundfile.SoundFileError, OSError, ValueError):
-            return None
-        return about.frames / about.samplerate
+        return None if isinstance(self.content, BadAudio) else seconds(self.content)
 
 
-def find(paths: Iterable[str | Path]) -> list[Path]:
+def find(paths: Iterable[str | Path], skipped: Counter[str] | None = None) -> list[Path]:
     """Files as they are named, and the audio files below folders, sorted; each once, hidden ones left out.
+
+    Args:
+        paths: files and folders.
+        skipped: counts what folders hold besides, by ending.
 
     Raises:
         UserError: a folder holds no audio file.
@@ -71,84 +78,84 @@ def find(paths: Iterable[str | Path]) -> list[Path]:
         if not path.is_dir():
             found[path] = None
             continue
-        below = [
-            Path(folder, name)
-            for folder, _, names in os.walk(path)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
+        others: Counter[str] = Counter()
+        below = sorted(_below(path, others))
         if not below:
+            has = f", only {listed(others)}" if others else ""
             raise UserError(
-                f"the folder {path} holds no audio file ({', '.join(sorted(SUFFIXES))}); name the files one by one."
+                f"the folder {path} holds no audio file{has}; name the files one by one. Taken from folders: "
+                f"{', '.join(sorted(SUFFIXES))}."
             )
-        found.update(dict.fromkeys(sorted(below)))
+        found.update(dict.fromkeys(below))
+        if skipped is not None:
+            skipped.update(others)
     return list(found)
 
 
-def samples(audio: np.ndarray, rate: int | None, name: str) -> Source:
-    """Samples, [samples] or [samples, channels], as a source.
+def listed(skipped: Mapping[str, int]) -> str:
+    """`3 .txt, 1 without an ending`, the most frequent first."""
+    return ", ".join(
+        f"{count} {ending}" for ending, count in sorted(skipped.items(), key=lambda pair: (-pair[1], pair))
+    )
 
-    Raises:
-        UserError: no rate, or an array that is no audio.
-    """
-    array = np.asarray(audio)
-    if array.dtype.kind != "f" or array.ndim not in (1, 2):
-        raise UserError(
-            f"{name}: {array.dtype} {list(array.shape)} is no audio; give float samples in [-1, 1], [samples] or "
-            "[samples, channels]."
-        )
-    if rate is None or not 1000 <= rate <= 768_000:
-        raise UserError(f"{name}: rate is {rate}; say how many samples a second, for instance rate={SAMPLE_RATE}.")
-    mono_t = array if array.ndim == 1 else array.mean(axis=1)
-    return Source(name, Waveform(mono_t.astype(np.float32), int(rate)))
+
+def _below(path: Path, others: Counter[str]) -> Iterable[Path]:
+    """Audio files of a folder and its subfolders, linked ones too, each folder once."""
+    seen = {os.path.realpath(path)}
+
+    def unreadable(error: OSError) -> None:
+        others[f"folders that cannot be read ({error.filename}, {error.strerror})"] += 1
+
+    for folder, folders, names in os.walk(path, followlinks=True, onerror=unreadable):
+        real = {name: os.path.realpath(os.path.join(folder, name)) for name in folders}
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and real[name] not in seen]
+        seen.update(real.values())
+        for name in names:
+            ending = Path(name).suffix.lower()
+            if name.startswith("."):
+                continue
+            if ending in SUFFIXES:
+                yield Path(folder, name)
+            else:
+                others[ending or "without an ending"] += 1
 
 
 def read_transcripts(table: str | Path) -> dict[Path, str]:
-    """Words by file, from a CSV with the columns file and transcript, or from JSON lines with these keys.
+    """Words by file, from a table of any format that manifests have: CSV, JSON, Excel, Parquet.
 
-    Paths in it start at its own folder.
+    Args:
+        table: with a column for the file, its path relative to the table's folder, and one for the transcript.
 
     Raises:
         UserError: it cannot be read, lacks a column, or names a file twice with different words.
     """
-    table = Path(table)
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the transcripts {table} ({error}); it is a CSV or JSONL in UTF-8.") from None
-    lines = _json_lines(text, table) if text.lstrip().startswith("{") else list(_csv_lines(text))
+    content = read_table(table)
     words: dict[Path, str] = {}
-    for number, line in lines:
-        file, transcript = line.get("file"), line.get("transcript")
-        if not isinstance(file, str) or not isinstance(transcript, str) or not file:
-            raise UserError(f"{table}, line {number}, lacks file or transcript; name both in every line.")
-        path = (table.parent / file).resolve()
+    file_column, words_column = (_column(content.columns, name, content.header) for name in ("audio", "transcript"))
+    for where, row in content.rows:
+        if isinstance(row, UserError):
+            raise row
+        file = text_of(row.get(file_column), "file", where)
+        if not file:
+            raise UserError(f"{where}, names no file; write one in every line.")
+        path = audio_path(file, content.path.parent, where).resolve()
+        transcript = text_of(row.get(words_column), "transcript", where)
         if words.setdefault(path, transcript) != transcript:
-            raise UserError(f"{table}, line {number}, names {file} again with other words; keep one.")
+            raise UserError(f"{where}, names {file} again with other words; keep one.")
     return words
+
+
+def _column(columns: Sequence[str], name: str, where: str) -> str:
+    called = "file" if name == "audio" else name
+    try:
+        column = choose(columns, name, where)
+    except UserError:
+        raise UserError(f'{where}: several columns could be the {called}; name one of them "{called}".') from None
+    if column is None:
+        raise UserError(f'{where}: there is no column "{called}"; the columns: {", ".join(columns) or "none"}.')
+    return column
 
 
 def with_transcripts(paths: Sequence[Path], words: Mapping[Path, str]) -> list[Source]:
     """The files, each with its words where the table has them."""
     return [Source(str(path), path, words.get(path.resolve(), "")) for path in paths]
-
-
-def _csv_lines(text: str) -> Iterable[tuple[int, dict]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    for line in reader:
-        yield reader.line_num, line
-
-
-def _json_lines(text: str, table: Path) -> list[tuple[int, dict]]:
-    found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise UserError(f"{table}, line {number}, is not a JSON object; write one a line.")
-        found.append((number, value))
-    return found

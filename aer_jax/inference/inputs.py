@@ -1,0 +1,164 @@
+"""What Python hands over to be predicted, as sources: paths, bytes, samples, and rows of tables that hold these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aer_jax.corpora.base import Waveform
+from aer_jax.corpora.columns import choose
+from aer_jax.data.audio import mono
+from aer_jax.data.bad_audio import BadAudio, check_rate
+from aer_jax.errors import UserError
+from aer_jax.inference.sources import Source, find
+from aer_jax.lengths import SAMPLE_RATE
+
+_MOST_CHANNELS = 64
+_KINDS = (
+    "a path, the bytes of a file, an array of samples with rate=, (samples, rate), or a dictionary with a path or with "
+    '"array" and "sampling_rate"'
+)
+_RATES = ("sampling_rate", "sample_rate", "rate")
+
+
+def is_many(audio: Any) -> bool:
+    """Whether `audio` is several recordings: a list, a table, or whatever else is gone through one by one."""
+    if isinstance(audio, np.ndarray):
+        return audio.dtype.kind in "OUS"  # paths
+    if isinstance(audio, str | Path | bytes | bytearray | Mapping) or _is_pair(audio):
+        return False
+    return hasattr(audio, "iterrows") or (isinstance(audio, Iterable) and not _is_tensor(audio))
+
+
+def read_inputs(audio: Any, rate: int | None, transcript: str | Sequence[str], skipped: Counter[str]) -> list[Source]:
+    """Sources of what `predict` was given.
+
+    Args:
+        audio: one recording, or several where `is_many`; a folder among several stands for its audio files.
+        rate: of samples that come without one, in Hz.
+        transcript: the words of all, or one for each.
+        skipped: counts the files of folders that are no audio, by ending.
+
+    Raises:
+        UserError: there is no rate for samples, a folder holds no audio, or transcripts do not match.
+    """
+    many = is_many(audio)
+    if many:
+        # A table of pandas is gone through by rows, not by the names of its columns.
+        audio = audio.to_dict("records") if hasattr(audio, "iterrows") else list(audio)
+        if audio and all(isinstance(one, int | float | np.number) for one in audio):
+            raise UserError(f"audio is a list of {len(audio)} numbers; give samples as an array, np.asarray(audio).")
+    found: list[Source] = []
+    for i, one in enumerate(audio if many else [audio]):
+        if isinstance(one, str | Path) and Path(one).is_dir():
+            if not many:
+                raise UserError(f'{one} is a folder; give it in a list, predict(["{one}"]).')
+            found += [Source(str(path), path) for path in find([one], skipped)]
+        else:
+            found.append(_source(one, rate, f" {i}" if many else ""))
+    if isinstance(transcript, str):
+        return [source if source.transcript else dataclasses.replace(source, transcript=transcript) for source in found]
+    if len(transcript) != len(found):
+        raise UserError(
+            f"there are {len(transcript)} transcripts for {len(found)} recordings; give one text for each, or one for "
+            "all."
+        )
+    return [dataclasses.replace(source, transcript=text) for source, text in zip(found, transcript, strict=True)]
+
+
+def _source(one: Any, rate: int | None, number: str) -> Source:
+    if isinstance(one, str | Path):
+        return Source(str(one), Path(one))
+    if isinstance(one, bytes | bytearray):
+        return Source(f"bytes{number}", bytes(one))
+    if isinstance(one, Mapping):
+        return _of_mapping(one, rate, number)
+    name = f"samples{number}"
+    if _is_pair(one):
+        array, rate = one if not isinstance(one[0], int | np.integer) else one[::-1]
+        return _samples(array, rate, name)
+    if isinstance(one, np.ndarray) or _is_tensor(one):
+        if rate is None:
+            raise UserError(f"{name}: rate is None; say how many samples a second, for instance rate={SAMPLE_RATE}.")
+        return _samples(one, rate, name)
+    what = "None" if one is None else f"{type(one).__name__} {one!r:.60}"
+    return Source(f"audio{number}", BadAudio("no audio", f"audio{number} is {what}; give {_KINDS}."))
+
+
+def _of_mapping(row: Mapping[Any, Any], rate: int | None, number: str) -> Source:
+    """A decoded or undecoded clip of Hugging Face datasets, or a row of a table that names a file or holds a clip."""
+    row = {str(key): value for key, value in row.items()}
+    keys = {key.lower(): key for key in row}
+    if "array" in keys:
+        named = next((row[keys[key]] for key in _RATES if key in keys), rate)
+        path = row.get(keys.get("path", ""))
+        return _samples(row[keys["array"]], named, path if isinstance(path, str) else f"samples{number}")
+    if isinstance(content := row.get(keys.get("bytes", "")), bytes):
+        return Source(f"bytes{number}", content)
+    where = f"audio{number}"
+    try:
+        column, words = (choose(list(row), name, where) for name in ("audio", "transcript"))
+    except UserError:
+        column, words = None, None
+    if column is None:
+        has = ", ".join(row) or "nothing"
+        return Source(
+            where, BadAudio("no audio", f"{where} has the keys {has}; name one of them audio, file or array.")
+        )
+    source = _source(row[column], row.get("rate", rate), number)
+    text = row[words] if words else ""
+    return dataclasses.replace(source, transcript=text if isinstance(text, str) else "")
+
+
+def _samples(audio: Any, rate: Any, name: str) -> Source:
+    """Samples, [samples], [samples, channels] or [channels, samples], as a source."""
+    try:
+        array = np.asarray(audio)
+        if array.ndim == 2 and array.shape[0] < array.shape[1]:
+            array = array.T
+        scaled_tc = _scaled(array.reshape(len(array), -1)) if array.ndim in (1, 2) else None
+        if scaled_tc is None or scaled_tc.shape[1] > _MOST_CHANNELS:
+            raise BadAudio(
+                "no samples",
+                f"{name}: {array.dtype} {list(array.shape)} is no audio; give floats in [-1, 1], int16 or int32, "
+                "[samples], [samples, channels] or [channels, samples].",
+            )
+        if not isinstance(rate, int | float | np.number) or isinstance(rate, bool):
+            raise BadAudio("no sample rate", f"{name}: rate is {rate!r:.40}; say how many samples a second.")
+        check_rate(int(rate), name)
+        return Source(name, Waveform(mono(scaled_tc, int(rate)), int(rate)))
+    except BadAudio as error:
+        return Source(name, error)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        return Source(name, BadAudio("no samples", f"{name} is no array of samples ({why}); give a numpy array."))
+
+
+def _scaled(array: np.ndarray) -> np.ndarray | None:
+    """float32 in [-1, 1]; None for a type whose full scale is unknown."""
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128) / np.float32(128)
+    if array.dtype in (np.int16, np.int32):
+        return array.astype(np.float32) / np.float32(2.0 ** (8 * array.dtype.itemsize - 1))
+    return None
+
+
+def _is_tensor(audio: Any) -> bool:
+    """PyTorch's, JAX's and others' arrays."""
+    return hasattr(audio, "__array__") and hasattr(audio, "ndim") and not hasattr(audio, "iloc")
+
+
+def _is_pair(audio: Any) -> bool:
+    """(samples, rate), as soundfile and torchaudio return it; scipy has them the other way round."""
+    if not isinstance(audio, tuple) or len(audio) != 2:
+        return False
+    arrays = [isinstance(one, list | np.ndarray) or _is_tensor(one) for one in audio]
+    numbers = [isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in audio]
+    return (arrays[0] and numbers[1]) or (numbers[0] and arrays[1])
