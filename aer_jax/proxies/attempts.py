@@ -29,8 +29,8 @@ class Attempt:
         seed: of this answer's sampling.
         prompt: fingerprint of prompt, personas, labels and of how much is told.
         model: name and fingerprint of the annotating model.
-        response: what it said, as it came, the middle of a long one left out (see `shorten`); "" where the attempt
-            failed or nothing was sampled.
+        response: what it said, as it came, the middle of a long one left out (see `shorten`); "" where there was
+            none.
         label: the parsed answer, or None.
         outcome: why there is no label, or None where there is one, or `probs`.
         error: what went wrong where the outcome is "failed".

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from aer_jax.proxies.attempts import read_json
@@ -9,13 +10,18 @@ from aer_jax.proxies.engine import Answer
 
 # vLLM and others hand over apart what a model thinks first.
 _THOUGHTS = ("reasoning_content", "reasoning")
+_MORE = "allow more, for instance --request max_tokens=2048"
 MESSAGE_CHARS = 300
 
 
-def read_completion(content: bytes) -> Answer:
+def read_completion(content: bytes, is_label: Callable[[str], bool]) -> Answer:
     """The answer in a reply; a refusal is one, as it came.
 
-    A model that only thinks, or is cut off before it says anything, has not answered: that is an error.
+    A model that only thinks, or is cut off before it names a label, has not answered: that is an error.
+
+    Args:
+        content: the reply's body.
+        is_label: whether a label can be read from a text.
 
     Raises:
         ValueError: the reply is no chat completion.
@@ -26,20 +32,21 @@ def read_completion(content: bytes) -> Answer:
             pass
         case _:
             raise ValueError("it has no choices with a message")
-    usage = reply.get("usage")
-    tokens_in, tokens_out = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     text = _text(message.get("content"))
     if not text and isinstance(message.get("refusal"), str):
         text = message["refusal"]
-    cut = choice.get("finish_reason") == "length"
     said = text.rpartition("</think>")[2]
     unclosed = said.lstrip().startswith("<think>")
     thinks = unclosed or said != text or any(message.get(name) for name in _THOUGHTS)
-    if unclosed or (not said.strip() and (thinks or cut)):
-        why = f"{'nothing but thinking' if thinks else 'no answer'}{' within the tokens it may write' if cut else ''}"
-        why += "; allow more, for instance --request max_tokens=2048"
-        return Answer(error=why, tokens_in=tokens_in, tokens_out=tokens_out)
-    return Answer(response=text, tokens_in=tokens_in, tokens_out=tokens_out)
+    error = None
+    if choice.get("finish_reason") == "length" and not is_label(text):
+        error = f"cut off by its length before a label; {_MORE}"
+    elif unclosed or (thinks and not said.strip()):
+        error = f"nothing but thinking; {_MORE}"
+    usage = reply.get("usage")
+    return Answer(
+        text, error=error, tokens_in=_count(usage, "prompt_tokens"), tokens_out=_count(usage, "completion_tokens")
+    )
 
 
 def _text(content: Any) -> str:

@@ -47,7 +47,11 @@ def http_client(address: Address, timeout: float) -> Any:
             return type(response)(response.status_code, headers=headers, content=body, request=request)
 
     try:
-        return Client(trust_env=False, proxy=address.proxy or None, follow_redirects=False, verify=_certificates())
+        certificates = _certificates()
+    except OSError as error:
+        raise UserError(f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be read ({error}).") from None
+    try:
+        return Client(trust_env=False, proxy=address.proxy or None, follow_redirects=False, verify=certificates)
     except (ImportError, ValueError) as error:
         raise UserError(f"the proxy {address.proxy_name} cannot be used: {error}".rstrip(".") + ".") from None
 

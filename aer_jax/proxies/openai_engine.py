@@ -27,6 +27,7 @@ from aer_jax.proxies.attempts import Answers
 from aer_jax.proxies.completions import error_code, error_message, one_line, read_completion
 from aer_jax.proxies.engine import Answer, Asked
 from aer_jax.proxies.http_client import http_client, retry_after
+from aer_jax.proxies.parsing import parse, synonyms_of
 from aer_jax.proxies.questions import Questions
 from aer_jax.proxies.request import EXTENSIONS, Request, parse_request
 
@@ -228,7 +229,7 @@ class OpenAIEngine:
             raise
         content = reply.http_response.content
         try:
-            answer = read_completion(content)
+            answer = read_completion(content, self._is_label)
         except ValueError as error:
             raise ValueError(f"{error}: {content[:200].decode(errors='replace')}") from None
         self._answered = self._answered or answer.error is None
@@ -270,6 +271,10 @@ class OpenAIEngine:
                     "Ctrl-C the same command goes on",
                     file=sys.stderr,
                 )
+
+    def _is_label(self, text: str) -> bool:
+        labels = self.questions.prompt.labels
+        return parse(text, labels, synonyms_of(self.questions.dataset.name, labels)) is not None
 
     def _messages(self, asked: Asked) -> list[dict[str, Any]]:
         """The conversation with the clip in it."""
