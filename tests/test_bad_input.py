@@ -184,6 +184,57 @@ def test_journals(refused, tmp_path):
     assert "27 of 32 utterances have no synthetic vote" in refused("train", *settings)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[1, 2]\n", b'"text"\n', b"7\n", b"null\n", b"[" * 10_000 + b"]" * 10_000 + b"\n", b"\xff\xfe\x00\n", b"\n",
+        b"RIFF\x00\x00WAVE", b"file,label\na.wav,happy\n",
+        {"label": ["happy"]}, {"label": 5}, {"label": None}, {"listener": "0"}, {"listener": True}, {"seed": {}},
+        {"temperature": float("nan")}, {"temperature": 10**400}, {"utterance": None}, {"model": []},
+        {"answers": "loud"}, {"outcome": "lost"}, {"surprise": 1}, {"label": None, "probs": [1]},
+        {"label": None, "probs": {"happy": float("nan")}},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_lines_that_are_no_line_of_a_journal(refused, tmp_path, content):
+    """One sentence that names the line, from every command that reads a journal, and the file stays as it is."""
+    journal, data = tmp_path / "journal.jsonl", toy_runs.toy_dataset()
+    if isinstance(content, dict):
+        good = json.loads(journal_line(next(iter(open_dataset(data).utterances)), "happy"))
+        content = json.dumps(good | content).encode() + b"\n"
+    journal.write_bytes(content)
+    settings = toy_runs.settings(tmp_path / "run", "labels.source=combined", f"labels.journal={journal}")
+    annotate = ["annotate", "--data", data, "--model", toy_runs.CHECKPOINT, "--out", journal]
+    for words in (["train", *settings], ["proxies", "--data", data, "--journal", journal], annotate):
+        said = refused(*words)
+        if content.endswith(b"\n") or words == annotate:  # what lacks its newline is a line that is being written
+            assert f"{journal}, line 1" in said and len(said) < 400
+    assert journal.read_bytes() == content
+
+
+def test_journals_of_other_labels_clips_and_models(refused, tmp_path):
+    journal, data = tmp_path / "journal.jsonl", toy_runs.toy_dataset()
+    settings = toy_runs.settings(tmp_path / "run", "labels.source=combined", f"labels.journal={journal}")
+    ids = list(open_dataset(data).utterances)
+    annotate = ["annotate", "--data", data, "--model", toy_runs.CHECKPOINT, "--out", journal]
+    proxies = ["proxies", "--data", data, "--journal", journal]
+    journal.write_text(journal_line(ids[0], "bliss") + "\n")
+    for words in (["train", *settings], proxies):
+        assert "line 1: the label 'bliss' is none of angry, happy, neutral, sad." in refused(*words)
+    journal.write_text("".join(journal_line(f"other{n}", "happy") + "\n" for n in range(3)))
+    assert "it is about other clips, the first is other0" in refused("train", *settings)
+    assert "is about 3 utterances that" in refused(*proxies)
+    assert "was begun with model m, this run has" in refused(*annotate)
+    journal.write_text("".join(journal_line(ids[0], label) + "\n" for label in ("happy", "sad")))
+    for words in (["train", *settings], proxies):
+        assert f"line 2: a second answer of listener 0 about {ids[0]}; delete one." in refused(*words)
+    for content in ("", '{"utterance": "'):
+        journal.write_text(content)
+        assert "has a synthetic vote" in refused("train", *settings)
+        assert "is empty" in refused(*proxies)
+    assert "cannot be read" in refused("proxies", "--data", data, "--journal", tmp_path)
+
+
 def test_runs_that_are_in_the_way(refused):
     run = toy_runs.trained_run()
     before = toy_runs.log_lines(run)

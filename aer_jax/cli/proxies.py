@@ -71,7 +71,7 @@ def _reason(journal: Path) -> str:
 
     last = read_journal(journal)[-1]
     if last.error:
-        return f"the last attempt failed with: {last.error}"
+        return f"the last attempt failed with: {last.error.rstrip('.')}."
     return (
         f'the last answer is "{last.response[:200]}", which is no label; try --answers constrained or --engine exact.'
     )

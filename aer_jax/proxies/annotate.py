@@ -67,7 +67,6 @@ def annotate(
     ids = _ids(questions, limit, part)
     if not people or attempts < 1:
         raise UserError("--listeners and --attempts must be at least 1.")
-    synonyms = synonyms_of(questions.dataset.name, questions.prompt.labels)
     made: list[Attempt] = []
     number, parts = part
     lock = out.with_name(f".{out.name}.{number}of{parts}.lock")
@@ -85,14 +84,8 @@ def annotate(
         open_pairs = [pair for pair in unanswered if journal.failures.get(_key(pair), 0) < attempts]
         told = len(journal.repaired)
         if open_pairs:
-            with (
-                Progress(len(pairs), len(pairs) - len(open_pairs), len(people), engine.price) as progress,
-                closing(engine.ask(open_pairs)) as answers,
-            ):
-                for some in answers:
-                    new = journal.append([_attempt(*pair, questions, engine, synonyms) for pair in some])
-                    made += new
-                    progress.update(new)
+            with Progress(len(pairs), len(pairs) - len(open_pairs), len(people), engine.price) as progress:
+                made = _ask(questions, engine, open_pairs, journal, progress)
     _tell_repairs(journal, told)
     if made and all(attempt.outcome == "failed" for attempt in made):
         raise UserError(f"all {len(made)} questions failed, the first with: {made[0].error}")
@@ -110,6 +103,20 @@ def annotate(
         "tokens_out": sum(attempt.tokens_out or 0 for attempt in made),
         "cost": cost(made, engine.price),
     }
+
+
+def _ask(
+    questions: Questions, engine: Engine, pairs: Sequence[Asked], journal: Journal, progress: Progress
+) -> list[Attempt]:
+    """What came of the questions in this process, written down as it came."""
+    synonyms = synonyms_of(questions.dataset.name, questions.prompt.labels)
+    made: list[Attempt] = []
+    with closing(engine.ask(pairs)) as answers:
+        for some in answers:
+            new = journal.append([_attempt(*pair, questions, engine, synonyms) for pair in some])
+            made += new
+            progress.update(new)
+    return made
 
 
 def sample_votes(

@@ -7,6 +7,7 @@ process was quicker to give is not written a second time.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import reprlib
@@ -175,7 +176,7 @@ def _write(file: int, content: bytes) -> None:
 
 
 def read_journal(path: Path) -> list[Attempt]:
-    """Every line of a journal; a last line without its newline is not there yet.
+    """Every line of a journal; a last line that is not whole is being written, or will be repaired.
 
     Raises:
         UserError: there is no such file, or a line is not an attempt; the line is named.
@@ -184,7 +185,10 @@ def read_journal(path: Path) -> list[Attempt]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"the journal {path} cannot be read ({error.strerror}).") from None
-    lines = content.split(b"\n")[:-1]
+    *lines, tail = content.split(b"\n")
+    with contextlib.suppress(ValueError):
+        read_json(tail)
+        lines.append(tail)
     return [parse_attempt(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 

@@ -278,6 +278,15 @@ def test_line_separators_of_unicode_and_half_surrogates_end_no_line(tmp_path):
     assert read_journal(path)[:-1] == odd and read_journal(path)[-1].response == "?"
 
 
+def test_a_last_line_without_its_newline(tmp_path):
+    """As an editor or a script leaves it, it counts; as a writer that is at work leaves it, not yet."""
+    path = tmp_path / "journal.jsonl"
+    path.write_text(attempt().line() + attempt("u1").line().rstrip("\n"))
+    assert read_journal(path) == [attempt(), attempt("u1")]
+    path.write_text(attempt().line() + attempt("u1").line()[:40])
+    assert read_journal(path) == [attempt()]
+
+
 def test_tokens_of_any_type_in_old_journals_are_read(tmp_path):
     """An earlier version wrote what a server had counted, whatever its type."""
     path = tmp_path / "journal.jsonl"
