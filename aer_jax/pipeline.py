@@ -86,12 +86,14 @@ def _evaluate(run: Run, split: str) -> dict[str, Any]:
 
 
 def _shares(run: Run, predictor: Predictor, dataset: Dataset, ids: list[str], same: bool) -> np.ndarray:
-    # A readout that learned from these clips is judged by what it says of speakers left out.
-    if same and (left_out_nk := left_out_of(run.path, ids)) is not None:
-        return left_out_nk
-    # Each row is divided by its float64 sum: float32 sums to 1 only to its own precision.
-    probs_nk = predictor.utterances(dataset, ids).astype(float)
-    return probs_nk / probs_nk.sum(axis=1, keepdims=True)
+    # A readout that learned from clips is judged on them by what it says of speakers left out. It need not have learned
+    # from all of a split: see labels.missing.
+    probs = left_out_of(run.path) if same else {}
+    if others := [id for id in ids if id not in probs]:
+        # Each row is divided by its float64 sum: float32 sums to 1 only to its own precision.
+        others_nk = predictor.utterances(dataset, others).astype(float)
+        probs |= dict(zip(others, (others_nk / others_nk.sum(axis=1, keepdims=True)).tolist(), strict=True))
+    return np.array([probs[id] for id in ids])
 
 
 def _band(

@@ -162,21 +162,21 @@ def keep_left_out(fitted: Fitted, folder: Path) -> None:
     replace_text(folder / LEFT_OUT, json.dumps(kept) + "\n")
 
 
-def left_out_of(folder: Path, ids: Sequence[str]) -> np.ndarray | None:
-    """Of a run whose readout learned from these clips, what `keep_left_out` kept of them [N, K]; else None.
+def left_out_of(folder: Path) -> dict[str, list[float]]:
+    """What `keep_left_out` kept of the clips that a run's readout learned from; empty where it was not fitted.
 
     Raises:
         UserError: the file is damaged.
     """
     path = folder / LEFT_OUT
-    if not path.exists() or not ids:
-        return None
+    if not path.exists():
+        return {}
     try:
         stored = parse_json(path.read_bytes())
         if is_intact(stored) is False:
             raise ValueError("it is not what was written")
         probs = stored["probs"] if is_intact(stored) else stored  # older versions kept the shares alone
-        return np.array([probs[id] for id in ids], float) if probs.keys() >= set(ids) else None
+        return {id: [float(share) for share in shares] for id, shares in probs.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"cannot read {path} ({error}); copy the run again.") from None
 

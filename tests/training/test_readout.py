@@ -20,7 +20,7 @@ from aer_jax.models.qwen2_audio import Features
 from aer_jax.pipeline import evaluate_run
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.predictor import Predictor
-from aer_jax.training.readout import Clips, fit_readout
+from aer_jax.training.readout import Clips, fit_readout, left_out_of
 from aer_jax.training.run import open_run
 
 
@@ -76,13 +76,41 @@ def test_a_run_of_no_epochs_is_the_readout_alone(tmp_path, capsys):
     human = {part: human_distributions(dataset, dataset.splits[part]) for part in ("train", "test")}
     p_nk = Predictor(open_run(run)).utterances(dataset, dataset.splits["test"])
     validation = evaluate_run(run, "validation")
-    kept = json.loads((run / "left_out.json").read_text())
+    kept = left_out_of(run)
     assert kept.keys() == {*dataset.splits["train"], *dataset.splits["validation"]}
     ids = dataset.splits["validation"]
     kept_nk = np.array([kept[id] for id in ids])
     assert validation["js"] == pytest.approx(js_divergence(human_distributions(dataset, ids), kept_nk).mean())
     assert np.abs(kept_nk - Predictor(open_run(run)).utterances(dataset, ids)).max() > 1e-3
     assert js_divergence(human["test"], p_nk).mean() < 0.8 * js_divergence(human["test"], human["train"].mean(0)).mean()
+
+
+def test_clips_that_are_left_out_are_predicted_as_unheard(tmp_path, capsys):
+    """Of a run with labels.missing=drop, the clips without a synthetic vote were not learned from."""
+    dataset, journal, run = open_dataset(toy_runs.toy_dataset()), tmp_path / "journal.jsonl", tmp_path / "run"
+    ids = dataset.splits["validation"]
+    silent = {*dataset.splits["train"][:5], *ids[:3]}
+    line = {"listener": 0, "persona": "", "temperature": 1.0, "seed": 0, "prompt": "p", "model": "m", "response": ""}
+    lines = [
+        line | {"utterance": id} | ({"outcome": "unparsed"} if id in silent else {"label": "happy"})
+        for id in dataset.utterances
+    ]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    labels = ("labels.source=combined", f"labels.journal={journal}", "labels.missing=drop")
+    settings = toy_runs.settings(run, "train.epochs=0", "model.readout=audio", "data.dime_aug.ratio=0", *labels)
+    assert cli.main(["train", *settings]) == 0
+    sentence = "5 of 32 train clips and 3 of 8 validation clips; left out (labels.missing=drop)"
+    assert sentence in capsys.readouterr().err
+    facts = open_run(run).environment["without_synthetic_vote"]
+    assert facts["sentence"].endswith(sentence) and facts["clips"] == {"train": 5, "validation": 3}
+    kept = left_out_of(run)
+    assert kept.keys() == {*dataset.splits["train"], *ids} - silent
+    evaluate_run(run, "validation")
+    lines = map(json.loads, (run / "evaluation" / "validation" / "predictions.jsonl").open())
+    said = {line["id"]: list(line["probs"].values()) for line in lines}
+    np.testing.assert_allclose([said[id] for id in ids[3:]], [kept[id] for id in ids[3:]], atol=1e-6)
+    unheard_nk = Predictor(open_run(run)).utterances(dataset, ids[:3])
+    np.testing.assert_allclose([said[id] for id in ids[:3]], unheard_nk, atol=1e-5)
 
 
 def test_adapters_go_on_from_the_fitted_readout(tmp_path):
