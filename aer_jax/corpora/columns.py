@@ -38,8 +38,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "xmin",
         "tmin",
     ),
-    "end": ("end_time", "endtime", "etime", "stop", "stop_time", "finish", "segment_end", "seg_end", "xmax", "tmax"),
-    "duration": ("dur", "segment_duration"),
+    "end": ("end_time", "endtime", "etime", "stop", "stop_time", "finish", "xmax", "tmax"),
+    "duration": ("dur",),
     "offset": ("offset_time",),
 }
 TIMES = ("start", "end", "duration", "offset")
@@ -183,7 +183,8 @@ def _column(word: str, columns: Sequence[str], name: str, where: str) -> str:
 
 
 def _unit(form: str) -> tuple[str, bool]:
-    """A normalised name without its unit, and whether that is milliseconds."""
+    """A normalised name of a time without what it is of and without its unit, and whether that is milliseconds."""
+    form = re.sub(r"^(?:segment|seg|utterance|utt|clip|turn|t)_(?=.)", "", form)
     name, _, unit = form.rpartition("_")
     return (name, _UNITS[unit]) if name and unit in _UNITS else (form, False)
 
@@ -197,7 +198,7 @@ def _segment(one: dict[str, str], mapped: Mapping[str, str], where: str) -> dict
     if offset := one.pop("offset", None):
         if "end" not in one and "start" not in one and "duration" in one:
             one["start"] = offset
-        elif "end" not in one and "duration" not in one and normalise(one.get("start", "")).startswith("onset"):
+        elif "end" not in one and "duration" not in one and "onset" in normalise(one.get("start", "")):
             one["end"] = offset
         elif not ("start" in one and ("end" in one or "duration" in one)):
             raise UserError(

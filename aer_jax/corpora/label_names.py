@@ -16,8 +16,11 @@ from aer_jax.errors import UserError
 # As pandas, R, Excel, SQL and people write that there is no value.
 _MISSING = {"", "nan", "na", "n/a", "n.a.", "#n/a", "#na", "#n/a n/a", "<na>", "nat", "none", "null", "nil", "1.#ind"}
 _SIGN = re.compile(r"([-\u2013\u2014?./*_])\1*")
-# What separates labels or belongs to a list's spelling.
-_SEPARATORS = re.compile(r"[,;|/\\:&+=<>\[\]{}\"#\t\r\n\u2028\u2029]|^'|'$")
+# What separates labels, belongs to a list's spelling, or counts and comments on a label: "happy (2)", "happy?".
+_SEPARATORS = re.compile(
+    r"[,;|/\\:&+=<>\[\]{}\"#?!*%@~`\t\r\n\u2028\u2029]|^'|'$|(?<=\s)(?:and|or|-)(?=\s)|\bx?[0-9]+(?:[.,][0-9]+)?x?\b",
+    re.IGNORECASE,
+)
 _CHARACTER = re.compile(r"[^\W_]|[^\x00-\x7f]")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?%?")
 

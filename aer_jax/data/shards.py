@@ -179,12 +179,13 @@ def _write(clips: Sequence[Clip], key: str, path: Path, pool: ThreadPoolExecutor
     return about
 
 
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable[Sequence[Any]]) -> Iterator[Any]:
     """`pool.map` that starts only a few items ahead of what is taken, so that little waits in memory."""
     waiting: deque[Future] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
-        if len(waiting) > 16 * cores():
+        ahead = cores() if len(item) > 1 else 16 * cores()  # an hour in segments is no clip
+        while len(waiting) > ahead:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -45,6 +45,8 @@ def test_names(header, fields):
         (("offset", "duration"), "offset", None, "duration", ()),
         (("start", "end", "duration"), "start", "end", None, ()),
         (("start", "end", "offset"), "start", "end", None, ()),
+        (("utt_start_time_ms", "segmentEnd"), "utt_start_time_ms", "segmentEnd", None, ("start",)),
+        (("t_onset", "t_offset"), "t_onset", "t_offset", None, ()),
         (("xmin", "xmax"), "xmin", "xmax", None, ()),
         (("begin",), "begin", None, None, ()),
         (("duration",), None, None, None, ()),  # of the whole recording

@@ -16,7 +16,23 @@ def test_not_available(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["no", "Nan-like", "nano", "-x-", "neutral", "\u00e4rger", "\U0001f600", "don't know", "a (b)", "\u6124"]
+    "text",
+    [
+        "no",
+        "Nan-like",
+        "nano",
+        "-x-",
+        "neutral",
+        "\u00e4rger",
+        "\U0001f600",
+        "don't know",
+        "non-neutral",
+        "e1",
+        "sandy",
+        "n.b",
+        "a (b)",
+        "\u6124",
+    ],
 )
 def test_labels(text):
     names = LabelNames()
@@ -26,7 +42,21 @@ def test_labels(text):
 NO_LABELS = "a,b a|b a/b a;b ['a' 'a' \"a\" a:1 a&b a+b {a} [] {} () !? #REF! a\\b a=b ' ';"
 
 
-@pytest.mark.parametrize("text", ["a\tb", "a\nb", *NO_LABELS.split()])
+COUNTED = (
+    "happy (2)",
+    "2 happy",
+    "happy x2",
+    "happy 2",
+    "happy*2",
+    "2x happy",
+    "happy?",
+    "happy and sad",
+    "happy OR sad",
+    "a - b",
+)
+
+
+@pytest.mark.parametrize("text", ["a\tb", "a\nb", *NO_LABELS.split(), *COUNTED])
 def test_what_is_no_label(text):
     with pytest.raises(UserError, match=r"line 2: .* is no label because of its .*; separate votes by semicolons"):
         LabelNames().of(text, "line 2")

@@ -62,7 +62,7 @@ def test_votes(cell, expected):
         ("[" * 100_000, "cannot be read"),
         ("array(['happy', 'sad'])", "is no label"),
         ("1;0;2", 'the label "1" is a number; give --labels'),
-        ("1,0,2", "is no label because of its ','"),
+        ("1,0,2", "is no label because of its '1,0'"),
         (["happy,sad"], "is no label because of its ','"),
         (["['happy']"], "is no label"),
         ([["happy"]], r"\['happy'\] is no label"),
