@@ -1,5 +1,6 @@
 """A run that dies anywhere ends with the same numbers, bit for bit."""
 
+import json
 import shutil
 import signal
 import time
@@ -10,6 +11,7 @@ import toy_runs
 
 from aer_jax import cli
 from aer_jax.pipeline import evaluate_run
+from aer_jax.training import loop
 from aer_jax.training.loop import train
 from aer_jax.training.metrics_log import MetricsLog
 from aer_jax.training.run import open_run
@@ -122,6 +124,25 @@ def die_at(step, monkeypatch):
         original(self, number, *args)
 
     monkeypatch.setattr(MetricsLog, "step", log_step)
+
+
+@pytest.mark.parametrize(("began_earlier", "decay_all"), [(False, False), (True, True)])
+def test_a_run_that_an_earlier_version_began_decays_biases_as_it_did(tmp_path, monkeypatch, began_earlier, decay_all):
+    run = tmp_path / "run"
+    shutil.copytree(toy_runs.trained_run(), run)
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["biases_decay"] is False
+    if began_earlier:
+        del environment["biases_decay"]
+        (run / "environment.json").write_text(json.dumps(environment))
+
+    def make_optimizer(settings, steps, decay_all):
+        raise Death(decay_all)
+
+    monkeypatch.setattr(loop, "make_optimizer", make_optimizer)
+    with pytest.raises(Death) as death:
+        train(toy_runs.config(run), resume=True)
+    assert death.value.args == (decay_all,)
 
 
 def test_the_published_head_on_a_bfloat16_base_resumes_and_predicts(tmp_path, monkeypatch):
