@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from aer_jax.corpora.base import Clip, Corpus
-from aer_jax.corpora.folders import find_audio
+from aer_jax.corpora.folders import below, find_files
 from aer_jax.corpora.text import read_text
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
@@ -54,7 +54,7 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     Raises:
         UserError: a part is missing, or a line of the votes is not as published.
     """
-    folder, table = root / "AudioWAV", root / "processedResults" / "tabulatedVotes.csv"
+    folder, table = below(root, "AudioWAV"), below(root, "processedResults", "tabulatedVotes.csv")
     for part in (folder, table):
         if not part.exists():
             raise UserError(f"{root} is not CREMA-D: {part} is missing; give the folder of its repository.")
@@ -62,7 +62,7 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     corpus.speakers = read_actors(root / "VideoDemographics.csv", corpus)
     votes = read_voice_votes(table, corpus)
     on_disk: dict[str, Path] = {}
-    for path in find_audio(folder, corpus).values():
+    for path in find_files(folder, corpus).values():
         name = _NAME.fullmatch(path.stem.upper())
         if name is None:
             corpus.drop("file name is not actor_sentence_emotion_level", path.name)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aer_jax.corpora.base import Corpus
 from aer_jax.errors import UserError
 
-# Of two files of one name the first of these is taken.
 AUDIO_ENDINGS = (".wav", ".flac", ".m4a", ".opus", ".ogg", ".mp3")
 
 
@@ -32,25 +31,36 @@ def find(folder: Path, *names: str) -> Path | None:
     return next((present[name.casefold()] for name in names if name.casefold() in present), None)
 
 
-def find_audio(folder: Path, corpus: Corpus) -> dict[str, Path]:
-    """Audio files at any depth below a folder: name without its ending, lower case -> path, sorted by name.
+def below(folder: Path, *names: str) -> Path:
+    """A path below a folder, each step whatever its case; as it is spelled here where it is not there."""
+    for name in names:
+        folder = (find(folder, name) if folder.is_dir() else None) or folder / name
+    return folder
+
+
+def find_files(folder: Path, corpus: Corpus, endings: Sequence[str] = AUDIO_ENDINGS) -> dict[str, Path]:
+    """Files at any depth below a folder: name without its ending, lower case -> path, sorted by name.
 
     Hidden files are skipped; further files of a name are counted in `corpus.dropped`.
+
+    Args:
+        folder: where to look.
+        corpus: whose files they are.
+        endings: lower case; of two files of one name the one whose ending comes first is taken.
 
     Raises:
         UserError: a folder cannot be read.
     """
     found: dict[str, list[Path]] = {}
     for path in _files(folder):
-        if path.suffix.casefold() in AUDIO_ENDINGS and not path.name.startswith("."):
+        if path.suffix.casefold() in endings and not path.name.startswith("."):
             found.setdefault(path.stem.casefold(), []).append(path)
-    audio = {}
+    files = {}
     for name, paths in sorted(found.items()):
-        first, *others = sorted(paths, key=lambda path: (AUDIO_ENDINGS.index(path.suffix.casefold()), path))
-        audio[name] = first
+        files[name], *others = sorted(paths, key=lambda path: (endings.index(path.suffix.casefold()), path))
         for other in others:
-            corpus.drop("second audio file of one name, not read", str(other))
-    return audio
+            corpus.drop("second file of one name, not read", str(other))
+    return files
 
 
 def same_but_for_case(path: Path) -> Path:

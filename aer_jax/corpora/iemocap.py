@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aer_jax.corpora.base import Clip, Corpus
-from aer_jax.corpora.folders import entries, find, find_audio, same_but_for_case
+from aer_jax.corpora.folders import below, entries, find, find_files, same_but_for_case
 from aer_jax.corpora.iemocap_blocks import DIALOGUE, UTTERANCE, Answer, read_answers
 from aer_jax.corpora.text import read_lines
 from aer_jax.errors import UserError
@@ -101,11 +101,11 @@ def _sessions(root: Path) -> list[Path]:
 
 
 def _read_session(folder: Path, corpus: Corpus, table: dict[str, str], whole: bool, improvised: bool) -> None:
-    evaluations = _below(folder, "dialog", "EmoEvaluation")
+    evaluations = below(folder, "dialog", "EmoEvaluation")
     if not evaluations.is_dir():
         raise UserError(f"{folder} is not a session of IEMOCAP: {evaluations} is missing.")
-    wavs, transcriptions = _below(folder, "sentences", "wav"), _below(folder, "dialog", "transcriptions")
-    audio = find_audio(wavs, corpus) if wavs.is_dir() else {}
+    wavs, transcriptions = below(folder, "sentences", "wav"), below(folder, "dialog", "transcriptions")
+    audio = find_files(wavs, corpus) if wavs.is_dir() else {}
     evaluated: set[str] = set()
     for path in entries(evaluations).values():
         if path.name.startswith(".") or path.suffix.casefold() != ".txt":
@@ -133,13 +133,6 @@ def _read_session(folder: Path, corpus: Corpus, table: dict[str, str], whole: bo
     for file_name, path in audio.items():
         if file_name not in known:
             corpus.drop("clip on disk without an evaluation", path.stem)
-
-
-def _below(folder: Path, *names: str) -> Path:
-    """A path below a folder, each step whatever its case; as it is spelled here where it is not there."""
-    for name in names:
-        folder = (find(folder, name) if folder.is_dir() else None) or folder / name
-    return folder
 
 
 def _votes(id: str, answers: list[Answer], corpus: Corpus, table: dict[str, str], whole: bool) -> Iterator[Vote]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus
-from aer_jax.corpora.folders import entries, find, find_audio
+from aer_jax.corpora.folders import find, find_files
 from aer_jax.corpora.msp_tables import Place, read_consensus, read_partitions, read_speakers
 from aer_jax.corpora.msp_votes import VOTE_FILES, read_votes
 from aer_jax.corpora.text import read_text
@@ -49,13 +49,13 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     corpus = Corpus("msp-podcast", tuple(LABELS.values()), CLASSES, [], licensed=True, lenient=lenient, published=True)
     folder = _needed(root, "labels", "label")
     audio_folder = _needed(root, "audios", "audio")
-    audio = find_audio(audio_folder, corpus)
+    audio = find_files(audio_folder, corpus)
     vote_file = _needed(folder, *VOTE_FILES)
     corpus.choices["votes"] = f"primary emotion, from {vote_file.name}"
     votes = read_votes(vote_file, corpus, LABELS)
     place_of = _places(root, folder, corpus)
     transcripts = find(root, "transcripts", "transcript")
-    words = entries(transcripts) if transcripts else {}
+    words = find_files(transcripts, corpus, (".txt",)) if transcripts else {}
 
     divided = any(place.partition for place in place_of.values())
     for id in tqdm(sorted(votes), desc="transcripts", unit="turn", delay=2):
@@ -64,7 +64,7 @@ def read(root: Path, lenient: bool = False) -> Corpus:
             corpus.drop("turn with votes in no partition", id)
             continue
         with corpus.reading(id):
-            text = words.get(f"{id}.txt".casefold())
+            text = words.get(id.casefold())
             corpus.clips.append(
                 Clip(
                     id=id,

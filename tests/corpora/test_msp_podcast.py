@@ -138,12 +138,16 @@ def test_nested_audio_in_any_ending(tree, tmp_path):
     folder.mkdir(parents=True)
     for path in (tree / "Audios").glob("*.wav"):
         path.rename(folder / (path.stem + ".WAV"))
+    (tree / "Transcripts").rename(tree / "elsewhere")
+    (tree / "Transcripts").mkdir()
+    (tree / "elsewhere").rename(tree / "Transcripts" / "transcripts")
     copy = tree / "Audios" / "msp-podcast_0001_0008.wav"
     copy.write_bytes((folder / "MSP-PODCAST_0001_0008.WAV").read_bytes())
     (tree / "Audios" / "._MSP-PODCAST_0001_0008.wav").write_bytes(b"left behind by macOS")
     corpus = msp_podcast.read(tree)
     assert all(clip.audio.is_file() for clip in corpus.clips)
-    assert len(corpus.dropped["second audio file of one name, not read"]) == 1
+    assert sum(clip.transcript != "" for clip in corpus.clips) == len(corpus.clips) - 1
+    assert len(corpus.dropped["second file of one name, not read"]) == 1
     assert set(prepare(tree, tmp_path / "out").utterances) == set(
         prepare(msp_tree.write(tmp_path / "MSP2"), tmp_path / "two").utterances
     )
