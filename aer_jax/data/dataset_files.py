@@ -17,7 +17,7 @@ FORMAT = 1
 AGAIN = "run `aer-jax prepare` again"
 # How each file is changed properly.
 _PROPERLY = {
-    SPLIT: "to divide the clips otherwise, prepare them again with another --split",
+    SPLIT: "to divide the clips otherwise, run `aer-jax prepare` again with --split FILE",
     VOTES: "to change the votes, change them in the corpus and prepare it again",
 }
 _LONGEST = 1e6  # seconds; beyond it a length is a slip of the pen

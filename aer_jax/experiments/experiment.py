@@ -20,6 +20,7 @@ from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.prepare import prepare
 from aer_jax.data.resplit import resplit
+from aer_jax.digests import parse_json
 from aer_jax.errors import Unfinished, UserError
 from aer_jax.experiments.results import results
 from aer_jax.experiments.run_cells import MARK, is_finished, refuse_other_settings, run_cells
@@ -233,5 +234,8 @@ def _first(failed: dict[str, str], out: Path) -> str:
 
 def _run(cell: Cell) -> dict[str, Any]:
     done = Path(cell.config.out) / MARK
-    seconds = json.loads(done.read_text())["seconds"] if done.is_file() else None
+    try:
+        seconds = parse_json(done.read_bytes())["seconds"] if done.is_file() else None
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(f"{done} is damaged; remove it, and the same call evaluates that run again.") from None
     return {"run": cell.config.out, "finished": done.is_file(), "seconds": seconds}

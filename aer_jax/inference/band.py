@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from aer_jax.digests import DIGEST, is_intact, parse_json, seal
+from aer_jax.digests import folder_digest, is_intact, parse_json, seal
 from aer_jax.files import replace_text
 
 LEVEL = 0.9
@@ -81,20 +81,29 @@ def fit(
 
 def save(band: Band, run: Path) -> None:
     """Keep it with the run."""
-    replace_text(run / FILE, json.dumps(seal(dataclasses.asdict(band)), indent=2) + "\n")
+    stored = seal(dataclasses.asdict(band) | {"checkpoint": _checkpoint(run, band.step)})
+    replace_text(run / FILE, json.dumps(stored, indent=2) + "\n")
 
 
 def load(run: Path, step: int | None, classes: Sequence[str]) -> Band | None:
     """The run's band; None where it has none, a damaged one, or one of another checkpoint."""
     try:
         stored = parse_json((run / FILE).read_bytes())
-        if is_intact(stored) is False:
+        # Older versions kept neither a digest nor the checkpoint's.
+        known = is_intact(stored)
+        if known is False or (known and stored["checkpoint"] != _checkpoint(run, step)):
             return None
-        band = Band(**{name: value for name, value in stored.items() if name != DIGEST})
-    except (OSError, ValueError, TypeError, AttributeError):
+        band = Band(**{field.name: stored[field.name] for field in dataclasses.fields(Band)})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     return band if band.step == step and list(band.reach) == list(classes) else None
 
 
 def _scale(probs_nk: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(probs_nk * (1 - probs_nk), 0, None)) + FLOOR
+
+
+def _checkpoint(run: Path, step: int | None) -> str | None:
+    """Digest of the best checkpoint at a step, None where there is none."""
+    folder = run / "best" / str(step)
+    return folder_digest(folder) if folder.is_dir() else None

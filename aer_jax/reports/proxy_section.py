@@ -5,7 +5,6 @@ All of it is read from proxies.json, which `aer-jax proxies --out` writes.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from aer_jax.digests import parse_json
 from aer_jax.errors import UserError
 from aer_jax.evaluation.intervals import MIN_SPEAKERS
 from aer_jax.reports import figures
@@ -44,7 +44,7 @@ def proxy_section(path: Path, classes: list[str]) -> dict[str, Any]:
     path = path / "proxies.json" if path.is_dir() else path
     again = "write it with `aer-jax proxies --out FOLDER`"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); {again}.") from None
     except ValueError:

@@ -1,5 +1,8 @@
 """The band holds what split conformal promises, and says no more."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -50,8 +53,16 @@ def test_a_band_belongs_to_a_checkpoint(tmp_path):
     assert bands.load(tmp_path, 12, CLASSES) == band
     assert bands.load(tmp_path, 24, CLASSES) is None
     assert bands.load(tmp_path, 12, ("a", "c", "b")) is None
-    (tmp_path / bands.FILE).write_text("{}")
-    assert bands.load(tmp_path, 12, CLASSES) is None
+    (tmp_path / "best" / "12").mkdir(parents=True)
+    assert bands.load(tmp_path, 12, CLASSES) is None, "of another checkpoint at the same step"
+    (tmp_path / "best" / "12").rmdir()
+    text = (tmp_path / bands.FILE).read_text()
+    for harm in (text.replace('"n": 30', '"n": 31'), "{}", "[]", ""):
+        (tmp_path / bands.FILE).write_text(harm)
+        assert bands.load(tmp_path, 12, CLASSES) is None
+    older = dataclasses.asdict(band)
+    (tmp_path / bands.FILE).write_text(json.dumps(older))
+    assert bands.load(tmp_path, 12, CLASSES) == band
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.4])
