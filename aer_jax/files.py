@@ -2,21 +2,70 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from aer_jax.errors import UserError
 
 
 def replace_text(path: Path, text: str) -> None:
     """Put `text` in the place of a file's content, in one move."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    os.replace(partial, path)
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Put `content` in the place of a file's content, in one move.
+
+    Where the system has files without a name (Linux), it is written to one, so that a process that is killed leaves
+    nothing; elsewhere to a hidden file next to it.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with _unnamed(path.parent) or partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            if file.name != str(partial):
+                # A folder, even one that is not looked at, makes Python follow the link.
+                os.link(f"/proc/self/fd/{file.fileno()}", partial, src_dir_fd=file.fileno(), follow_symlinks=True)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _unnamed(folder: Path) -> IO[bytes] | None:
+    try:
+        return open(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb")
+    except (AttributeError, OSError):  # another system, or a file system that has none
+        return None
+
+
+def csv_line(cells: Sequence[str | float]) -> str:
+    """One line of a CSV file, without its end, that reads back as it was and that no spreadsheet computes.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, CSV injection); numbers do not.
+    """
+    line = io.StringIO()
+    csv.writer(line).writerow([f"'{cell}" if _is_formula(cell) else cell for cell in cells])
+    return line.getvalue().removesuffix("\r\n")
+
+
+def _is_formula(cell: str | float) -> bool:
+    return (
+        isinstance(cell, str)
+        and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+        and not _NUMBER.fullmatch(cell)
+    )
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 
 def user_cache() -> Path:

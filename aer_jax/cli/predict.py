@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-import io
 import json
 import sys
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from aer_jax.data.audio import BadAudio
+from aer_jax.files import csv_line
 from aer_jax.inference.predict import Model, Prediction, Window, cutting
 from aer_jax.inference.sources import Source, find, listed, read_transcripts, with_transcripts
 from aer_jax.reports.timeline import check_figure, write_figure
@@ -101,23 +100,17 @@ def _csv(classes: Sequence[str], sources: Sequence[Source]) -> _Lines:
         ends = [f"{p:.4f}" for pair in (answer.interval or {}).values() for p in pair] or [""] * len(bounds)
         parts = answer.timeline or [Window(0.0, answer.seconds, answer.probs, answer.ambiguity)]
         return [
-            _csv_line([answer.file, f"{part.start:.3f}", f"{part.end:.3f}", *_digits(part, classes), *ends])
+            csv_line([answer.file, f"{part.start:.3f}", f"{part.end:.3f}", *_digits(part, classes), *ends])
             for part in parts
         ]
 
-    return _Lines([_csv_line(["file", "start", "end", *classes, "ambiguity", *bounds])], lines)
+    return _Lines([csv_line(["file", "start", "end", *classes, "ambiguity", *bounds])], lines)
 
 
 def _digits(part: Window, classes: Sequence[str]) -> list[str]:
     if part.probs is None or part.ambiguity is None:
         return [""] * (len(classes) + 1)
     return [f"{p:.6f}" for p in (*part.probs.values(), part.ambiguity)]
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
-    return line.getvalue()
 
 
 def _table(classes: Sequence[str], sources: Sequence[Source]) -> _Lines:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.intervals import LEVEL, METHOD, UNIT, speaker_intervals
 from aer_jax.evaluation.metrics import DEFINITIONS, by_class, pointwise, pooled, reliability
 from aer_jax.evaluation.predictions import Prediction, checked, human_distributions
-from aer_jax.files import plain
+from aer_jax.files import plain, replace_text
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
@@ -132,12 +131,12 @@ def write_evaluation(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = "".join(lines)
-    _write_whole(folder / "predictions.jsonl", written)
+    replace_text(folder / "predictions.jsonl", written)
     metrics = plain(metrics)
     if inputs is not None:
         metrics = seal(metrics | {"inputs": {**inputs, "predictions": hashlib.sha256(written.encode()).hexdigest()}})
     text = json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False)
-    _write_whole(folder / "metrics.json", text + "\n")
+    replace_text(folder / "metrics.json", text + "\n")
     return metrics
 
 
@@ -172,9 +171,3 @@ def _summary(values: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str,
 def _by_ambiguity(values: dict[str, np.ndarray], speakers_n: np.ndarray, bin_n: np.ndarray) -> list[dict]:
     here = [bin_n == b for b in range(len(NAMES))]
     return [_summary({key: v[mine] for key, v in values.items()}, speakers_n[mine]) for mine in here]
-
-
-def _write_whole(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)

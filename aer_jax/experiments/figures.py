@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity_bins
 from aer_jax.experiments.thinning import PRIOR
+from aer_jax.files import replace_bytes
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -87,7 +89,7 @@ def levels_figure(ambiguity_n: np.ndarray, path: Path) -> None:
         ax.set_xlim(0, 1)
         ax.set_xlabel("entropy of the human votes over log K")
         ax.set_ylabel("clips")
-        figure.savefig(path, metadata={"Date": None}, facecolor="white")
+        _write(figure, path)
 
 
 def toy_truth_figure(result: Mapping[str, Any], path: Path) -> None:
@@ -119,4 +121,10 @@ def _finish(figure: Figure, axes: Sequence[Axes], x: str, y: str, path: Path) ->
     axes[0].set_ylabel(y)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
-    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Date": None}, facecolor="white")
+    replace_bytes(path, content.getvalue())

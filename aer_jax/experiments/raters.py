@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aer_jax.data.data_report import escape
 from aer_jax.data.dataset import Dataset
 from aer_jax.digests import parse_json
 from aer_jax.errors import UserError
@@ -107,7 +108,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     """JS by number of raters, and how many each proxy is worth, for each level of ambiguity."""
     raters = range(result["raters"] + 1)
     parts = [
-        f"# How many raters a proxy is worth: {result['dataset']}",
+        f"# How many raters a proxy is worth: {escape(result['dataset'])}",
         f"JS (base 2) to the human votes held back, mean of {result['deals']} deals. Smoothed: pooled with the "
         f"{PRIOR}, a constant; with a proxy: pooled with both, at the weights that do best on other speakers. "
         "Worth: how many more human raters, smoothed too, would bring what the proxy brings over its own mean, a "
@@ -120,13 +121,15 @@ def markdown(result: Mapping[str, Any]) -> str:
         rows = [["JS", *(f"{m} raters" if m != 1 else "1 rater" for m in raters)]]
         for name, values in part["js"].items():
             cells = [None, *values] if name == "votes" else values
-            rows.append([TITLES.get(name, f"with {name}"), *map(number, cells)])
-        rows += [[f"with the mean of {name}", *map(number, values)] for name, values in part["js_constant"].items()]
+            rows.append([TITLES.get(name, f"with {escape(name)}"), *map(number, cells)])
+        rows += [
+            [f"with the mean of {escape(name)}", *map(number, values)] for name, values in part["js_constant"].items()
+        ]
         parts.append(_table(rows))
         if part["worth"]:
             rows = [["worth in raters", "alone", *(f"beside {m}" for m in raters[1:-1])]]
             for name, row in part["worth"].items():
-                rows.append([name, *(_worth(row[key], part["n_speakers"]) for key in rows[0][1:])])
+                rows.append([escape(name), *(_worth(row[key], part["n_speakers"]) for key in rows[0][1:])])
             parts.append(_table(rows))
     return "\n\n".join(parts) + "\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aer_jax.data.data_report import escape
 from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.intervals import not_available
 from aer_jax.reports.table import BASELINES, number, span
@@ -134,9 +135,13 @@ def about(result: Mapping[str, Any]) -> str:
 
 def markdown(result: Mapping[str, Any], title: str) -> str:
     """All tables, tests and sentences as one Markdown page."""
-    parts = [f"# {title}", about(result), "## What is significant", *(f"- {line}" for line in result["findings"])]
+    parts = [f"# {escape(title)}", escape(about(result)), "## What is significant"]
+    parts += [f"- {escape(line)}" for line in result["findings"]]
     if result["failed"]:
-        parts += ["## Runs that failed", *(f"- {name}: {why}" for name, why in result["failed"].items())]
+        parts += [
+            "## Runs that failed",
+            *(f"- {escape(name)}: {escape(why)}" for name, why in result["failed"].items()),
+        ]
     for quantity, heading in HEADINGS.items():
         parts += [f"## {heading}", _markdown(table(result, quantity))]
     for family in dict.fromkeys(test["family"] for test in result["tests"]):
@@ -157,5 +162,5 @@ def text(result: Mapping[str, Any]) -> str:
 
 
 def _markdown(rows: Table) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

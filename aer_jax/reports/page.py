@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from aer_jax.errors import UserError
+from aer_jax.files import replace_bytes
 from aer_jax.reports import table
 
 _HERE = Path(__file__).parent
@@ -38,10 +38,8 @@ def write_page(template: str, content: dict[str, Any], out: Path) -> None:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = environment.get_template(template).render(content, css=Markup(css), script=Markup(script), digest=digest)
     out = Path(out)
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, out)
+        replace_bytes(out, text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"cannot write the page {out}: {error.strerror}; choose another --out.") from None

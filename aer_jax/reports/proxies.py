@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aer_jax.errors import UserError
-from aer_jax.files import replace_text
+from aer_jax.files import replace_bytes, replace_text
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -55,7 +56,9 @@ def write_quality(folder: Path, found: dict[str, Any]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(folder / "proxies.json", json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-        draw(found).savefig(folder / "proxies.png", dpi=160)
+        content = io.BytesIO()
+        draw(found).savefig(content, format="png", dpi=160)
+        replace_bytes(folder / "proxies.png", content.getvalue())
     except OSError as error:
         raise UserError(f"cannot write into {folder} ({error.strerror}); choose another --out.") from None
     return folder / "proxies.png"

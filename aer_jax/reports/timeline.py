@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aer_jax.errors import UserError
+from aer_jax.files import replace_bytes
 from aer_jax.inference.predict import Prediction, Window
 from aer_jax.reports import figures
 from aer_jax.reports.page import write_page
@@ -55,7 +57,9 @@ def write_figure(predictions: Sequence[Prediction], out: Path) -> None:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
         try:
-            figure.savefig(out, dpi=200)
+            content = io.BytesIO()
+            figure.savefig(content, format=out.suffix.lower()[1:], dpi=200)
+            replace_bytes(out, content.getvalue())
         except OSError as error:
             raise UserError(f"cannot write the figure {out}: {error.strerror}; choose another --figure.") from None
 

@@ -101,6 +101,11 @@ def test_a_constant_is_worth_nothing_anywhere(monkeypatch):
                 assert found["value"] == 0 and not found["at_least"], (level, name, key)
                 assert found["ci"][0] == 0 and abs(found["gain"]) < (1e-12 if name != "others" else 2e-3)
     page = markdown({"dataset": "crowd", "raters": 5, "deals": 4, "levels": levels})
+    result = {"dataset": "<b>", "raters": 5, "deals": 4, "levels": {"all": levels["all"]}}
+    levels["all"]["worth"]["a|<i>"] = dict.fromkeys(
+        ("alone", *(f"beside {i}" for i in range(1, 5))), {"value": 5.0, "at_least": True, "ci": (4.0, None)}
+    )
+    assert "| a\\|&lt;i&gt; | >= 5 (4.0 to more) |" in markdown(result) and "<b>" not in markdown(result)
     assert "| uniform | 0.0 (0.0 to 0.0)" in page and "with the mean of uniform" in page
 
 
