@@ -55,8 +55,10 @@ def evaluate(
     references_nk = human_distributions(dataset, ids)
     bin_n = ambiguity_bins(ambiguity(references_nk))
 
-    rows, bins_of = {}, {}
+    rows: dict[str, dict[str, Any]] = {}
+    bins_of = {}
     values = pointwise(references_nk, probs_nk)
+    js_n = values["js"]
     model = _summary(values, speakers_n) | pooled(references_nk, probs_nk)
     model_bins = _by_ambiguity(values, speakers_n, bin_n)
     probe_nk = None if probe is None else np.array([probe[id] for id in ids])
@@ -64,6 +66,7 @@ def evaluate(
         top_label = name != "uniform"
         values = pointwise(references_nk, baseline_nk, top_label)
         rows[name] = _summary(values, speakers_n) | pooled(references_nk, baseline_nk, top_label) | extra
+        rows[name]["js_difference"] = _difference(js_n - values["js"], speakers_n)
         bins_of[name] = _by_ambiguity(values, speakers_n, bin_n)
     usable_n, values = baselines.split_half(dataset.votes, ids, dataset.classes)
     reason = None if usable_n.any() else "no utterance has two whole votes, so none can be split"
@@ -72,6 +75,7 @@ def evaluate(
         "accuracy_argmax": None,
         "reason": reason,
     }
+    rows["split_half"]["js_difference"] = _difference(js_n[usable_n] - values["js"], speakers_n[usable_n])
     bins_of["split_half"] = _by_ambiguity(values, speakers_n[usable_n], bin_n[usable_n])
 
     curve = reliability(references_nk, probs_nk)
@@ -166,6 +170,12 @@ def _summary(values: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str,
     means = {name: float(values_n.mean()) if n else math.nan for name, values_n in values.items()}
     ci = speaker_intervals(values, speakers_n, UNIT)
     return {"n": n, "n_speakers": len(np.unique(speakers_n))} | means | {"ci": ci}
+
+
+def _difference(difference_n: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
+    """How the JS of the model differs from that of a baseline on the same utterances: below 0 the model is better."""
+    value = float(difference_n.mean()) if len(difference_n) else math.nan
+    return {"value": value, "ci": speaker_intervals({"js": difference_n}, speakers_n)["js"]}
 
 
 def _by_ambiguity(values: dict[str, np.ndarray], speakers_n: np.ndarray, bin_n: np.ndarray) -> list[dict]:

@@ -77,15 +77,21 @@
     words.append(make("span", "id", clip.id), make("span", "speaker", `speaker ${clip.speaker}`));
     if (clip.audio) head.append(player(clip));
     head.append(words);
+    const sources = [["listeners", clip.human, "var(--ink)"]];
+    if (clip.synthetic) sources.push(["synthetic", clip.synthetic, "var(--synthetic)"]);
+    sources.push(["predicted", clip.predicted[arm], `var(--${data.arms[arm].colour})`]);
     const bars = make("div", "shares");
-    data.classes.forEach((name, k) => {
+    const cells = (name, middle, values) => {
       const row = make("div", "share");
+      row.style.setProperty("--sources", sources.length);
+      row.append(make("span", "name", name), middle, ...values);
+      return row;
+    };
+    bars.append(cells("", make("span"), sources.map(([source]) => make("span", "value label", source))));
+    data.classes.forEach((name, k) => {
       const tracks = make("div", "tracks");
-      tracks.append(bar("listeners", clip.human[k], "var(--ink)"));
-      if (clip.synthetic) tracks.append(bar("synthetic", clip.synthetic[k], "var(--synthetic)"));
-      tracks.append(bar("predicted", clip.predicted[arm][k], `var(--${data.arms[arm].colour})`));
-      row.append(make("span", "name", name), tracks, make("span", "value", two(clip.predicted[arm][k])));
-      bars.append(row);
+      tracks.append(...sources.map(([source, shares, colour]) => bar(source, shares[k], colour)));
+      bars.append(cells(name, tracks, sources.map(([, shares]) => make("span", "value", two(shares[k])))));
     });
     const foot = make("div", "card-foot");
     const said = [`JS ${clip.js[arm].toFixed(3)}`, `ambiguity ${two(clip.ambiguity)}`];
@@ -131,4 +137,11 @@
   });
   form.hidden = false;
   draw();
+
+  // Tables that are wider than the page say so.
+  const check = () => {
+    for (const box of document.querySelectorAll(".scroll")) box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+  };
+  check();
+  addEventListener("resize", check);
 })();

@@ -76,6 +76,11 @@ _BASELINE_MARKS = {
 }
 
 
+# The same marks as text, for a legend that wraps; a figure's own is cut off where the browser's type is wider.
+BASELINE_GLYPHS = dict(zip(_BASELINE_MARKS, "\u00d7\u25a1\u25bd\u25c7\u25b3\u25cb", strict=True))
+_LONGEST = 36  # characters of a name in a figure
+
+
 def arm_colour(i: int) -> str:
     """Name of the CSS variable of the i-th arm."""
     return f"arm-{i % ARM_COLOURS}"
@@ -103,10 +108,11 @@ def divergence(rows: Sequence[Row]) -> Markup:
             ax.plot(js, y, "o", ms=6, mfc=face, mec=colour, mew=1.4)
         of_arms = [js for row in rows if row.arm is not None and (js := row.values["js"]) is not None]
         ax.axvline(min(of_arms), color=RULE, lw=0.8, ls=(0, (3, 3)), zorder=0)
-        ax.set_yticks(range(len(rows)), [row.name for row in rows])
+        ax.set_yticks(range(len(rows)), [_short(row.name) for row in rows])
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_xlim(left=0)
-        ax.set_xlabel("JS divergence, lower is better")
+        # From the right edge: in the middle of narrow axes it would be cut off.
+        ax.set_xlabel("JS divergence, lower is better", loc="right")
         ax.grid(axis="x")
         _bare(ax, "left")
         return svg(figure, "JS divergence of arms and baselines with 95% intervals over speakers")
@@ -129,8 +135,6 @@ def by_ambiguity(rows: Sequence[Row]) -> Markup:
                     ax.plot([x + offset] * 2, part["ci"]["js"], color=colour, lw=1.6 if row.arm is not None else 0.8)
                 face = colour if row.arm is not None else PAPER
                 ax.plot(x + offset, part["js"], shape, ms=5, mfc=face, mec=colour, mew=1.1)
-        for name, shape in _BASELINE_MARKS.items():
-            ax.plot([], [], shape, ms=5, mfc=PAPER, mec=MUTED, mew=1.1, label=name)
         counts = [rows[0].by_ambiguity[name]["n"] for name in NAMES]
         ax.set_xticks(range(3), [f"{name}\n{n} clips" for name, n in zip(NAMES, counts, strict=True)])
         ax.set_xlim(-0.5, 2.5)
@@ -138,7 +142,6 @@ def by_ambiguity(rows: Sequence[Row]) -> Markup:
         ax.set_ylabel("JS divergence (base 2)")
         ax.grid(axis="y")
         ax.tick_params(axis="y", labelcolor=MUTED)
-        figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1.0)
         _bare(ax, "left")
         return svg(figure, "JS divergence by ambiguity of the human votes")
 
@@ -179,17 +182,16 @@ def mean_distributions(runs: Sequence[Run]) -> Markup:
         y_k = np.arange(len(classes))
         human_k = [metrics["by_class"][name]["mean_reference"] for name in classes]
         trained_k = [metrics["baselines"]["train_mean"]["distribution"][name] for name in classes]
-        ax.barh(y_k, human_k, height=0.72, color=RULE, label="human votes, this split")
-        ax.plot(trained_k, y_k, "|", ms=19, mew=1.6, color=MUTED, label="training mean")
+        ax.barh(y_k, human_k, height=0.72, color=RULE)
+        ax.plot(trained_k, y_k, "|", ms=19, mew=1.6, color=MUTED)
         offsets = np.linspace(-0.22, 0.22, len(runs)) if len(runs) > 1 else [0.0]
         for i, (run, offset) in enumerate(zip(runs, offsets, strict=True)):
             predicted_k = [run.metrics["by_class"][name]["mean_predicted"] for name in classes]
             ax.plot(predicted_k, y_k + offset, "o", ms=5.5, color=PLACEHOLDERS[arm_colour(i)], mec=PAPER, mew=0.7)
-        ax.set_yticks(y_k, classes)
+        ax.set_yticks(y_k, [_short(name) for name in classes])
         ax.set_ylim(len(classes) - 0.5, -0.5)
         ax.set_xlim(left=0)
-        ax.set_xlabel("mean share over clips")
-        figure.legend(loc="outside upper left", ncols=2, markerscale=0.5)
+        ax.set_xlabel("mean share over clips", loc="right")
         _bare(ax, "left")
         return svg(figure, "mean predicted and mean human distribution by class")
 
@@ -217,6 +219,10 @@ def calibration(runs: Sequence[Run]) -> Markup:
         ax.grid()
         _bare(ax, "left", "bottom")
         return svg(figure, "calibration of the predicted top class against human votes")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2]}…{name[1 - _LONGEST // 2 :]}"
 
 
 def _colour(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.baselines import NOTES
 from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.provenance import provenance
 from aer_jax.reports import figures, table
 from aer_jax.reports.data_section import data_section
 from aer_jax.reports.explorer import AUDIO_MB, explorer, in_script
+from aer_jax.reports.finding import few_speakers, finding
 from aer_jax.reports.page import write_page
 from aer_jax.reports.proxy_section import proxy_section
 from aer_jax.reports.runs import Run, best, load_runs
+
+NOT_RECORDED = "not recorded"
 
 
 def write_report(
@@ -54,7 +59,9 @@ def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str
     return {
         "runs": runs,
         "metrics": runs[0].metrics,
-        "finding": table.finding(runs),
+        "finding": finding(runs),
+        "few_speakers": few_speakers(runs[0].metrics["n_speakers"]),
+        "made": provenance(),
         "shared": table.SHARED,
         "ties": table.TIES,
         "rows": rows,
@@ -73,6 +80,8 @@ def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str
         "curves": figures.training_curves(runs),
         "mean_distributions": figures.mean_distributions(runs),
         "calibration": figures.calibration(runs),
+        "calibration_bins": _calibration_bins(runs),
+        "marks": figures.BASELINE_GLYPHS,
         "confusion": _confusion(leader),
         "settings": _settings(runs),
         "leader": leader,
@@ -125,6 +134,17 @@ def _confusion(run: Run) -> dict[str, list[list[float]]]:
     }
 
 
+def _calibration_bins(runs: Sequence[Run]) -> list[tuple[str, list[int]]]:
+    """(range of the probability, how many clips of each run it holds) of the bins that hold any."""
+    counts_rb = np.array([run.metrics["reliability"]["n"] for run in runs])
+    bins = counts_rb.shape[1]
+    return [
+        (f"{b / bins:.1f} to {(b + 1) / bins:.1f}", counts_rb[:, b].tolist())
+        for b in range(bins)
+        if counts_rb[:, b].any()
+    ]
+
+
 def _leading(arms: Sequence[table.Row], column: str) -> float | None:
     """The best value of a column among several arms; None where there is nothing to compare."""
     values = [value for row in arms if (value := row.values[column]) is not None]
@@ -140,16 +160,56 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         ("Journal", [_last(run.config.labels.journal) for run in runs]),
         ("DiME-Aug ratio", [f"{r:g}" if (r := run.config.data.dime_aug.ratio) else "off" for run in runs]),
         ("Recipe", [run.config.recipe for run in runs]),
-        ("Base checkpoint", [_last(run.config.model.checkpoint) for run in runs]),
+        ("Base checkpoint", [_named(run, "model", "checkpoint") for run in runs]),
+        ("Parameters, trained / frozen", [_parameters(run) for run in runs]),
         ("Head", [run.config.model.head for run in runs]),
         ("LoRA rank", [str(run.config.model.lora.rank) for run in runs]),
         ("Epochs run / allowed", [f"{_most(run, 'epoch')} / {run.config.train.epochs}" for run in runs]),
         ("Optimizer steps", [_most(run, "step") for run in runs]),
+        ("Learning rate, adapters / head", [_rates(run) for run in runs]),
         ("Batch", [str(run.config.train.batch) for run in runs]),
         ("Seed", [str(run.config.seed) for run in runs]),
         ("Device", [_device(run.environment) for run in runs]),
+        ("Dataset", [_named(run, "data", "dataset") for run in runs]),
         ("JAX", [run.environment.get("packages", {}).get("jax", table.NONE) for run in runs]),
+        ("Begun (UTC)", [_made(run, "date") for run in runs]),
+        ("aer_jax", [_made(run, "version") for run in runs]),
+        ("Commit", [_made(run, "commit") for run in runs]),
+        ("Command, folders left out", [_without_folders(_made(run, "command")) for run in runs]),
     ]
+
+
+def _named(run: Run, section: str, key: str) -> str:
+    """The last part of a setting's path, and the beginning of the SHA-256 of what lay there."""
+    name = _last(getattr(getattr(run.config, section), key))
+    digest = run.environment.get("learns_from", {}).get(f"{section}.{key}")
+    return f"{name} (sha256 {str(digest)[:12]}…)" if digest else name
+
+
+def _parameters(run: Run) -> str:
+    counts = run.environment.get("parameters")
+    return f"{counts['trainable']:,} / {counts['frozen']:,}" if counts else NOT_RECORDED
+
+
+def _rates(run: Run) -> str:
+    train = run.config.train
+    return f"{train.lr:g} / {train.head_lr:g}" if train.epochs else "no steps: the readout is fitted"
+
+
+def _made(run: Run, key: str) -> str:
+    found = run.environment.get("provenance", {})
+    if key == "version":
+        found = {"version": run.environment.get("packages", {}).get("aer-jax")} | found
+    return found.get(key) or NOT_RECORDED
+
+
+def _without_folders(command: str) -> str:
+    try:
+        arguments = shlex.split(command)
+    except ValueError:
+        return NOT_RECORDED
+    parts = (argument.rpartition("=") for argument in arguments)
+    return shlex.join(f"{key}{equals}{Path(value).name if '/' in value else value}" for key, equals, value in parts)
 
 
 def _last(path: str | None) -> str:

@@ -102,7 +102,7 @@ def _saturation(curve: dict[str, Any], half: dict[str, Any] | None) -> Markup:
         ax.tick_params(axis="y", labelcolor=figures.MUTED)
         ax.spines["left"].set_visible(False)
         ax.grid(axis="y")
-        ax.legend(loc="best")
+        figure.legend(loc="outside upper left", ncols=2)
         return figures.svg(figure, "JS divergence by the number of synthetic votes")
 
 

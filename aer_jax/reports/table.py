@@ -1,4 +1,4 @@
-"""The rows of the main table, for the page and for the terminal, and the one sentence about them."""
+"""The rows of the main table, for the page and for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from aer_jax.config import LabelsConfig
 from aer_jax.evaluation.intervals import not_available
-from aer_jax.reports.runs import Run, best, load_runs
+from aer_jax.reports.runs import Run, load_runs
 
 BASELINES = {
     "uniform": "Uniform",
@@ -105,36 +105,6 @@ def learned_from(labels: LabelsConfig, weight: float | dict[str, float] | None =
             return "human + synthetic (learned weight" + (")" if weight is None else f" {weight:.2g})")
         return "human + synthetic" + ("" if labels.synthetic_weight == 1 else f" (weight {labels.synthetic_weight:g})")
     return labels.source
-
-
-def finding(runs: Sequence[Run]) -> str:
-    """What the table says, with the arm that has the lowest mean JS and its distance to the baselines."""
-    run = best(runs)
-    js, baselines = run.metrics["js"], run.metrics["baselines"]
-    ends, speakers = run.metrics["ci"]["js"], run.metrics["n_speakers"]
-    within = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else not_available(speakers)
-    lead = f"Of {len(runs)} arms, “{run.name}” comes closest with" if len(runs) > 1 else f"“{run.name}” reaches"
-    parts = [_beside(js, baselines[key]["js"], name) for key, name in _SAID.items() if key in baselines]
-    return (
-        f"{lead} a JS of {js:.3f} (95% interval over speakers {within}): {', '.join(part for part in parts if part)}."
-    )
-
-
-_SAID = {
-    "train_mean": "the training mean",
-    "linear_probe": "the linear probe",
-    "best_constant": "the best constant",
-    "split_half": "one half of the listeners against the other",
-}
-
-
-def _beside(js: float, other: float | None, name: str) -> str:
-    if not other:
-        return ""
-    change = round(100 * (js / other - 1))
-    if change == 0:
-        return f"level with {name} ({other:.3f})"
-    return f"{abs(change)}% {'below' if change < 0 else 'above'} {name} ({other:.3f})"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -163,6 +163,9 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
         if fitted and settings.epochs == 0 and is_first():
             readout.keep_left_out(fitted, run.path)
     parts = take_apart(model)
+    if is_first():
+        states = {"trainable": parts.trainable, "frozen": parts.frozen}
+        add_facts(run, parameters={name: sum(a.size for a in jax.tree.leaves(state)) for name, state in states.items()})
     rate = schedule(settings.lr, settings.warmup, *ends)
     # A run that an earlier version began goes on as it began.
     optimizer = make_optimizer(settings, *ends, decay_all=run.environment.get("biases_decay", True))

@@ -20,6 +20,7 @@ from aer_jax.errors import UserError
 from aer_jax.files import replace_text
 from aer_jax.locks import locked
 from aer_jax.models.fingerprint import is_base
+from aer_jax.provenance import provenance
 from aer_jax.training.checkpoint import latest_step
 from aer_jax.training.identity import identities, refuse_others
 
@@ -81,6 +82,7 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
         "machine": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
+        "provenance": provenance(),
     }
     run = Run(path, config, environment)
     _write(run)

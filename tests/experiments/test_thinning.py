@@ -102,9 +102,8 @@ def test_a_constant_is_worth_nothing_anywhere(monkeypatch):
                 assert found["ci"][0] == 0 and abs(found["gain"]) < (1e-12 if name != "others" else 2e-3)
     page = markdown({"dataset": "crowd", "raters": 5, "deals": 4, "levels": levels})
     result = {"dataset": "<b>", "raters": 5, "deals": 4, "levels": {"all": levels["all"]}}
-    levels["all"]["worth"]["a|<i>"] = dict.fromkeys(
-        ("alone", *(f"beside {i}" for i in range(1, 5))), {"value": 5.0, "at_least": True, "ci": (4.0, None)}
-    )
+    most = {"value": 5.0, "at_least": True, "ci": (4.0, None)}
+    levels["all"]["worth"]["a|<i>"] = {key: most for key in levels["all"]["worth"]["uniform"]}
     assert "| a\\|&lt;i&gt; | >= 5 (4.0 to more) |" in markdown(result) and "<b>" not in markdown(result)
     assert "| uniform | 0.0 (0.0 to 0.0)" in page and "with the mean of uniform" in page
 

@@ -16,6 +16,17 @@ from aer_jax.labels.votes import Vote
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 TRANSCRIPT = '<script>alert("it\'s")</script> & more'
 
+ABOUT = {
+    "learns_from": {"model.checkpoint": "0123" * 16, "data.dataset": "fedcba9876543210" * 4},
+    "parameters": {"trainable": 1234, "frozen": 5678901},
+    "provenance": {
+        "date": "2026-11-30T12:00:00+00:00",
+        "version": "0.9.9",
+        "commit": "0123456789ab+",
+        "command": "aer-jax train --config /home/me/combined.yaml data.dataset=/home/me/mine 'out=<b>run'",
+    },
+}
+
 
 def small_dataset(out, speakers=9, clips=12, licensed=False, seed=0):
     rng = np.random.default_rng(seed)
@@ -45,7 +56,7 @@ def small_run(path, dataset, source="human", skill=0.5, seed=0, ratio=0.3):
     path.mkdir(parents=True)
     (path / "config.yaml").write_text(to_yaml(config))
     (path / "environment.json").write_text(
-        json.dumps({"device": "toaster", "devices": 4, "packages": {"jax": "0.10.2"}})
+        json.dumps({"device": "toaster", "devices": 4, "packages": {"jax": "0.10.2"}} | ABOUT)
     )
     lines = []
     for step in range(1, 61):

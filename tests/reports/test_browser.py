@@ -90,6 +90,46 @@ def test_the_page_fits_and_is_quiet(page, browser, tmp_path, width, dark):
     assert (tmp_path / "page.png").stat().st_size > 50_000
 
 
+CUT_OFF = """[...document.querySelectorAll('figure svg, .scroll')].flatMap(box => {
+  const {left, right} = box.getBoundingClientRect();
+  box.scrollLeft = 0;
+  const parts = box.matches('svg') ? [...box.querySelectorAll('text')] : [...box.querySelectorAll('tr > :last-child')];
+  if (box.scrollWidth > box.clientWidth) box.scrollLeft = box.scrollWidth;
+  return parts.filter(part => {
+    const own = part.getBoundingClientRect();
+    return own.left < left - 1 || own.right > right + 1;
+  }).map(part => part.textContent);
+})"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_text_of_a_figure_and_no_last_column_is_cut_off(page, browser, width):
+    """Tables that are wider than a phone scroll, and say so; on a desk the results fit."""
+    browser.open(page, width)
+    assert browser(CUT_OFF) == []
+    wide = browser("[...document.querySelectorAll('.scroll.wide')].map(e => e.getAttribute('aria-label'))")
+    assert ("Results" in wide) == (width == 390)
+    hints = browser(
+        "[...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth > e.clientWidth + 1, "
+        "getComputedStyle(e, '::before').content.includes('Scroll sideways')])"
+    )
+    assert all(wider == said for wider, said in hints)
+
+
+def test_numbers_of_listeners_and_prediction_are_labelled(page, browser):
+    browser.open(page)
+    data = json.loads(browser("document.getElementById('clip-data').textContent"))
+    first = next(clip for clip in data["clips"] if clip["id"] == shown(browser)[0])
+    rows = browser(
+        "[...document.querySelector('.card').querySelectorAll('.share')].map(row => "
+        "[...row.querySelectorAll('.value')].map(e => e.textContent))"
+    )
+    assert rows[0] == ["listeners", "synthetic", "predicted"]
+    sources = (first["human"], first["synthetic"], first["predicted"][data["leader"]])
+    for k, values in enumerate(rows[1:]):
+        np.testing.assert_allclose([float(value) for value in values], [p[k] for p in sources], atol=0.0051)
+
+
 def test_sorting_and_filtering(page, browser):
     browser.open(page)
     data = json.loads(browser("document.getElementById('clip-data').textContent"))

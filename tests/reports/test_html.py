@@ -1,4 +1,5 @@
 import base64
+import datetime
 import hashlib
 import html.parser
 import io
@@ -97,10 +98,10 @@ def test_ids_are_unique_and_every_reference_has_one(page):
 
 
 def test_every_table_of_results_has_baselines(page):
-    results, ambiguity, listeners, predicted, data, settings = Page(page).tables
+    results, ambiguity, _, listeners, predicted, data, settings = Page(page).tables
     for name in BASELINES.values():
         assert name in results and name in ambiguity
-    assert "Listeners" in listeners and "human" in predicted
+    assert "Listeners with themselves" in listeners and "Predicted by human" in predicted
     assert all(split in data for split in ("train", "validation", "test"))
     assert (
         "Epochs run / allowed" in settings
@@ -115,11 +116,54 @@ def test_the_confusion_of_listeners_is_theirs(runs, page):
     lines = [json.loads(line) for line in (runs[0] / "evaluation/test/predictions.jsonl").read_text().splitlines()]
     names = list(lines[0]["reference"])
     q_nk, p_nk = (np.array([[line[key][k] for k in names] for line in lines]) for key in ("reference", "probs"))
-    for table, right_nk in zip(Page(page).tables[2:4], (q_nk, p_nk), strict=True):
+    for table, right_nk in zip(Page(page).tables[3:5], (q_nk, p_nk), strict=True):
         wanted_kk = q_nk.T @ right_nk / q_nk.sum(axis=0)[:, None]
         shown = [float(cell) for cell in re.findall(r"[01]\.\d\d", table)]
         np.testing.assert_allclose(np.reshape(shown, wanted_kk.shape), wanted_kk, atol=0.0051)
         np.testing.assert_allclose(wanted_kk.sum(axis=1), 1)
+
+
+def test_provenance_is_shown_and_tells_no_folders(page):
+    settings = Page(page).tables[-1]
+    for words in (
+        "2026-11-30T12:00:00", "0123456789ab+", "aer-jax train --config combined.yaml data.dataset=mine 'out=<b>run'",
+        "small (sha256 fedcba987654…)", "tiny-qwen2-audio (sha256 0123", "1,234 / 5,678,901", "0.0001 / 0.03", "0.9.9",
+    ):  # fmt: skip
+        assert words in settings
+    assert "/home" not in page
+    today = datetime.datetime.now(datetime.UTC).date()
+    assert f"made on {today}" in page or f"made on {today - datetime.timedelta(1)}" in page
+
+
+def test_what_earlier_runs_did_not_record_is_said(runs, tmp_path):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    (run / "environment.json").write_text("{}")
+    file = run / "evaluation" / "test" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics.pop("inputs", None), metrics.pop("sha256", None)
+    del metrics["accuracy_argmax"]
+    metrics["ci"] = {**metrics["ci"], "resamples": 2000}
+    del metrics["ci"]["method"]
+    for row in metrics["baselines"].values():
+        del row["js_difference"], row["accuracy_argmax"]
+    file.write_text(json.dumps(metrics))
+    write_report([run], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert Page(text).tables[-1].count("not recorded") == 5
+    assert "percentile bootstrap" in text and "evaluate the run again" in text
+
+
+def test_clips_behind_each_point_of_the_calibration(runs, page):
+    table = Page(page).tables[2]
+    for run in runs:
+        n_b = json.loads((run / "evaluation/test/metrics.json").read_text())["reliability"]["n"]
+        assert sum(n_b) == 36
+        for b, n in enumerate(n_b):
+            assert not n or re.search(rf"{b / 10:.1f} to {(b + 1) / 10:.1f}[^.]*{n}", table)
+
+
+def test_few_speakers_are_warned_of(page):
+    assert "These numbers rest on 3 speakers." in page
 
 
 def test_quantity_references_and_data_are_named(page):
@@ -215,7 +259,7 @@ def test_proxies(runs, tmp_path):
     (tmp_path / "proxies.json").write_text(json.dumps(PROXIES))
     write_report(runs, tmp_path / "page.html", proxies=tmp_path)
     text = (tmp_path / "page.html").read_text()
-    table = Page(text).tables[4]
+    table = Page(text).tables[5]
     assert (
         "Synthetic votes" in table and "0.210" in table and "0.180" in table and "Half the listeners vs half" in table
     )

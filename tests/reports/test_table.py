@@ -6,7 +6,7 @@ from small_runs import small_run
 from aer_jax.config import LabelsConfig
 from aer_jax.reports.html import write_report
 from aer_jax.reports.runs import load_runs
-from aer_jax.reports.table import BASELINES, SHARED, finding, learned_from, number, percent, rows, span, summary_table
+from aer_jax.reports.table import BASELINES, SHARED, learned_from, number, percent, rows, span, summary_table
 
 
 def test_rows_are_the_arms_and_then_every_baseline(runs):
@@ -39,18 +39,6 @@ def test_speakers_that_were_trained_on_are_said(dataset, runs, tmp_path):
     write_report(runs, tmp_path / "apart.html")
     said = "These speakers were heard in training too"
     assert said in (tmp_path / "shared.html").read_text() and said not in (tmp_path / "apart.html").read_text()
-
-
-def test_finding_says_when_the_model_is_no_better(runs):
-    (run,) = load_runs(runs[:1])
-    run = dataclasses.replace(run, name="weak", metrics=run.metrics | {"js": 0.3})
-    for key, js in (("train_mean", 0.25), ("linear_probe", 0.2), ("best_constant", 0.3), ("split_half", None)):
-        run.metrics["baselines"][key]["js"] = js
-    said = (
-        "20% above the training mean (0.250), 50% above the linear probe (0.200), level with the best constant (0.300)."
-    )
-    assert finding([run]).endswith(said)
-    assert finding([run]).startswith("“weak” reaches a JS of 0.300 (95% interval over speakers ")
 
 
 def test_words_and_numbers():
