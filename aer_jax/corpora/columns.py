@@ -17,7 +17,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("audio_path", "audio_file", "audio_filepath", "audio_filename", "audio_file_path", "recording"),
     ),
     "speaker": ("speaker_id", "spk", "spk_id", "spkr", "spkrid", "spkr_id", "speakerid", "speaker_name", "actor"),
-    "transcript": ("transcription", "text", "sentence", "words"),
+    "transcript": ("transcription", "text", "sentence"),
     "split": ("partition", "subset", "set", "split_set"),
     "rater": (
         *("rater_id", "annotator", "annotator_id", "worker", "worker_id", "listener", "listener_id"),

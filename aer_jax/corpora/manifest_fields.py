@@ -98,7 +98,10 @@ def part_of(text: str, names: Mapping[str, str], where: str) -> str | None:
         if text.casefold() in _EVALUATION:
             raise UserError(f'{where}: split is "{text}", which could be validation or test; write one of them.')
         hint = nearest(text, ("train", "validation", "test"))
-        raise UserError(f'{where}: split is "{text}".{hint} Known: train, validation (dev, val, valid), test.')
+        raise UserError(
+            f'{where}: split is "{text}".{hint} Known: train, validation (dev, val, valid), test; '
+            "a column of something else is left unread with --map split=."
+        )
     return part
 
 

@@ -89,8 +89,8 @@ class Rows:
         if odd := sorted(filter(looks_like_time_or_channel, self.unread)):
             said.append(
                 f"Not read, though the name suggests a time or a channel: {', '.join(odd)}. "
-                + ("" if segments else "Each clip is a whole recording, all channels averaged; ")
-                + "name times with --map start=COLUMN,end=COLUMN."
+                f"{'' if segments else 'Each clip is a whole recording. '}All channels are mixed to one; "
+                "--map start=COLUMN,end=COLUMN names times."
             )
         return said
 

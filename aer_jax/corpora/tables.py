@@ -82,7 +82,9 @@ def _delimited(text: str, path: Path) -> Table:
                 if row and not (named and reader.line_num == 1):
                     yield f"{path}, line {reader.line_num}", row
         except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num} is not CSV ({error}).") from None
+            raise UserError(
+                f"{path}, line {reader.line_num} is not CSV ({error}); a quote inside a cell is written twice."
+            ) from None
 
     rows = numbered()
     where, header = next(rows, (f"{path}, line 1", []))
@@ -112,6 +114,8 @@ def _with_header(
 
 
 def _fields(names: Sequence[str], cells: Sequence[Any], where: str, delimiter: str) -> dict[str, Any] | UserError:
+    if any(isinstance(cell, str) and _swallows_rows(cell, len(names), delimiter) for cell in cells):
+        return UserError(f"{where}: a quoted cell holds what look like rows; a quote inside a cell is written twice.")
     present = [_present(cell) for cell in cells]
     while len(present) > len(names) and present[-1] is None:
         present.pop()
@@ -119,6 +123,12 @@ def _fields(names: Sequence[str], cells: Sequence[Any], where: str, delimiter: s
         mark = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(delimiter, f'"{delimiter}"')
         return UserError(f"{where} has {len(cells)} cells, the header has {len(names)}; quote cells that hold {mark}.")
     return {name: cell for name, cell in zip(names, present, strict=True) if cell is not None}
+
+
+def _swallows_rows(cell: str, columns: int, delimiter: str) -> bool:
+    """Whether a cell is what lies between two stray quotes of one column: line ends, and as many cells as rows have."""
+    found = cell.count(delimiter)
+    return "\n" in cell and columns > (1 if delimiter == "\t" else 3) and found > 0 and found % (columns - 1) == 0
 
 
 def _present(value: Any) -> Any:

@@ -50,6 +50,11 @@ def test_the_delimiter_that_excel_names(tmp_path):
     ]
 
 
+def test_cells_of_several_lines(tmp_path):
+    (tmp_path / "t.csv").write_text('id,text\na,"Well,\nwell."\nb,"He said ""no"",\n\nand left, well"\n')
+    assert [row["text"] for row in fields(tmp_path / "t.csv")] == ["Well,\nwell.", 'He said "no",\n\nand left, well']
+
+
 def test_trailing_delimiters_and_index_columns(tmp_path):
     (tmp_path / "t.csv").write_text(",id,text,,\n0,a,,,\n1,b,x,,\n")
     table = read_table(tmp_path / "t.csv")
@@ -155,6 +160,9 @@ def test_files_that_are_refused(tmp_path, name, content, message):
         ("t.csv", "id,x\na,b\nc\n", "line 3 has 1 cells, the header has 2"),
         ("t.csv", "id,x\na,b\nc,d,e\n", "line 3 has 3 cells, the header has 2; quote cells that hold commas"),
         ("t.csv", "id;x\na;b\nc;d;e\n", "line 3 has 3 cells, the header has 2; quote cells that hold semicolons"),
+        ("t.tsv", 'id\tx\ty\na\tb\tc\nd\t"e\tf\ng\th"\ti\n', "line 4: a quoted cell holds what look like rows"),
+        ("t.tsv", 'id\tx\na\tb\nc\t"d\ne\tf\ng\th"\n', "line 5: a quoted cell holds what look like rows"),
+        ("t.csv", 'id,x,y,z\na,b,c,d\ne,f,g,"h\ni,j,k,l"\n', "line 4: a quoted cell holds what look like rows"),
         ("t.json", '[{"id": "a"}, 3]', "item 2 is not a JSON object"),
         ("t.jsonl", '{"id": "a"}\n[3]', "line 2 is not a JSON object"),
         ("t.jsonl", '{"id": "a"}\n' + '{"a":' * 100_000, "line 2 is not valid JSON"),
