@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from aer_jax.corpora.base import Clip
+from aer_jax.corpora.times import TOLERANCE_SECONDS
 
 SEVERAL_SPEAKERS = "same audio under several speakers"
 
@@ -35,6 +38,39 @@ def find_copies(clips: Sequence[Clip], digest_of: Mapping[str, str]) -> list[Cop
             other = same[1] if clip is same[0] else same[0]
             copies.append(Copy(clip.id, other.id, several))
     return copies
+
+
+def overlaps(clips: Sequence[Clip], part_of: Mapping[str, str]) -> list[str]:
+    """A sentence about clips that share some of a recording with a clip of another speaker in another split.
+
+    Voices that overlap in a dialogue do so, and so does a whole recording whose segments other lines name.
+
+    Args:
+        clips: of the dataset.
+        part_of: clip id -> split.
+    """
+    recordings: dict[Path, list[Clip]] = {}
+    for clip in clips:
+        if isinstance(clip.audio, Path):
+            recordings.setdefault(clip.audio, []).append(clip)
+    found: list[tuple[str, str]] = []
+    for same in recordings.values():
+        last: dict[tuple[str, str], tuple[float, str]] = {}  # speaker and split -> the latest end so far, and whose
+        for clip in sorted(same, key=lambda clip: clip.start or 0.0) if len(same) > 1 else ():
+            whose = clip.speaker, part_of[clip.id]
+            for other, (end, id) in last.items():
+                if other[0] != whose[0] and other[1] != whose[1] and end > (clip.start or 0.0) + TOLERANCE_SECONDS:
+                    found.append((clip.id, id))
+                    break
+            end = math.inf if clip.end is None else clip.end
+            last[whose] = max(last.get(whose, (end, clip.id)), (end, clip.id))
+    if not found:
+        return []
+    first, with_ = found[0]
+    return [
+        f"{len(found):,} clips share a part of their recording with a clip of another speaker in another split, the "
+        f"first {first} (with {with_}): one split holds sound of another."
+    ]
 
 
 def notes(copies: Sequence[Copy], part_of: Mapping[str, str]) -> list[str]:

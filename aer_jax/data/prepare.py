@@ -19,7 +19,7 @@ from aer_jax.data import shards
 from aer_jax.data.data_report import Kept, write_report
 from aer_jax.data.dataset import Dataset, Utterance, open_dataset
 from aer_jax.data.dataset_files import FORMAT
-from aer_jax.data.duplicates import SEVERAL_SPEAKERS, Copy, find_copies
+from aer_jax.data.duplicates import SEVERAL_SPEAKERS, Copy, find_copies, overlaps
 from aer_jax.data.duplicates import notes as notes_on_copies
 from aer_jax.data.left_out import in_words, summarize
 from aer_jax.data.splits import Rule, parse_rule, shared_speakers, split_clips
@@ -178,7 +178,7 @@ def _write(
     """All files beside the shards; `dataset.json` last, the same for the same corpus and choices."""
     splits, how = _divide(corpus, kept, settings["seed"], rule, dropped)
     part_of = {id: part for part, ids in splits.items() for id in ids}
-    notes = [*corpus.notes, *rule.notes, *notes_on_copies(copies, part_of)]
+    notes = [*corpus.notes, *rule.notes, *notes_on_copies(copies, part_of), *overlaps(kept, part_of)]
     utterances = [
         Utterance(clip.id, clip.speaker, clip.transcript, place.seconds, place.shard, place.row)
         for clip in kept

@@ -188,6 +188,23 @@ def test_one_recording_under_several_ids_of_a_speaker_is_said(tmp_path):
     assert note in (dataset.path / "report.md").read_text()
 
 
+def test_parts_of_a_recording_that_splits_share_are_said(tmp_path):
+    """A dialogue in which two speakers talk at once, and a line that forgets its times, in another split."""
+    soundfile.write(tmp_path / "a.wav", RNG.normal(0, 0.1, 24_000), 8000)  # 3 s
+    parts = ["train", "train", "validation", "test", "test"]
+    times = [(0.0, 0.5), (0.6, 1.0), (0.98, 1.5), (1.3, 2.0), (2.5, 3.0)]
+    clips = [
+        dataclasses.replace(clip(i, tmp_path / "a.wav", speaker=f"s{part}", split=part), start=start, end=end)
+        for i, (part, (start, end)) in enumerate(zip(parts, times, strict=True))
+    ]
+    note = "1 clips share a part of their recording with a clip of another speaker in another split, the first utt003"
+    said = json.loads((prepare(corpus(clips), tmp_path / "out").path / "dataset.json").read_text())["notes"]
+    assert len(said) == 1 and said[0].startswith(f"{note} (with utt002)")
+    clips[0] = dataclasses.replace(clips[0], end=None)
+    said = json.loads((prepare(corpus(clips), tmp_path / "whole").path / "dataset.json").read_text())["notes"]
+    assert len(said) == 1 and said[0].startswith("3 clips share") and "utt002 (with utt000)" in said[0]
+
+
 def test_a_copy_is_seen_across_shards_that_were_taken_over(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_BYTES", 1)  # a shard each
     others, (a, b, _) = copies(tmp_path)
