@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from typing import Any
@@ -34,6 +34,7 @@ from aer_jax.proxies.request import EXTENSIONS, Request, parse_request
 # For 408, 409, 429, 5xx and lost connections, waiting longer each time or as long as the server says.
 RETRIES = 6
 FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds
+OVERDUE = 2  # a request is given up after so many times --timeout, however its reply dribbles in
 CONNECT = 30.0  # seconds until a server must have taken a connection
 NONSENSE = 3  # how often a reply that is no chat completion is asked for
 # A server that wants longer pauses than this many seconds halts the run, and one that wants longer than a day ends it.
@@ -110,12 +111,14 @@ class OpenAIEngine:
         self._lock, self._stopped = threading.Lock(), threading.Event()
         self._answered = False
         self._pause_ends = 0.0
+        self._begun: dict[Asked, float] = {}  # when each request that is under way was sent
 
     def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
         """See `Engine`. Failures are handed out once an answer, or the end, shows that they are the questions' own."""
         left = iter(_probes_first(asked))
         pending: dict[Future[Answer], Asked] = {}
         failed: list[tuple[Asked, Answer]] = []
+        late = Answer(error=f"no reply within {OVERDUE * self._timeout:g} s (--timeout)")
         try:
             while True:
                 probing = not self._answered
@@ -124,7 +127,8 @@ class OpenAIEngine:
                     pending[self._start(pair)] = pair
                 if not pending:
                     break
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                done, _ = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+                failed += [(pending.pop(future), late) for future in self._overdue(pending)]
                 fatal = next((error for future in done if (error := future.exception())), None)
                 some = [(pending.pop(future), future.result()) for future in done if not future.exception()]
                 if any(answer.error is None for _, answer in some):
@@ -140,6 +144,15 @@ class OpenAIEngine:
         finally:
             self._stopped.set()
             self._client.close()
+
+    def _overdue(self, pending: Mapping[Future[Answer], Asked]) -> list[Future[Answer]]:
+        """Questions whose request has taken too long as a whole, as one whose reply comes byte by byte does."""
+        now, begun = time.monotonic(), self._begun
+        return [
+            future
+            for future, pair in pending.items()
+            if not future.done() and now - begun.get(pair, now) > OVERDUE * self._timeout
+        ]
 
     def _start(self, asked: Asked) -> Future[Answer]:
         """Ask in a thread that does not keep the process alive, as those of a pool would after Ctrl-C."""
@@ -211,6 +224,7 @@ class OpenAIEngine:
     def _complete(self, asked: Asked, request: Request) -> Answer:
         """One request; a reply that is no completion is a ValueError, one that ends all of them a UserError."""
         openai = self._openai
+        self._begun[asked] = time.monotonic()
         try:
             reply = self._client.chat.completions.with_raw_response.create(
                 model=self.model,
@@ -227,6 +241,8 @@ class OpenAIEngine:
                     f"{self._host} redirects to {to}; give that one as --base-url if you trust it."
                 ) from None
             raise
+        finally:
+            self._begun.pop(asked, None)
         content = reply.http_response.content
         try:
             answer = read_completion(content, self._is_label)

@@ -158,6 +158,7 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return [
         ("Learned from", [table.learned_from(run.config.labels) + " votes" for run in runs]),
         ("Journal", [_last(run.config.labels.journal) for run in runs]),
+        ("Clips without a synthetic vote", [_without_vote(run.environment) for run in runs]),
         ("DiME-Aug ratio", [f"{r:g}" if (r := run.config.data.dime_aug.ratio) else "off" for run in runs]),
         ("Recipe", [run.config.recipe for run in runs]),
         ("Base checkpoint", [_named(run, "model", "checkpoint") for run in runs]),
@@ -210,6 +211,13 @@ def _without_folders(command: str) -> str:
         return NOT_RECORDED
     parts = (argument.rpartition("=") for argument in arguments)
     return shlex.join(f"{key}{equals}{Path(value).name if '/' in value else value}" for key, equals, value in parts)
+
+
+def _without_vote(environment: dict[str, Any]) -> str:
+    facts = environment.get("without_synthetic_vote")
+    if not facts:
+        return table.NONE
+    return f"{sum(facts['clips'].values())}, {'left out' if facts['treatment'] == 'drop' else 'human votes alone'}"
 
 
 def _last(path: str | None) -> str:

@@ -5,8 +5,10 @@ import gzip
 import io
 import socket
 import struct
+import threading
 import time
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from chat_server import Server, completion
@@ -159,7 +161,7 @@ def flood(connection):
 
 
 def drip(connection):
-    for _ in range(600):
+    for _ in range(400):
         connection.sendall(b" ")
         time.sleep(0.05)
 
@@ -208,12 +210,42 @@ def test_trouble_with_every_third_question(questions, out, trouble):
     began = time.monotonic()
     unlucky = {person.seed(id) for n, id in enumerate(questions.dataset.utterances) if n % 3 == 2
                for person in crossed(2, questions.prompt.personas)}  # fmt: skip
-    summary, _ = run(questions, lambda _, __, r: trouble() if r["seed"] in unlucky else good(), out, timeout=0.5)
+    summary, _ = run(
+        questions,
+        lambda _, __, r: trouble() if r["seed"] in unlucky else good(),
+        out,
+        timeout=2 if trouble()[2] is drip else 30,
+    )
     assert summary["labelled"] == 8 and summary["failed"] + summary["unparsed"] == 4
     attempts = read_journal(out)
     assert len(attempts) == 12 and max(len(attempt.line()) for attempt in attempts) < 10_000
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
     assert run(questions, good, out)[0]["labelled"] == 12 - summary["unparsed"]
+
+
+def test_headers_that_never_end(questions, out):
+    """No single read takes long; the request as a whole does."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with suppress(OSError):  # closed at the end
+            while True:
+                connection, _ = listening.accept()
+                threading.Thread(target=dribble, args=[connection], daemon=True).start()
+
+    def dribble(connection):
+        with suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            for _ in range(600):
+                connection.sendall(b"y")
+                time.sleep(0.05)
+
+    threading.Thread(target=serve, daemon=True).start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    engine = OpenAIEngine("m", questions, base_url=url, timeout=0.5)
+    with pytest.raises(UserError, match=r"alike, the first 3 with: no reply within 1 s .--timeout"):
+        annotate(questions, engine, crossed(2, questions.prompt.personas), out)
+    listening.close()
 
 
 def test_gzip_that_was_not_asked_for_is_read(questions, out):
@@ -234,7 +266,7 @@ def test_a_long_retry_after_pauses_the_run(questions, out, monkeypatch, capsys, 
         met[request["seed"]] += 1
         if len(met) > 3 or met[request["seed"]] > 2:
             return good()
-        return 429, {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True) if date else "1.2"}, {}
+        return 429, {"Retry-After": email.utils.formatdate(time.time() + 3, usegmt=True) if date else "1.2"}, {}
 
     began = time.monotonic()
     summary, _ = run(questions, behave, out, retries=0)
