@@ -93,6 +93,36 @@ def test_wrong_use_says_what_is_right(capsys, args, said):
     assert end.value.code == 2 and said in capsys.readouterr().err
 
 
+ANNOTATE = ["annotate", "--data", "d", "--model", "m", "--out", "j"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([*ANNOTATE, "--batch", "0"], "argument --batch: 0 is out of range; it must lie between 1 and 1000000"),
+        ([*ANNOTATE, "--listeners", "1e3"], '--listeners: "1e3" is no whole number; it must lie between 1 and 10000'),
+        ([*ANNOTATE, "--temperatures", "0.5,nan"], "nan is out of range; it must lie between 0 and 2"),
+        ([*ANNOTATE, "--temperatures", "0.5,,1"], '"" is no number; it must lie between 0 and 2'),
+        ([*ANNOTATE, "--timeout", "inf"], "inf is out of range; it must lie above 0 and at most 1e+06"),
+        ([*ANNOTATE, "--part", "0/3"], '"0/3" is no part; the first of three is 1/3'),
+        ([*ANNOTATE, "--part", "x"], '"x" is no part'),
+        ([*ANNOTATE, "--price", "1"], '"1" must be 2 numbers with a comma between them'),
+        ([*ANNOTATE, "--price", "1,-1"], "-1 is out of range; it must lie between 0 and 1e+06"),
+        (["prepare", "--corpus", "toy", "--out", "d", "--seed", "-1"], "it must lie between 0 and 2147483647"),
+        (["report", "--run", "r", "--out", "o", "--audio", "nan"], "nan is out of range"),
+        (["bench", "train", "--steps", "0"], "0 is out of range; it must lie between 1 and 10000"),
+        (
+            ["plan", "--topology", "v5e:4x4", "--prompt", "9" * 5000],
+            "is no whole number; it must lie between 0 and 100000",
+        ),
+    ],
+)
+def test_numbers_of_flags_have_ranges(capsys, args, said):
+    with pytest.raises(SystemExit) as end:
+        cli.main(args)
+    assert end.value.code == 2 and said in capsys.readouterr().err
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["--version"])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from aer_jax.bounds import COUNT, Range, whole
 from aer_jax.cli.command import Command, show, start_jax
 from aer_jax.errors import UserError
 
@@ -62,8 +63,6 @@ def bench(args: argparse.Namespace) -> None:
             result = bench_annotate(config, args.clips)
         elif what in ("train", "ablations"):
             needs(what, data=data)
-            if args.steps < 1:
-                raise UserError(f"--steps must be at least 1, not {args.steps}.")
             from aer_jax.scale.bench_train import bench_train, table
 
             with checkpoints(config) as config:
@@ -129,8 +128,11 @@ def add(command: Command) -> None:
     sub.add_argument("--data", help="the dataset directory; all but load and curves need it")
     sub.add_argument("--root", type=Path, help="instead of --data: a CREMA-D repository, prepared for this time alone")
     sub.add_argument(
-        "--steps", type=int, default=2, help="train, ablations: timed steps a turn, after one that is not (2)"
+        "--steps",
+        type=whole(Range(1, 10_000)),
+        default=2,
+        help="train, ablations: timed steps a turn, after one that is not (2)",
     )
-    sub.add_argument("--clips", type=int, default=16, help="annotate: of the dataset, evenly taken (16)")
+    sub.add_argument("--clips", type=whole(COUNT), default=16, help="annotate: of the dataset, evenly taken (16)")
     sub.add_argument("--out", type=Path, help="curves: folder for the figures and curves.json")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from aer_jax.bounds import SEED, Range, whole
 from aer_jax.cli.command import Command, show
 
 _CHOICES = ("excited", "multi_label", "improvised", "audio", "map", "labels")
@@ -85,7 +86,7 @@ def add(command: Command) -> None:
         "random, the paper's, which shares speakers; or a CSV, TSV or JSONL file with the columns id or speaker, and "
         "part. Default: official where there is one, else speakers",
     )
-    sub.add_argument("--seed", type=int, default=0, help="of what the split draws")
+    sub.add_argument("--seed", type=whole(SEED), default=0, help="of what the split draws")
     sub.add_argument("--lenient", action="store_true", help="skip and count lines that cannot be read")
     own = sub.add_argument_group("choices of one corpus")
     own.add_argument(
@@ -118,5 +119,5 @@ def add(command: Command) -> None:
     )
     sub.add_argument("--run", type=Path, required=True)
     sub.add_argument("--out", type=Path, required=True, help="the page; it carries the audio of the clips it shows")
-    sub.add_argument("--samples", type=int, default=12, help="how many added clips it shows (12)")
+    sub.add_argument("--samples", type=whole(Range(1, 1000)), default=12, help="how many added clips it shows (12)")
     sub.add_argument("--licensed", action="store_true", help="for a licensed corpus too; the page must then stay here")

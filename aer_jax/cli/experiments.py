@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from aer_jax.bounds import Range, whole
 from aer_jax.cli.command import Command, show, start_jax
 
 
@@ -63,5 +64,5 @@ def add(command: Command) -> None:
         metavar="NAME=FILE",
         help="predictions.jsonl of a model that did not learn from the speakers, as experiment writes; repeatable",
     )
-    sub.add_argument("--raters", type=int, default=5, help="votes are thinned to 1 to so many (5)")
+    sub.add_argument("--raters", type=whole(Range(1, 100)), default=5, help="votes are thinned to 1 to so many (5)")
     sub.add_argument("--out", type=Path, required=True, help="directory for tables and figures")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aer_jax.bounds import COUNT, Range, real, whole
 from aer_jax.cli.command import Command, show, start_jax
 from aer_jax.errors import UserError
 
@@ -120,17 +121,27 @@ def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
 
 
 def _part(text: str) -> tuple[int, int]:
-    number, _, parts = text.partition("/")
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError(f'"{text[:40]}" is no part; the first of three is 1/3')
     return int(number), int(parts)
 
 
 def _prices(text: str) -> tuple[float, float]:
-    way_in, _, way_out = text.partition(",")
-    return float(way_in), float(way_out)
+    way_in, way_out = _numbers(text, Range(0, 1e6), 2)
+    return way_in, way_out
 
 
 def _temperatures(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    return _numbers(text, Range(0, 2))
+
+
+def _numbers(text: str, allowed: Range, count: int | None = None) -> tuple[float, ...]:
+    read = real(allowed)
+    values = tuple(read(part) for part in text.split(","))
+    if count not in (None, len(values)):
+        raise argparse.ArgumentTypeError(f'"{text[:40]}" must be {count} numbers with a comma between them')
+    return values
 
 
 def proxies(args: argparse.Namespace) -> None:
@@ -174,7 +185,9 @@ def add(command: Command) -> None:
         help="whatever the model says, parsed (default), or labels alone; exact is constrained by nature",
     )
     who = sub.add_argument_group("listeners")
-    who.add_argument("--listeners", type=int, default=8, help="synthetic listeners an utterance (8)")
+    who.add_argument(
+        "--listeners", type=whole(Range(1, 10_000)), default=8, help="synthetic listeners an utterance (8)"
+    )
     who.add_argument(
         "--listeners-plan",
         choices=("crossed", "paper"),
@@ -190,9 +203,11 @@ def add(command: Command) -> None:
     who.add_argument("--prompts", type=Path, help="folder with system.txt, question.txt, personas.txt of your own")
     who.add_argument("--no-transcript", dest="transcript", action="store_false", help="do not quote the words")
     who.add_argument("--speaker", action="store_true", help="name the speaker")
-    who.add_argument("--context", type=int, default=0, metavar="TURNS", help="quote the turns before (0)")
+    who.add_argument(
+        "--context", type=whole(Range(0, 1000)), default=0, metavar="TURNS", help="quote the turns before (0)"
+    )
     how = sub.add_argument_group("work")
-    how.add_argument("--limit", type=int, help="only the first so many utterances")
+    how.add_argument("--limit", type=whole(Range(1, 10**9)), help="only the first so many utterances")
     how.add_argument(
         "--only-missing",
         action="store_true",
@@ -200,16 +215,27 @@ def add(command: Command) -> None:
         "a journal, each line says which it was",
     )
     how.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="every N-th utterance from the I-th on")
-    how.add_argument("--attempts", type=int, default=3, help="how often a question may fail (3)")
-    how.add_argument("--workers", type=int, default=1, help="transformers: processes, one GPU each (1)")
-    how.add_argument("--batch", type=int, default=16, help="questions, or utterances with exact, at a time (16)")
-    how.add_argument("--timeout", type=float, default=600, help="seconds a batch or a request may take (600)")
+    how.add_argument("--attempts", type=whole(Range(1, 1000)), default=3, help="how often a question may fail (3)")
+    how.add_argument(
+        "--workers", type=whole(Range(1, 1000)), default=1, help="transformers: processes, one GPU each (1)"
+    )
+    how.add_argument(
+        "--batch", type=whole(COUNT), default=16, help="questions, or utterances with exact, at a time (16)"
+    )
+    how.add_argument(
+        "--timeout",
+        type=real(Range(0, 1e6, above=True)),
+        default=600,
+        help="seconds a batch or a request may take (600)",
+    )
     how.add_argument("settings", nargs="*", metavar="key=value", help="exact: mesh.fsdp=8, model.dtype=bfloat16")
     server = sub.add_argument_group("openai")
     server.add_argument(
         "--base-url", default="", help="of the server, for instance http://localhost:8000/v1; or OPENAI_BASE_URL"
     )
-    server.add_argument("--concurrency", type=int, default=8, help="requests under way at a time (8)")
+    server.add_argument(
+        "--concurrency", type=whole(Range(1, 10_000)), default=8, help="requests under way at a time (8)"
+    )
     server.add_argument("--price", type=_prices, default=(0.0, 0.0), metavar="IN,OUT", help="$ a million tokens")
     server.add_argument(
         "--request",

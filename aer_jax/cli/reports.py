@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from aer_jax.bounds import Range, real
 from aer_jax.cli.command import Command, show, start_jax
 
 
@@ -42,7 +43,9 @@ def add(command: Command) -> None:
     sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
     sub.add_argument("--out", type=Path, required=True)
     sub.add_argument("--proxies", type=Path, help="proxies.json of `aer-jax proxies --out`, or its folder")
-    sub.add_argument("--audio", type=float, default=8.0, metavar="MB", help="of clips to play, 0 for none (8)")
+    sub.add_argument(
+        "--audio", type=real(Range(0, 1000)), default=8.0, metavar="MB", help="of clips to play, 0 for none (8)"
+    )
 
     sub = command(
         ensemble,

@@ -6,8 +6,11 @@ import argparse
 import os
 from pathlib import Path
 
+from aer_jax.bounds import Range, whole
 from aer_jax.cli.command import Command, show, start_jax
 from aer_jax.errors import UserError
+
+TOKENS = Range(0, 100_000)
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -59,6 +62,10 @@ def add(command: Command) -> None:
     sub.add_argument(
         "--annotate", metavar="UTTERANCESxLISTENERS", help="how long synthetic votes would take instead, clips of 5 s"
     )
-    sub.add_argument("--prompt", type=int, default=60, help="tokens of a clip's own words, where no dataset says (60)")
-    sub.add_argument("--prefix", type=int, default=100, help="tokens that all prompts begin with, likewise (100)")
+    sub.add_argument(
+        "--prompt", type=whole(TOKENS), default=60, help="tokens of a clip's own words, where no dataset says (60)"
+    )
+    sub.add_argument(
+        "--prefix", type=whole(TOKENS), default=100, help="tokens that all prompts begin with, likewise (100)"
+    )
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")

@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aer_jax.errors import UserError
 from aer_jax.files import replace_text
-from aer_jax.models.emotion_model import key_names
 from aer_jax.training.processes import is_first
 
 FILE = "not_finite.json"
+# The base's weights themselves are finite, which is checked when they are loaded.
+NOT_LEARNED = (
+    "nothing has been learned yet, so look at the base: its weights may be damaged, or too large for model.dtype."
+)
 NAMED = 3  # clips in the sentence; all of them are in the file
 
 
@@ -38,44 +39,23 @@ def not_finite(
         replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
     first = ", ".join(str(clip["utterance"]) for clip in clips[:NAMED])
     others = f" and {len(clips) - NAMED} more" if len(clips) > NAMED else ""
+    advice = (
+        "listen to them, or lower train.lr and train.head_lr, and begin a new run. The checkpoints from before stay."
+    )
     return UserError(
         f"the loss, its gradient or the update is not finite at step {step} (epoch {epoch}; clips {first}{others}, see "
-        f"{folder / FILE}); listen to them, or lower train.lr and train.head_lr, and begin a new run. The checkpoints "
-        "from before stay."
+        f"{folder / FILE}); {NOT_LEARNED if step == 1 else advice}"
     )
 
 
-def refuse_base(weights: Any, checkpoint: str) -> None:
-    """Raise a UserError where one of the base's weights is infinite or no number; all processes must call it together.
-
-    Args:
-        weights: arrays, on the devices.
-        checkpoint: where they are from.
-    """
-    finite = jax.jit(lambda array: jnp.isfinite(array).all())
-    for path, array in jax.tree.leaves_with_path(weights):
-        if jnp.issubdtype(array.dtype, jnp.floating) and not jax.device_get(finite(array)):
-            name = ".".join(map(str, key_names(path)))
-            raise UserError(
-                f"the base {checkpoint} holds weights that are not finite (the first in {name}), so every number "
-                "computed with it is none; copy its files again, or take another base."
-            )
-
-
-def refuse_features(inputs_ne: np.ndarray, ids: Sequence[str], weights: Any, checkpoint: str) -> None:
-    """Raise a UserError where what a frozen base computes of clips is not finite, because of the base or the clips.
-
-    Args:
-        inputs_ne: a row per clip of `ids`.
-        weights, checkpoint: see `refuse_base`.
-    """
+def refuse_features(inputs_ne: np.ndarray, ids: Sequence[str]) -> None:
+    """Raise a UserError where what a frozen base computes of clips, a row each, is not finite."""
     bad_n = ~np.isfinite(inputs_ne).all(axis=1)
     if bad_n.any():
-        refuse_base(weights, checkpoint)
-        first = ids[int(bad_n.argmax())]
         raise UserError(
-            f"what the frozen base computes of {bad_n.sum()} of {len(ids)} clips is not finite, the first is {first}; "
-            "listen to them, or set model.dtype=float32 where it is bfloat16."
+            f"what the frozen base computes of {bad_n.sum()} of {len(ids)} clips is not finite, the first is "
+            f"{ids[int(bad_n.argmax())]}; "
+            + (NOT_LEARNED if bad_n.all() else "listen to them, and leave them out of the dataset if they are damaged.")
         )
 
 

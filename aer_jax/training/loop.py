@@ -33,7 +33,7 @@ from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import make_mesh, row_blocks
 from aer_jax.training import readout
 from aer_jax.training.ahead import abstract, compile_ahead
-from aer_jax.training.alarm import refuse_base, refuse_not_finite
+from aer_jax.training.alarm import refuse_not_finite
 from aer_jax.training.alive import alive
 from aer_jax.training.check import check
 from aer_jax.training.checkpoint import Checkpoints
@@ -220,7 +220,6 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
         bar,
         rates=rates,
         contents=lambda step: stream.contents(step - 1),
-        base=lambda: refuse_base(frozen, config.model.checkpoint),
     )
     trace = Profile(run.path / "profile", profile)
     saved_at, saved = time.monotonic(), done

@@ -34,7 +34,6 @@ class MetricsLog:
         bar: the progress bar that shows the loss and the speed.
         rates: counts of a step and its seconds -> numbers to log, see `Throughput`.
         contents: step -> the clips of its batch, for the alarm when a number is not finite.
-        base: raises where the base's weights are the reason for that.
 
     Attributes:
         request: the latest of what the processes asked each other for, see `step.make_train_step`.
@@ -49,10 +48,9 @@ class MetricsLog:
         *,
         rates: Callable[[Mapping[str, float], float], dict[str, float]],
         contents: Callable[[int], Sequence[Mapping[str, Any]]],
-        base: Callable[[], None] = lambda: None,
     ):
         self._folder, self._epoch_steps, self._bar = folder, epoch_steps, bar
-        self._rates, self._contents, self._base = rates, contents, base
+        self._rates, self._contents = rates, contents
         self._writes = is_first()
         if self._writes:
             path = folder / "metrics.jsonl"
@@ -87,7 +85,6 @@ class MetricsLog:
         values = {name: float(value) for name, value in jax.device_get(measured).items()}
         self.request = int(values.pop("request", 0))
         if not math.isfinite(sum(values.values())):
-            self._base()
             raise not_finite(self._folder, step, self._epoch(step), values, self._contents(step))
         now = time.monotonic()
         seconds = max(now - self._last, 1e-9)

@@ -99,7 +99,7 @@ def begin(
         if config.model.adapter:
             return hear(ids)
         inputs_ne = heard.once(config, dataset, prompt, ids, hear, reads=config.model.readout)
-        refuse_features(inputs_ne, ids, nnx.state(model), config.model.checkpoint)
+        refuse_features(inputs_ne, ids)
         return inputs_ne
 
     if not config.train.fit and config.train.epochs:
