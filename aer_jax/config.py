@@ -241,7 +241,7 @@ def make_config(settings: dict[str, Any], where: str) -> Config:
     """
     recipe = settings.get("recipe", "default")
     if recipe not in list(RECIPES):  # it may be a list, which has no hash
-        raise UserError(f'{where}: recipe is "{recipe}"; it must be one of {", ".join(RECIPES)}.')
+        raise UserError(f'{where}: recipe is "{_short(recipe)}"; it must be one of {", ".join(RECIPES)}.')
     return build(Config, merge(RECIPES[recipe], settings), where)
 
 
@@ -259,7 +259,9 @@ def read_settings(path: str | Path | None, overrides: typing.Sequence[str] = ())
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise UserError(f'"{override}" is not an override; write section.key=value, for instance train.epochs=3.')
+            raise UserError(
+                f'"{_short(override)}" is not an override; write section.key=value, for instance train.epochs=3.'
+            )
         try:
             value = strict_yaml.load(text)
         except strict_yaml.BadYaml:
@@ -269,7 +271,7 @@ def read_settings(path: str | Path | None, overrides: typing.Sequence[str] = ())
         for section in sections:
             node = node.setdefault(section, {})
             if not isinstance(node, dict):
-                raise UserError(f'"{key}": {section} is a value, not a section.')
+                raise UserError(f'"{_short(key)}": {_short(section)} is a value, not a section.')
         node[leaf] = value
     return settings, where
 
@@ -379,7 +381,7 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = " ".join(str(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
