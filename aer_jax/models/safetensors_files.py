@@ -24,15 +24,20 @@ MOST_HEADER = 100_000_000  # bytes; safetensors' own limit
 # What training code wraps around a model, and transformers' names in memory -> those in files.
 WRAPPERS = re.compile(r"^(base_model\.model\.|base_model\.|module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
 FILE_NAMES = (
-    (r"^model\.(?=audio_tower\.|multi_modal_projector\.|language_model\.|lm_head\.)", ""),
+    (r"^(model\.)+(?=audio_tower\.|multi_modal_projector\.|language_model\.|lm_head\.)", ""),
     (r"^language_model\.(?!model\.|lm_head\.)", "language_model.model."),
     (r"^lm_head\.", "language_model.lm_head."),
 )
 
 
+def unwrapped(name: str) -> str:
+    """A tensor's name without what peft, torch.compile and data parallelism put around the model."""
+    return WRAPPERS.sub("", name)
+
+
 def file_name(name: str) -> str:
     """A tensor's name as Qwen2-Audio's checkpoint files spell it, from any layout or wrapper around the model."""
-    name = WRAPPERS.sub("", name)
+    name = unwrapped(name)
     for pattern, replacement in FILE_NAMES:
         name = re.sub(pattern, replacement, name)
     return name

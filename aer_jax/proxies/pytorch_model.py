@@ -21,9 +21,11 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
+    WhisperFeatureExtractor,
 )
 
 from aer_jax.data.chat import Messages, reply
+from aer_jax.data.chat_template import try_template
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 
@@ -73,6 +75,10 @@ class ChatModel:
             self.processor = AutoProcessor.from_pretrained(checkpoint, **_FROM_HERE)
         except Exception as error:  # an architecture's own, or that of a package that it needs
             raise self._unfit(f"has no processor that {by} can open", error) from error
+        try_template(self.processor, checkpoint)
+        extractor = getattr(self.processor, "feature_extractor", None)
+        if isinstance(extractor, WhisperFeatureExtractor):
+            extractor.padding_side = "right"  # where these encoders look for audio, whatever the file says
         self._refuse_deaf(asked)
         self.labels = None if labels is None else [reply(self.processor, asked, label) for label in labels]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -154,6 +160,9 @@ class ChatModel:
             raise self._unfit(
                 f"lacks the weights {', '.join(sorted(loaded['missing_keys'])[:3])}; copy the whole of it"
             )
+        for name, weight in model.state_dict().items():
+            if weight.is_floating_point() and not torch.isfinite(weight).all():
+                raise self._unfit(f"holds numbers that are NaN or infinite in {name}; copy it again")
         return model
 
     def _unfit(self, why: str, error: Exception | None = None) -> UserError:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import Qwen2AudioConfig
 
+from aer_jax.data.chat import Messages
 from aer_jax.data.dataset import Dataset
+from aer_jax.data.processor_check import load_processor
+from aer_jax.hub import find_checkpoint
 from aer_jax.proxies.pytorch_model import RATE, ChatModel
 
 
 class Qwen2Audio(ChatModel):
     """The same as `ChatModel`, for qwen2_audio checkpoints only and with the repeated work left out."""
+
+    def __init__(self, checkpoint: str | Path, asked: Messages, labels: Sequence[str] | None = None):
+        load_processor(find_checkpoint(checkpoint), Qwen2AudioConfig.from_pretrained(checkpoint, local_files_only=True))
+        super().__init__(checkpoint, asked, labels)
 
     @contextmanager
     def hearing(self, rows: Sequence[Mapping[str, Any]], dataset: Dataset) -> Iterator[Mapping[str, torch.Tensor]]:

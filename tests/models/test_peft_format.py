@@ -11,18 +11,18 @@ import pytest
 import torch
 from flax import nnx
 from peft import LoraConfig as PeftLoraConfig
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 from tiny_qwen2_audio import load_torch, reference, unequal_batch
 from torch import nn
 from torch.nn.functional import gelu
 
-from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
+from aer_jax.config import LoraConfig, MeshConfig, ModelConfig, load_config
 from aer_jax.errors import UserError
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import load_model
 from aer_jax.models.fingerprint import fingerprint
-from aer_jax.models.peft_format import LEARNED, adapter_config, adapter_tensors
+from aer_jax.models.peft_format import LEARNED, adapted_layers, adapter_config, adapter_tensors, weight_updates
 from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
 
@@ -166,6 +166,9 @@ def test_a_head_that_does_not_fit_the_run_starts_fresh_and_says_so(adapter, tiny
     (adapter / "emotion_head.json").write_text(json.dumps({"classes": CLASSES[::-1]}))
     start = read_adapter(settings(tiny_80, adapter), CLASSES)
     assert not start.has_head and "its head predicts sad, neutral, happy, angry, this run angry, happy" in start.note
+    (adapter / "emotion_head.json").write_text(json.dumps({"classes": 5}))
+    with pytest.raises(UserError, match="classes is 5, not a list of names"):
+        read_adapter(settings(tiny_80, adapter), CLASSES)
     (adapter / "emotion_head.json").write_text(json.dumps({"classes": CLASSES}))
     assert read_adapter(settings(tiny_80, adapter), CLASSES).note.endswith("adapters and head taken")
     recipe(tiny_80, tmp_path / "bare", None)
@@ -208,9 +211,86 @@ def test_targets_must_agree(adapter, tiny_80, monkeypatch):
     )  # fmt: skip
 
 
+def test_targets_that_fit_an_all_linear_adapter_are_printed(tiny_80, tmp_path):
+    torch.manual_seed(0)
+    model = get_peft_model(load_torch(tiny_80), PeftLoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear"))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError) as error:
+        read_adapter(settings(tiny_80, tmp_path), CLASSES)
+    printed = re.search(r'"model\.lora\.targets=(\[.*\])"', str(error.value))
+    assert printed and len(str(error.value)) < 900
+    targets = load_config(None, [f"model.lora.targets={printed[1]}"]).model.lora.targets
+    start = read_adapter(settings(tiny_80, tmp_path, targets=targets), CLASSES)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert sum(value.size for value in start.values.values()) == sum(tensor.size for tensor in tensors.values())
+    assert any("multi_modal_projector" in name for name in tensors)
+
+
+WRAPPED = [
+    lambda name: name.removeprefix("base_model.model."),
+    lambda name: name.removeprefix("base_model."),
+    lambda name: f"module.{name}",
+    lambda name: f"module.{name.removeprefix('base_model.model.')}",
+    lambda name: f"_orig_mod.{name.removeprefix('base_model.model.')}",
+    lambda name: name.replace("language_model.", "language_model._orig_mod."),
+    lambda name: name.replace("base_model.model.", "base_model.model.model."),
+    lambda name: name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default."),
+    lambda name: name.replace("emotion_head.", "emotion_head.modules_to_save.default."),
+]
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_whatever_was_wrapped_around_the_model(saved, adapter, tiny_80, wrapped):
+    rewrite(adapter, lambda tensors: {wrapped(name): tensor for name, tensor in tensors.items()})
+    whole, same = (read_adapter(settings(tiny_80, folder), CLASSES) for folder in (saved[0], adapter))
+    assert same.has_head and whole.values.keys() == same.values.keys()
+    assert all(np.array_equal(same.values[path], whole.values[path]) for path in same.values)
+
+
+def test_one_layer_under_two_names_is_refused(adapter, tiny_80, monkeypatch):
+    rewrite(adapter, lambda tensors: tensors | {f"module.{name}": tensor + 1 for name, tensor in tensors.items()})
+    refused(settings(tiny_80, adapter), monkeypatch, "holds two tensors for")
+
+
+@pytest.mark.parametrize("alpha", [ALPHA, ALPHA * RANK**0.5], ids=["its alpha", "its scale"])
+def test_rslora_is_as_exact_as_its_scale(tiny_80, tmp_path, alpha):
+    """What peft adds to each weight is what ours adds, and what an export of ours adds in peft."""
+    torch.manual_seed(0)
+    kinds = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+    theirs = get_peft_model(load_torch(tiny_80), PeftLoraConfig(**kinds, use_rslora=True))
+    deltas = {}
+    for name, module in theirs.named_modules():
+        if hasattr(module, "lora_B") and not isinstance(module, nn.ModuleDict):
+            torch.nn.init.normal_(module.lora_B["default"].weight)
+            deltas[name.removeprefix("base_model.model.")] = module.get_delta_weight("default").detach().numpy()
+    theirs.save_pretrained(tmp_path / "theirs")
+
+    config = settings(tiny_80, tmp_path / "theirs", alpha=alpha)
+    model, _ = loaded(config)
+    updates = weight_updates(model)
+    assert len(updates) == len(deltas) > 0
+    for layer in adapted_layers(model):
+        b, a = updates[layer.weight]
+        np.testing.assert_allclose(b @ a, deltas[layer.name], rtol=1e-5, atol=1e-6)
+
+    (tmp_path / "ours").mkdir()
+    tensors = {name: tensor for name, tensor in adapter_tensors(model).items() if "lora" in name}
+    save_file(tensors, tmp_path / "ours" / "adapter_model.safetensors")
+    about = adapter_config(model, config) | {"modules_to_save": None}
+    (tmp_path / "ours" / "adapter_config.json").write_text(json.dumps(about))
+    again = PeftModel.from_pretrained(load_torch(tiny_80), tmp_path / "ours")
+    for name, module in again.named_modules():
+        if hasattr(module, "lora_B") and not isinstance(module, nn.ModuleDict):
+            delta = module.get_delta_weight("default").detach().numpy()
+            np.testing.assert_allclose(delta, deltas[name.removeprefix("base_model.model.")], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"use_rslora": True, "r": "4"}, "rank 4, not"),
+        ({"lora_alpha": float("nan")}, "alpha nan, not"),
+        ({"peft_type": ["LORA"]}, "only LORA ones are read"),
         ({"peft_type": "IA3"}, "is a IA3 adapter; only LORA ones are read"),
         ({"use_dora": True}, "sets use_dora; only plain LoRA is read"),
         ({"use_rslora": True, "alpha_pattern": {"q_proj": 3}}, "alpha_pattern"),
@@ -258,6 +338,9 @@ def test_broken_files_are_refused(adapter, tiny_80, monkeypatch):
     refused(config, monkeypatch, "holds no adapter_model.safetensors")
     (adapter / "adapter_model.bin").write_bytes(b"")
     refused(config, monkeypatch, "adapter_model.bin is pickled and is not read", "safe_serialization=True")
+    for some in ("{", "[]", '{"a":' * 100_000):
+        (adapter / "adapter_config.json").write_text(some)
+        refused(config, monkeypatch, "adapter_config.json is n", "copy the adapter again")
     (adapter / "adapter_config.json").write_text("{")
     refused(config, monkeypatch, "is not a JSON object")
     (adapter / "adapter_config.json").unlink()

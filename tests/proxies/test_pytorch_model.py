@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_models import TEMPLATE, make_tokenizer, sharpen, text_config
 from transformers import (
     BartConfig,
@@ -151,6 +151,22 @@ def test_in_the_type_that_it_has_on_a_gpu(flamingo, asked, rows, dataset):
     assert set(Annotator(chat, dataset).generate(rows[:2])) <= set(dataset.classes)
 
 
+@pytest.mark.parametrize("special", [True, False], ids=["Qwen2-Audio's way", "the general way"])
+def test_audio_is_padded_on_the_right_whatever_the_processor_says(checkpoint, asked, rows, dataset, tmp_path, special):
+    """The tower counts valid frames from the left: else what a clip sounds like would depend on its batch."""
+    path = shutil.copytree(checkpoint, tmp_path / "left")
+    about = json.loads((path / "processor_config.json").read_text())
+    about["feature_extractor"]["padding_side"] = "left"
+    (path / "processor_config.json").write_text(json.dumps(about))
+    chat, whole = (Qwen2Audio if special else ChatModel)(path, asked), Qwen2Audio(checkpoint, asked)
+    with chat.hearing(rows, dataset) as ours, whole.hearing(rows, dataset) as theirs:
+        for name, tensor in theirs.items():
+            torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0)
+    annotator = Annotator(chat, dataset)
+    together = annotator.generate(rows[:6])
+    assert together == [annotator.generate([row])[0] for row in rows[:6]] and len(set(together)) > 1
+
+
 @pytest.fixture
 def spoilt(flamingo, tmp_path):
     """A copy of the checkpoint and what is to be changed in a JSON file of it."""
@@ -224,6 +240,32 @@ def test_that_hears_at_another_rate(spoilt, flamingo, asked):
     extractor = json.loads((flamingo / "processor_config.json").read_text())["feature_extractor"]
     path = spoilt("processor_config.json", feature_extractor=extractor | {"sampling_rate": 24_000})
     with pytest.raises(UserError, match="hears audio at 24000 Hz, where clips are at 16000 Hz"):
+        open_model(path, asked)
+
+
+def test_a_template_that_never_ends(spoilt, asked):
+    path = spoilt("processor_config.json", audio_token="<sound>")
+    loop = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+    (path / "chat_template.jinja").write_text(loop)
+    with pytest.raises(UserError, match=r"cannot render a conversation \(it takes more than"):
+        open_model(path, asked)
+
+
+def test_weights_that_are_not_finite(spoilt, asked):
+    path = spoilt("processor_config.json", audio_token="<sound>")
+    weights = load_file(path / "model.safetensors")
+    name = next(name for name in weights if "mlp.up_proj" in name)
+    weights[name][0, 0] = torch.nan
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"holds numbers that are NaN or infinite in \S*mlp.up_proj"):
+        open_model(path, asked)
+
+
+def test_qwen2_audio_that_does_not_fit_itself(checkpoint, asked, tmp_path):
+    path = shutil.copytree(checkpoint, tmp_path / "misfit")
+    about = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(about | {"audio_token_index": 5}))
+    with pytest.raises(UserError, match=r"audio_token_index is 5, but <\|AUDIO\|> is token 3 of the tokenizer"):
         open_model(path, asked)
 
 
