@@ -9,6 +9,7 @@ from typing import Any
 
 from aer_jax.config import LabelsConfig
 from aer_jax.evaluation.intervals import not_available
+from aer_jax.reports.finding import few_speakers
 from aer_jax.reports.runs import Run, load_runs
 
 BASELINES = {
@@ -171,4 +172,6 @@ def summary_table(paths: Sequence[Path], split: str = "test") -> str:
 
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
     body = [text(line) for line in lines[1:]]
-    return "\n".join([text(heads), rule, *body[: len(runs)], rule, *body[len(runs) :], "", about(runs)])
+    warning = few_speakers(runs[0].metrics["n_speakers"])
+    end = ["", about(runs), *([warning] if warning else [])]
+    return "\n".join([text(heads), rule, *body[: len(runs)], rule, *body[len(runs) :], *end])
