@@ -9,6 +9,7 @@ jackknife. `python -m aer_jax.experiments.interval_coverage` shows what it cover
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -153,11 +154,16 @@ def _variance(value: float, left_out_s: np.ndarray, size_s: np.ndarray) -> float
 
 
 def _degrees_of_freedom(size_s: np.ndarray) -> float:
+    return _satterthwaite(tuple(np.sort(size_s).tolist()))
+
+
+@functools.lru_cache(maxsize=64)  # many metrics of the same speakers
+def _satterthwaite(sizes: tuple[int, ...]) -> float:
     """tr(M)^2 / tr(M M), M = diag(1 / (1 - h)) C, C the covariance of the residual sums where speakers' means vary.
 
     With h the speakers' shares of the utterances: C[s, t] = h_s h_t (sum h^2 - h_s - h_t), and h_s^2 more where s = t.
     """
-    total = size_s.sum()
+    size_s, total = np.array(sizes), sum(sizes)
     h_s, others_s = size_s / total, (total - size_s) / total
     c_ss = np.outer(h_s, h_s) * ((h_s**2).sum() - h_s[:, None] - h_s) + np.diag(h_s**2)
     return float((np.diag(c_ss) / others_s).sum() ** 2 / (c_ss**2 / np.outer(others_s, others_s)).sum())

@@ -12,7 +12,8 @@ import soundfile
 import toy_runs
 
 from aer_jax import cli
-from aer_jax.inference.predict import cut
+from aer_jax.cli import predict as command
+from aer_jax.inference.predict import Prediction, cut
 from aer_jax.inference.sources import find
 
 
@@ -95,6 +96,16 @@ def test_nothing_usable(predict, tmp_path):
     code, out, err = predict(tmp_path / "no.wav", "-", "--format", "csv")
     assert code == 2 and out.splitlines()[1:] == []
     assert "standard input has 0 bytes" in err and "0 recordings" in err
+
+
+def test_csv_of_hostile_names_reads_back():
+    """A line end in a file's name stays in its cell, and neither it nor a class is a formula."""
+    classes = ("=HYPERLINK()", "-calm", "sad,glad")
+    form = command._csv(classes, [])
+    answer = Prediction("=1+1\r\n\n.wav", 1.0, dict(zip(classes, (0.2, 0.3, 0.5), strict=True)), 0.5)
+    rows = list(csv.reader(io.StringIO("\n".join([*form.heading, *form.of(answer)]), newline="")))
+    assert rows[0][3:6] == ["'=HYPERLINK()", "'-calm", "sad,glad"] and len(rows) == 2
+    assert rows[1][0] == "'=1+1\r\n\n.wav" and rows[1][3:6] == ["0.200000", "0.300000", "0.500000"]
 
 
 def test_a_long_recording_in_windows(predict, speech, tmp_path):
