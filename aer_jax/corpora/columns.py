@@ -124,7 +124,10 @@ def find_columns(columns: Sequence[str], mapping: Mapping[str, str], where: str)
     }
     for name, names in many.items():
         if len(set(names)) < max(len(names), 2):
-            raise UserError(f"--map: {name} needs two or more columns, each named once, for instance {name}=A+B.")
+            raise UserError(
+                f"--map: {name} needs two or more columns, each named once, for instance {name}=A+B; one "
+                "column is votes=COLUMN or distribution=COLUMN."
+            )
     free = [name for name in NAMES if name not in mapping and not (name in TIMES and mapping.get("start") == "")]
     if any(name in mapped or name in many for name in _VOTES):
         free = [name for name in free if name not in _VOTES]

@@ -64,7 +64,9 @@ def read_distribution(id: str, shares: Any, names: LabelNames, where: str) -> tu
     total = _total(shares, where)
     places = places or max((_places(share) for share in shares.values()), default=0)
     rounding = len(shares) * 0.5 * 10.0**-places if places else 0.0
-    if not shares or abs(total - 1) > max(_SUM_TOLERANCE, rounding) + 1e-9:
+    # Halves are rounded up, so all shares may be half a unit too high, but never all of them half a unit too low.
+    explained = abs(total - 1) <= _SUM_TOLERANCE + 1e-9 or 1 - rounding + 1e-9 < total <= 1 + rounding + 1e-9
+    if not shares or not explained:
         raise UserError(f"{where}: the distribution sums to {total:.6g}, not 1; counts belong in votes.")
     named = [(_label(label, names, where), share) for label, share in shares.items() if share]
     known = sum(share for label, share in named if label)

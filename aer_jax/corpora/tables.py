@@ -54,6 +54,8 @@ def read_table(path: str | Path) -> Table:
         advice = "save it as .xlsx or .csv" if suffix in (".xls", ".ods", ".numbers") else "rename or convert it"
         raise UserError(f"{path} is none of {', '.join(SUFFIXES)}; a table is one of them: {advice}.")
     data = read_bytes(path)
+    if data.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a Git LFS pointer, not the table; fetch it with `git lfs pull`.")
     if data.startswith((b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0")) or suffix in (".xlsx", ".xlsm", ".parquet"):
         from aer_jax.corpora import binary_tables
 

@@ -33,6 +33,8 @@ def read_bytes(path: Path) -> bytes:
         UserError: it cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is a folder, pipe or device, not a file; name the file itself.")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None

@@ -108,9 +108,15 @@ def test_what_rounding_explains():
             text = f"{1 / k:.{places}f}"
             assert tuple(shares(";".join(f"c{i}:{text}" for i in range(k))).values()) == pytest.approx([1 / k] * k)
             assert len(shares({f"c{i}": float(text) for i in range(k)})) == k
-    # 0.125 + 0.125 + 0.25 + 0.5, all rounded up
-    assert shares("a:0.13;b:0.13;c:0.25;d:0.51")
-    for wrong in ("a:0.33;b:0.33;c:0.30", "a:0.333;b:0.333;c:0.31", "a:1;b:1", "a:0.5;b:0.1", {"a": 0.5, "b": 0.48}):
+    assert shares("a:0.13;b:0.13;c:0.38;d:0.38")  # eighths, all rounded up
+    for wrong in (
+        "a:0.33;b:0.33;c:0.30",
+        "a:0.333;b:0.333;c:0.31",
+        "a:1;b:1",
+        "a:0.5;b:0.1",
+        "a:0.5;b:0.4",
+        {"a": 0.5, "b": 0.48},
+    ):
         with pytest.raises(UserError, match="sums to"):
             shares(wrong)
 

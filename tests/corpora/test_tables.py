@@ -1,5 +1,6 @@
 import datetime
 import json
+import os
 
 import pytest
 
@@ -144,6 +145,7 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
         ("t.csv", b"id,x\n" + b"a" * 200_000 + b",b", r"line 2 is not CSV \(field larger"),
         ("t.json", b'{\n"id": "a"\n}', r"t.json is one JSON object; write one object a line"),
         ("t.json", b'{"id": {"0": "a"}}', r"t.json is one JSON object"),
+        ("t.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         ("t.json", b"[1, ", r"t.json is not valid JSON"),
         ("t.json", b"[" * 100_000, r"t.json is not valid JSON"),
     ],
@@ -178,5 +180,9 @@ def test_rows_that_cannot_be_read_are_errors_in_their_place(tmp_path, name, cont
 
 
 def test_a_missing_table(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path, tmp_path / "pipe.csv"):
+        with pytest.raises(UserError, match="is a folder, pipe or device"):
+            read_table(path)
     with pytest.raises(UserError, match=r"cannot read .*no.csv: No such file"):
         read_table(tmp_path / "no.csv")
