@@ -118,8 +118,9 @@ class Rows:
             self._seconds[audio] = math.inf
             if audio.suffix.lower() in (".wav", ".flac"):
                 try:
-                    about = soundfile.info(audio)
-                    self._seconds[audio] = about.frames / about.samplerate if about.frames else math.inf
+                    if audio.is_file():  # a pipe would be waited for
+                        about = soundfile.info(audio)
+                        self._seconds[audio] = about.frames / about.samplerate if about.frames else math.inf
                 except (soundfile.SoundFileError, OSError, ValueError):
                     pass  # said when it is decoded
         return self._seconds[audio]

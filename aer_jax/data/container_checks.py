@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import BinaryIO
 
@@ -21,8 +22,11 @@ _SIGNATURE_BYTES = {
 }
 _BLOCK = 2**20
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-# Elements of Matroska that follow one another where the sound is: after the last packet, they are lost sound.
-_MATROSKA_SOUND = (b"\xa3", b"\xa0", b"\xe7", b"\x1f\x43\xb6\x75")
+# Matroska: a block of sound with its size and track, or a cluster of such; behind the last packet it is lost sound.
+_MATROSKA_SOUND = re.compile(
+    rb"\xa3(?:[\x80-\xff]|[\x40-\x7f].|[\x20-\x3f]..)[\x81-\x8f]|\xa0(?:[\x80-\xff]|[\x40-\x7f].)\xa1|\x1f\x43\xb6\x75",
+    re.DOTALL,
+)
 
 
 def check_container(format: str, file: BinaryIO, size: int, last_byte: int, where: str) -> None:
@@ -43,9 +47,8 @@ def check_container(format: str, file: BinaryIO, size: int, last_byte: int, wher
     elif format in _SIGNATURE_BYTES:
         _search_second(_SIGNATURE_BYTES[format], file, where)
     if format == "matroska,webm":
-        file.seek(last_byte)
-        behind = file.read(8)  # FFmpeg's place of a packet leaves out the four bytes of its block's header
-        if behind.startswith(_MATROSKA_SOUND) or behind[4:].startswith(_MATROSKA_SOUND):
+        file.seek(last_byte + 4)  # FFmpeg's place of a packet leaves out the four bytes of its block's header
+        if _MATROSKA_SOUND.match(file.read(8)):
             raise cut_short(where, f"nothing could be decoded from byte {last_byte} on")
     elif (end := _declared_size(format, file)) and size < end:
         raise cut_short(where, f"{size} of {end} bytes")

@@ -18,7 +18,7 @@ from aer_jax.data.frame_sizes import frame_size
 
 # Seconds. Encoders add less than this at the beginning and the end, and nothing shorter is a word.
 TOLERANCE = 0.1
-_TRIMMED = 0.2  # what a decoder may leave out at both ends together: the delay that the encoder noted
+_MOST_TOLERANCE = 0.3
 _DRIFT = 1e-3  # of the time so far; clocks of recorders differ from the nominal rate by less
 # One packet follows the other without a byte between them, and times are counted from the packets themselves.
 _BARE = {"aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "flac", "loas", "mp3", "tta", "wv"}
@@ -91,12 +91,17 @@ class Track:
         head = bytes(memoryview(packet)[:16])
         if not head or (failed and head.startswith(_TAGS)):
             return
-        # Samples are exact where containers round a packet's duration to milliseconds.
-        seconds = samples / self.rate if samples else lasts(packet)
+        # Containers round a packet's duration to milliseconds; the samples of the first and last packet may be trimmed.
+        seconds = samples / self.rate if samples and self.format not in _BARE else lasts(packet)
         claimed = frame_size(codec, self.format, head[:7])
         self.packets.append(
             Packet(begin(packet), seconds, _place(packet), packet.size, claimed, failed, not packet.is_discard)
         )
+
+    def tolerance(self) -> float:
+        """Seconds: the first and the last frame are filled up, and at 8 kHz a frame of AAC lasts 0.13 s."""
+        frame = max((packet.seconds for packet in self.packets), default=0.0)
+        return TOLERANCE if self.lossless else min(max(TOLERANCE, 2 * frame), _MOST_TOLERANCE)
 
     def seconds(self) -> float:
         """By the packets, without those that could not be decoded."""
@@ -142,9 +147,9 @@ def _check_length(track: Track, file: BinaryIO, where: str) -> None:
     held = max(decoded, packed)
     if not track.alone and track.format in _FILE_LENGTH:
         held = max(held, track.other_end)  # the picture may go on behind the sound
-    elif min(decoded, packed) - declared > TOLERANCE:
+    elif min(decoded, packed) - declared > track.tolerance():
         raise joined(where, f"its header says {declared:.1f} s, it lasts {held:.1f} s")
-    if declared - held > TOLERANCE:
+    if declared - held > track.tolerance():
         raise cut_short(where, f"{declared:.1f} s there, {held:.1f} s decoded")
 
 
@@ -160,26 +165,26 @@ def _check_packets(track: Track, where: str) -> None:
     if lost > (0 if track.lossless or track.format in _BARE else TOLERANCE):
         raise damaged(where, f"{lost:.2f} s of it cannot be decoded")
     decoded, packed = track.samples / track.rate, track.seconds()
-    if packed - decoded > _TRIMMED:
+    if packed - decoded > 2 * track.tolerance():
         raise damaged(where, f"{decoded:.1f} of {packed:.1f} s could be decoded")
 
 
 def _check_times(track: Track, where: str) -> None:
     """Packets must follow one another in time: where some are missing the next one is late."""
     first = expected = None
-    passed = 0.0
+    passed, tolerance = 0.0, track.tolerance()
     for packet in track.packets:
         if packet.time is None:
             continue
         if first is None or expected is None:
             first = expected = packet.time
         late = packet.time - expected
-        if late < -TOLERANCE:
+        if late < -tolerance:
             raise joined(where, f"its time goes back by {-late:.1f} s at {expected - first:.1f} s")
         behind = packet.time - first - passed
-        if late > TOLERANCE or behind > _TRIMMED + _DRIFT * passed:
+        if late > tolerance or behind > 2 * tolerance + _DRIFT * passed:
             raise damaged(where, f"{max(late, behind):.1f} s are missing before {packet.time - first:.1f} s")
-        if -behind > _TRIMMED + _DRIFT * passed:
+        if -behind > 2 * tolerance + _DRIFT * passed:
             raise damaged(where, f"{-behind:.1f} s too much were decoded before {packet.time - first:.1f} s")
         passed += packet.seconds
         expected = packet.time + packet.seconds
