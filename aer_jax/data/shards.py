@@ -211,7 +211,7 @@ def _recordings(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
 
 def _encode(clips: Sequence[Clip]) -> list[_Encoded | BadAudio]:
     """What is stored of each of a recording's clips; the recording is decoded once."""
-    # libsndfile lets go of the interpreter's lock, so threads are enough.
+    # libsndfile and FFmpeg let go of the interpreter's lock, so threads are enough.
     audio = clips[0].audio
     try:
         raw = decode(audio) if isinstance(audio, Path) else audio

@@ -1,5 +1,6 @@
 """What lies where an audio file should be: one sentence for that file, and never a wait."""
 
+import json
 import os
 import socket
 import struct
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from aer_jax.corpora import manifest
 from aer_jax.data.audio import BadAudio, decode, decode_bytes, mono, read_audio, seconds
+from aer_jax.data.prepare import prepare
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
@@ -117,3 +120,25 @@ def test_which_channels_are_mixed(others, chosen):
         np.testing.assert_allclose(mixed, channels_tc.mean(axis=1), atol=1e-7)
     else:
         assert any(np.array_equal(mixed, channels_tc[:, i]) for i in ([chosen] if chosen is not None else [0, 1]))
+
+
+def test_prepare_names_each_kind_and_goes_on(tmp_path):
+    soundfile.write(tmp_path / "a.wav", NOISE[:9000], RATE)
+    soundfile.write(tmp_path / "b.wav", NOISE[-9000:], RATE)
+    soundfile.write(tmp_path / "c.wav", NOISE[::-1], RATE)
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "lfs.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (tmp_path / "page.wav").write_bytes(b"<html>404</html>")
+    (tmp_path / "two.wav").write_bytes((tmp_path / "a.wav").read_bytes() * 2)
+    names = ["a", "pipe", "lfs", "page", "two", "b", "c"]
+    lines = [f"{name},{name}.wav,s{i},happy;sad" for i, name in enumerate(names)]
+    (tmp_path / "m.csv").write_text("\n".join(["id,audio,speaker,votes", *lines]))
+    dataset = prepare(manifest.read(tmp_path / "m.csv"), tmp_path / "out")
+    assert set(dataset.utterances) == {"a", "b", "c"}
+    dropped = [json.loads(line) for line in (tmp_path / "out" / "report" / "dropped.jsonl").read_text().splitlines()]
+    assert {line["what"]: line["reason"] for line in dropped} == {
+        "pipe": "audio is no regular file",
+        "lfs": "Git LFS pointer, run `git lfs pull`",
+        "page": "audio unreadable",
+        "two": "two recordings in one file",
+    }
