@@ -42,8 +42,8 @@ class Dataset:
         votes: the human votes, also those outside `classes`.
         splits: "train", "validation" and "test" -> ids.
         speakers: speaker -> what the corpus says of them, for instance {"sex": "female"}; {} where it says nothing.
-        speakers_apart: no speaker is in two splits; False for the paper's random split alone, whose scores say
-            little about voices that were not heard in training.
+        speakers_apart: no speaker is in two splits; False for the paper's random split, and for a file that divides a
+            speaker: their scores say little about voices that were not heard in training.
     """
 
     path: Path

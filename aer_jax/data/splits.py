@@ -1,4 +1,4 @@
-"""Train, validation and test: never the same speaker in two of them, unless the paper's random split is asked for."""
+"""Train, validation and test: never the same speaker in two of them, unless the paper's random split or a file asks."""
 
 from __future__ import annotations
 

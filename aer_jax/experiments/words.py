@@ -123,7 +123,9 @@ def _row_name(name: str) -> str:
 def about(result: Mapping[str, Any]) -> str:
     """Data, references and tests in one paragraph."""
     splits = ", ".join(result["splits"])
-    shared = "" if result["speakers_apart"] else " Speakers were heard in training too (the paper's random split)."
+    shared = (
+        "" if result["speakers_apart"] else " Speakers were heard in training too (their clips are in several splits)."
+    )
     return (
         f"{result['dataset']}, classes {', '.join(result['classes'])}; {result['n']} test clips of "
         f"{result['n_speakers']} speakers, pooled over {splits}; scored on human votes, whatever an arm learned "

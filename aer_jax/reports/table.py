@@ -129,7 +129,7 @@ def span(interval: Sequence[float] | None, n_speakers: int, value: float | None 
 
 
 SHARED = (
-    "These speakers were heard in training too (the paper's random split): how well unknown voices are judged, this "
+    "These speakers were heard in training too (their clips are in several splits): how well unknown voices are judged, this "
     "does not say."
 )
 
