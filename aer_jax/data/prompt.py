@@ -5,10 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aer_jax.data.chat import Chat, Messages, shared_prefix
+from aer_jax.lengths import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from aer_jax.data.dataset import Dataset
 
 SYSTEM = "You hear how listeners would judge the emotion in a voice."
 TASK = (
@@ -83,6 +88,17 @@ class PromptEncoder(Chat):
             int32 [tokens].
         """
         return self.with_audio(*self._around_audio(*self._of_its_own(transcript, speaker)), samples)
+
+    def refuse_long_prompts(self, dataset: Dataset, ids: Sequence[str], max_seconds: float) -> None:
+        """Refuse clips whose prompts are too long, before hours are spent on the others.
+
+        Raises:
+            UserError: names the first of them, see `Chat.refuse_long`.
+        """
+        for id in ids:
+            clip = dataset.utterances[id]
+            samples = max(1, round(min(clip.seconds, max_seconds) * SAMPLE_RATE))
+            self.refuse_long(id, len(self.encode(clip.transcript, clip.speaker, samples)))
 
     def _of_its_own(self, transcript: str, speaker: str) -> tuple[str, str]:
         """What the prompt says of them."""

@@ -97,6 +97,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
     prompt = PromptEncoder(
         config.model.checkpoint, dataset.classes, transcript=config.data.transcript, speaker=config.data.speaker
     )
+    prompt.refuse_long_prompts(dataset, dataset.splits["test"], config.data.max_seconds)  # others are by their streams
     train_ids, validation_ids = dataset.splits["train"], dataset.splits["validation"]
     targets_nk = label_distributions(dataset, train_ids, config.labels)
     validation_nk = label_distributions(dataset, validation_ids, config.labels)

@@ -149,8 +149,12 @@ def test_streams_name_the_clip_whose_prompt_is_too_long(tmp_path, seconds):
     tokens = len(encoder.encode("7q" * 1850, "", round(16_000 * seconds)))
     ids, settings = list(dataset.utterances), {"shapes": 1, "batch": 2, "max_seconds": 30.0}
     if tokens <= encoder.longest:
+        encoder.refuse_long_prompts(dataset, ids, 30.0)
         assert len(list(evaluation_batches(ids, dataset, encoder, **settings))) == 2
     else:
         with pytest.raises(UserError, match=f"the prompt of one has {tokens:,} tokens"):
             evaluation_batches(ids, dataset, encoder, **settings)
+        with pytest.raises(UserError, match=f"the prompt of one has {tokens:,} tokens"):
+            encoder.refuse_long_prompts(dataset, ids, 30.0)
+        encoder.refuse_long_prompts(dataset, ids[1:], 30.0)
     assert (tokens <= encoder.longest) == (seconds == 1)
