@@ -143,7 +143,10 @@ class Rows:
         if "rater" not in columns.one:
             return found
         if len(found) > 1 and all(vote.weight == 1 for vote in found):
-            raise UserError(f'{where}: the rater "{text["rater"]}" gives {len(found)} votes; write one line per vote.')
+            raise UserError(
+                f'{where}: the rater "{text["rater"]}" gives {len(found)} votes; write one line per vote, or leave the '
+                f"column unread with --map rater=."
+            )
         return tuple(replace(vote, rater=vote.rater or text["rater"] or None) for vote in found)
 
     def _number(self, cell: Any, kind: str, where: str) -> Any:

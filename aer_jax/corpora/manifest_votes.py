@@ -60,6 +60,8 @@ def read_distribution(id: str, shares: Any, names: LabelNames, where: str) -> tu
             return ()
     if not isinstance(shares, dict):
         raise UserError(f"{where}: distribution must be {{label: share}}, not {shown(shares)}.")
+    if shares and all(share is None for share in shares.values()):
+        return ()
     shares = {label: share for label, share in shares.items() if share is not None}
     total = _total(shares, where)
     places = places or max((_places(share) for share in shares.values()), default=0)

@@ -143,4 +143,4 @@ def test_shares_that_are_refused(value, message):
 
 
 def test_a_distribution_that_is_not_available():
-    assert shares("nan") == shares("-") == {}
+    assert shares("nan") == shares("-") == shares({"angry": None, "sad": None}) == {}
