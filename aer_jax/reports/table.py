@@ -129,8 +129,8 @@ def span(interval: Sequence[float] | None, n_speakers: int, value: float | None 
 
 
 SHARED = (
-    "These speakers were heard in training too (their clips are in several splits): how well unknown voices are judged, this "
-    "does not say."
+    "These speakers were heard in training too (their clips are in several splits): how well unknown voices are "
+    "judged, this does not say."
 )
 
 
