@@ -47,6 +47,8 @@ def read_evaluation(run: Path, split: str) -> Evaluation:
     if is_intact(metrics) is False:
         raise UserError(f"{metrics_file} is not what was written; {again}.")
     inputs = metrics.get("inputs", {})
+    if not isinstance(inputs, dict):
+        raise UserError(f"{metrics_file} does not say what it was made from; {again}.")
     if "predictions" in inputs and hashlib.sha256(content).hexdigest() != inputs["predictions"]:
         raise UserError(f"{metrics_file} is of different data than the predictions beside it; {again}.")
     if not _is_js_of(metrics, predictions):

@@ -1,9 +1,11 @@
 """Experiments whose runs are stand-ins: what is run, skipped, refused and reported; then a small one with real runs."""
 
 import copy
+import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +20,7 @@ from aer_jax import cli
 from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prepare import prepare
+from aer_jax.digests import seal
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.experiments import experiment, run_cells, words
 from aer_jax.experiments.experiment import run_experiment
@@ -164,6 +167,27 @@ def test_changed_settings_are_refused_before_anything_runs(config, tmp_path, cap
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 3
     assert cli.main(["experiment", str(config), "corpus.seed=4"]) == 2
     assert "prepared with seed 0, not 4" in capsys.readouterr().err
+
+
+def test_a_finished_run_whose_predictions_were_replaced_is_refused(config, tmp_path, capsys):
+    """The tables are made of what is on disk, so that it must be what the runs wrote."""
+    command = ["experiment", str(config), "seeds=[0]", "labels=[human]"]
+    assert cli.main(command) == 0
+    tables = (tmp_path / "out" / "tables.md").read_text()
+    folder = tmp_path / "out" / "runs" / "default-human-fold2of3-seed0" / "evaluation" / "test"
+    metrics, lines = json.loads((folder / "metrics.json").read_text()), (folder / "predictions.jsonl").read_bytes()
+    digest = hashlib.sha256(lines).hexdigest()
+    (folder / "metrics.json").write_text(json.dumps(seal(metrics | {"inputs": {"predictions": digest}})))
+    assert cli.main(command) == 0
+    shutil.copy(str(folder).replace("fold2", "fold1") + "/predictions.jsonl", folder)
+    capsys.readouterr()
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert f"{folder}/metrics.json is of different data than the predictions beside it" in error
+    (folder / "predictions.jsonl").unlink()
+    assert cli.main(command) == 2
+    assert "has no evaluation of the test split" in capsys.readouterr().err
+    assert (tmp_path / "out" / "tables.md").read_text() == tables
 
 
 def test_a_failed_run_is_reported_and_the_others_go_on(config, monkeypatch, capsys):
