@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 
@@ -50,6 +51,7 @@ def test_folders_files_and_standard_input(predict, speech, tmp_path):
         "-",
     ]
     np.testing.assert_allclose(shares(lines[3]), shares(lines[1]), atol=1e-4)
+    assert "left out of the folders, for they do not end like audio: 1 .txt" in err
     assert "4 recordings" in err and "a second" in err and "x real time" in err
     for line in lines:
         assert sum(line["probs"].values()) == pytest.approx(1, abs=1e-5)
@@ -73,7 +75,11 @@ def test_bad_files_are_said_and_the_others_predicted(predict, speech, tmp_path):
         "text.wav": "cannot read",
         "cut.wav": "shorter than its header says",
         "short.wav": "lasts 0.050 s",
+        "pipe.wav": "is a pipe",
+        "pointer.wav": "git lfs pull",
     }
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "pointer.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     (tmp_path / "empty.wav").write_bytes(b"")
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
     soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
