@@ -21,6 +21,7 @@ _SEPARATORS = re.compile(
     r"[,;|/\\:&+=<>\[\]{}\"#?!*%@~`\t\r\n\u2028\u2029]|^'|'$|(?<=\s)(?:and|or|-)(?=\s)|\bx?[0-9]+(?:[.,][0-9]+)?x?\b",
     re.IGNORECASE,
 )
+_LONGEST = 60
 _CHARACTER = re.compile(r"[^\W_]|[^\x00-\x7f]")
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?%?")
 
@@ -79,6 +80,8 @@ class LabelNames:
 
 
 def _check(text: str, where: str) -> None:
+    if len(text) > _LONGEST:
+        raise UserError(f'{where}: "{text[:40]}..." is {len(text)} characters long and no label; is the column right?')
     if _NUMBER.fullmatch(text):
         raise UserError(
             f'{where}: the label "{text}" is a number; give --labels a table of what numbers mean ("{text},angry"), '

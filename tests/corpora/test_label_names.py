@@ -68,6 +68,11 @@ def test_numbers_are_no_labels(text):
         LabelNames().of(text, "line 2")
 
 
+def test_sentences_are_no_labels():
+    with pytest.raises(UserError, match=r"line 2: .* is 189 characters long and no label"):
+        LabelNames().of("well " * 38, "line 2")
+
+
 def test_synonyms(tmp_path):
     table = tmp_path / "synonyms.csv"
     table.write_text("Anger,angry\nMad,angry\nHappy/Excited,happy\n3,sad\nother,\nnone,neutral\n")
