@@ -65,9 +65,12 @@ def find_files(folder: Path, corpus: Corpus, endings: Sequence[str] = AUDIO_ENDI
 
 def same_but_for_case(path: Path) -> Path:
     """`path`, or the one file in its folder whose name differs by case alone (`.WAV`)."""
-    if path.exists() or not path.parent.is_dir():
+    try:
+        if path.exists() or not path.parent.is_dir():
+            return path
+        twins = _by_name(path.parent, path.parent.stat().st_mtime_ns).get(path.name.casefold(), [])
+    except OSError:  # a name too long, a folder that may not be read: whoever opens the file says so
         return path
-    twins = _by_name(path.parent, path.parent.stat().st_mtime_ns).get(path.name.casefold(), [])
     return twins[0] if len(twins) == 1 else path
 
 

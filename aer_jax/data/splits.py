@@ -111,10 +111,16 @@ def parse_rule(text: str | None, clips: Sequence[Clip]) -> Rule:
                 own = ", ".join(others) or "none"
                 raise UserError(f'--split {text}: "{test}" is no test of the corpus; it has {own}.')
         return Rule(kind, tests=tests)
-    path = Path(text)
-    if path.suffix.casefold() in SUFFIXES or path.is_file():
-        return Rule("file", file=read_split_file(path, clips))
+    if _is_path(text):
+        return Rule("file", file=read_split_file(Path(text), clips))
     raise UserError(f'unknown split "{text}"; known: {RULES}.')
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return Path(text).suffix.casefold() in SUFFIXES or Path(text).is_file()
+    except OSError:  # a name too long
+        return False
 
 
 def split_clips(clips: Sequence[Clip], seed: int, rule: Rule | None = None) -> tuple[dict[str, list[str]], str]:

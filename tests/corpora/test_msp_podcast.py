@@ -144,6 +144,7 @@ def test_nested_audio_in_any_ending(tree, tmp_path):
     copy = tree / "Audios" / "msp-podcast_0001_0008.wav"
     copy.write_bytes((folder / "MSP-PODCAST_0001_0008.WAV").read_bytes())
     (tree / "Audios" / "._MSP-PODCAST_0001_0008.wav").write_bytes(b"left behind by macOS")
+    (folder / "loop").symlink_to(tree / "Audios")
     corpus = msp_podcast.read(tree)
     assert all(clip.audio.is_file() for clip in corpus.clips)
     assert sum(clip.transcript != "" for clip in corpus.clips) == len(corpus.clips) - 1

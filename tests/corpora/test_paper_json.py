@@ -111,6 +111,7 @@ def test_what_is_not_available(tmp_path):
     path.write_text(json.dumps(records))
     (tmp_path / "a.WAV").write_bytes(b"")
     corpus = paper_json.read(path)
+    assert paper_json.read(path, audio=tmp_path / ("x" * 300)).clips[0].audio.name == "a.wav"  # no such folder can be
     assert [[vote.label for vote in clip.votes] for clip in corpus.clips] == [["angry"], ["sad"]]
     assert corpus.dropped == {"rater's answer is blank": ["MSP-PODCAST_0001_0008"] * 3}
     assert corpus.clips[1].speaker == "Unknown" and corpus.clips[1].transcript == ""

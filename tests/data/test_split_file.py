@@ -1,9 +1,12 @@
 """A split in a file of one's own: what it may look like, and what is said about it."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus, Waveform
 from aer_jax.data.prepare import prepare
@@ -109,3 +112,21 @@ def test_a_file_that_is_none_is_refused_in_a_sentence(tmp_path, name, text, mess
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*gone.csv: No such file"):
         parse_rule(str(tmp_path / "gone.csv"), CLIPS)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["s.csv", "s.tsv", "s.jsonl", "s.json", "s.xlsx", "s.parquet", "s.txt"]),
+    before=st.sampled_from([b"", b"id,part\n", b"speaker\tsplit\n", b'{"id": "u0", "part": ', b"[", b'{"train": ']),
+    content=st.binary(max_size=60) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")),
+)  # fmt: skip
+def test_any_bytes_give_a_split_or_a_sentence(tmp_path, name, before, content):
+    (tmp_path / name).write_bytes(before + content)
+    with contextlib.suppress(UserError):
+        divided(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ["x" * 300, "a\0b", "", "/", "no/such/folder/s.csv", "x" * 300 + ".csv"])
+def test_any_name_gives_a_sentence(text):
+    with pytest.raises(UserError):
+        parse_rule(text, CLIPS)
