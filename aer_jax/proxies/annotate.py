@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,11 @@ from aer_jax.proxies.questions import Questions
 from aer_jax.proxies.transformers_engine import TransformersEngine
 
 ATTEMPTS = 3
+# Of an engine that has not answered yet, so many failures with the same error, about different clips, end the run.
+ALIKE = 3
+# So do so many failures of any engine without an answer in between.
+HOPELESS = 32
+_DIGITS = re.compile(r"[0-9a-f]*\d[0-9a-f]*")  # numbers, also those of a request, in an error
 
 
 def annotate(
@@ -111,12 +117,44 @@ def _ask(
     """What came of the questions in this process, written down as it came."""
     synonyms = synonyms_of(questions.dataset.name, questions.prompt.labels)
     made: list[Attempt] = []
+    held: list[Attempt] = []  # not written yet: before its first answer, a failure may be the engine's, not its own
+    row: list[Attempt] = []  # failures since the last answer
+
+    def write() -> None:
+        nonlocal held
+        made.extend(new := journal.append(held))
+        progress.update(new)
+        held = []
+
+    clips = len({pair.utterance for pair in pairs})
     with closing(engine.ask(pairs)) as answers:
         for some in answers:
-            new = journal.append([_attempt(*pair, questions, engine, synonyms) for pair in some])
-            made += new
-            progress.update(new)
+            attempts = [_attempt(*pair, questions, engine, synonyms) for pair in some]
+            held += attempts
+            row = [] if any(attempt.answered for attempt in attempts) else row + attempts
+            if journal.answered or not row:
+                write()
+            _refuse_hopeless(engine, row, journal, min(ALIKE, clips))
+        write()
     return made
+
+
+def _refuse_hopeless(engine: Engine, failed: Sequence[Attempt], journal: Journal, few: int) -> None:
+    """End a run whose questions all fail: that is not the questions' fault."""
+    if not failed:
+        return
+    last = str(failed[-1].error).rstrip(".")
+    clips, errors = {attempt.utterance for attempt in failed}, {_DIGITS.sub("#", str(a.error)) for a in failed}
+    if not journal.answered and len(failed) >= ALIKE and len(clips) >= few and len(errors) == 1:
+        raise UserError(
+            f"{engine.model} refuses every question alike, the first {len(failed)} with: {last}. Nothing more was "
+            "asked; none of these counts as an attempt."
+        )
+    if len(failed) >= HOPELESS:
+        raise UserError(
+            f"{engine.model} failed {len(failed)} times without an answer in between, at last with: {last}. What was "
+            "answered is kept; the same command goes on from there."
+        )
 
 
 def sample_votes(

@@ -7,7 +7,6 @@ import functools
 import io
 import os
 import random
-import re
 import sys
 import threading
 import time
@@ -39,10 +38,8 @@ CONNECT = 30.0  # seconds until a server must have taken a connection
 NONSENSE = 3  # how often a reply that is no chat completion is asked for
 # A server that wants longer pauses than this many seconds halts the run, and one that wants longer than a day ends it.
 PAUSE, LONGEST_PAUSE = 60.0, 86_400.0
-# Until something has been answered, so many questions are asked at a time; if they fail alike, the run ends.
+# Until something has been answered, so many questions are asked at a time: a server may refuse all of them.
 PROBES = 3
-# So many failures without an answer in between, and it is not the questions.
-HOPELESS = 32
 
 
 class OpenAIEngine:
@@ -114,33 +111,27 @@ class OpenAIEngine:
         self._begun: dict[Asked, float] = {}  # when each request that is under way was sent
 
     def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
-        """See `Engine`. Failures are handed out once an answer, or the end, shows that they are the questions' own."""
+        """See `Engine`."""
         left = iter(_probes_first(asked))
         pending: dict[Future[Answer], Asked] = {}
-        failed: list[tuple[Asked, Answer]] = []
+        failed = 0
         late = Answer(error=f"no reply within {OVERDUE * self._timeout:g} s (--timeout)")
         try:
             while True:
                 probing = not self._answered
-                most = max(1, min(PROBES, self.concurrency) - len(failed)) if probing else self.concurrency
+                most = max(1, min(PROBES, self.concurrency) - failed) if probing else self.concurrency
                 while len(pending) < most and (pair := next(left, None)) is not None:
                     pending[self._start(pair)] = pair
                 if not pending:
                     break
                 done, _ = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-                failed += [(pending.pop(future), late) for future in self._overdue(pending)]
+                overdue = [(pending.pop(future), late) for future in self._overdue(pending)]
                 fatal = next((error for future in done if (error := future.exception())), None)
                 some = [(pending.pop(future), future.result()) for future in done if not future.exception()]
-                if any(answer.error is None for _, answer in some):
-                    some, failed = failed + some, []
-                    yield some
-                else:
-                    failed += some
+                failed += len(some)
+                yield some + overdue
                 if fatal:
                     raise fatal
-                self._refuse_hopeless(failed)
-            if failed:
-                yield failed
         finally:
             self._stopped.set()
             self._client.close()
@@ -167,23 +158,6 @@ class OpenAIEngine:
         threading.Thread(target=run, daemon=True).start()
         return future
 
-    def _refuse_hopeless(self, failed: Sequence[tuple[Asked, Answer]]) -> None:
-        """End a run whose questions all fail; none of these failures counts as an attempt."""
-        if not failed:
-            return
-        last = failed[-1][1].error
-        utterances, errors = {asked.utterance for asked, _ in failed}, {_alike(answer.error) for _, answer in failed}
-        if not self._answered and len(utterances) >= PROBES and len(errors) == 1:
-            raise UserError(
-                f"{self._host} refuses every question alike, the first {len(failed)} with: {last}. Nothing more was "
-                "asked; --request changes the fields of a request."
-            )
-        if len(failed) >= HOPELESS:
-            raise UserError(
-                f"{self._host} failed {len(failed)} times without an answer in between, at last with: {last}. What was "
-                "answered is kept; the same command goes on from there."
-            )
-
     def _answer(self, asked: Asked) -> Answer:
         """One question; whatever concerns all of them is raised, whatever concerns this one is its error."""
         openai, tries, nonsense = self._openai, 0, 0
@@ -198,7 +172,7 @@ class OpenAIEngine:
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
                     if self._leave_out(error, request):
                         continue
-                    return Answer(error=failure)
+                    return Answer(error=f"{failure} (--request leaves fields out or names them otherwise)")
                 self._refuse_without_credit(error)
                 delay = retry_after(error.response.headers)
                 if delay is not None and delay > PAUSE:
@@ -315,11 +289,6 @@ def _probes_first(asked: Sequence[Asked]) -> list[Asked]:
     first = {pair.utterance: pair for pair in reversed(asked)}
     ahead = [first[id] for id in probes]
     return ahead + [pair for pair in asked if pair not in ahead]
-
-
-def _alike(error: str | None) -> str:
-    """An error without its numbers, which may be those of a request."""
-    return re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", error or "")
 
 
 def _consent(dataset: Dataset, address: Address, send_licensed: bool) -> None:

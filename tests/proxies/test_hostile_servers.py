@@ -16,11 +16,11 @@ from chat_server import Server, completion
 from aer_jax import cli
 from aer_jax.errors import Unfinished, UserError
 from aer_jax.proxies import openai_engine
-from aer_jax.proxies.annotate import annotate
+from aer_jax.proxies.annotate import HOPELESS, annotate
 from aer_jax.proxies.http_client import BODY_BYTES, retry_after
 from aer_jax.proxies.journal import read_journal
 from aer_jax.proxies.listeners import crossed
-from aer_jax.proxies.openai_engine import HOPELESS, OpenAIEngine
+from aer_jax.proxies.openai_engine import OpenAIEngine
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +61,11 @@ def good(*_):
 def test_what_is_refused_alike_from_the_start_ends_the_run(questions, out, status, body, words):
     """Not every question is asked until its attempts are used up: none of these counts as one."""
     for _ in range(4):
-        with pytest.raises(UserError, match=rf"refuses every question alike, the first 3 with: {words}") as refusal:
+        with pytest.raises(UserError, match=rf"refuses every question alike, the first 3 with: {words}"):
             run(questions, lambda *_: (status, {}, body), out)
-        assert "--request" in str(refusal.value)
     assert read_journal(out) == []
     _, server = run(questions, good, out)
     assert len(server.requests) == 12
-    with pytest.raises(UserError):
-        _, server = run(questions, lambda *_: (status, {}, body), out.with_name("other"))
 
 
 def test_few_requests_are_made_of_a_server_that_refuses(questions, out):
@@ -118,8 +115,11 @@ def test_one_clip_that_is_refused_is_its_own_failure(questions, out):
 
     summary, _ = run(questions, behave, out, listeners=5)
     assert (summary["labelled"], summary["failed"]) == (25, 5)
-    with pytest.raises(UserError, match="all 5 questions failed, the first with: HTTP 400: too long"):
-        run(questions, behave, out, listeners=5)
+    for _ in range(2):  # what is left counts, so that the annotation comes to an end
+        with pytest.raises(UserError, match="all 5 questions failed, the first with: HTTP 400: too long"):
+            run(questions, behave, out, listeners=5)
+    summary, server = run(questions, behave, out, listeners=5)
+    assert (summary["given_up"], summary["asked"], server.requests) == (5, 0, [])
 
 
 def test_a_server_that_fails_from_some_moment_on_is_given_up(questions, out):
@@ -129,7 +129,8 @@ def test_a_server_that_fails_from_some_moment_on_is_given_up(questions, out):
         run(
             questions, lambda _, n, __: good() if n < 10 else (500, {}, {}), out, listeners=20, retries=0, concurrency=1
         )
-    assert [attempt.outcome for attempt in read_journal(out)] == [None] * 10
+    outcomes = [attempt.outcome for attempt in read_journal(out)]
+    assert outcomes == [None] * 10 + ["failed"] * HOPELESS
 
 
 def test_sampling_is_that_of_the_other_engines(questions, out):
