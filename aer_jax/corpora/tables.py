@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from aer_jax.corpora.columns import NAMES, normalise
 from aer_jax.corpora.text import decode_text, parse_json, read_bytes, split_lines
 from aer_jax.errors import UserError
 
@@ -21,6 +22,7 @@ SUFFIXES = (*TEXT, *JSON, ".xlsx", ".xlsm", ".parquet")
 # Where a row stands, and its fields; the error instead where the row cannot be read, so that readers may skip it.
 Row: TypeAlias = tuple[str, dict[str, Any] | UserError]
 _DELIMITERS = ",;|"
+_KNOWN = {*NAMES, *(name for names in NAMES.values() for name in names)}
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,14 @@ def _delimited(text: str, path: Path) -> Table:
 
 
 def delimiter_of(header: str) -> str:
-    """What separates the names of a header line: tabs, else what occurs most often outside quotes, else a comma."""
-    outside = re.sub(r'"[^"]*"?', "", header.strip())
-    return "\t" if "\t" in outside else max(_DELIMITERS, key=outside.count)
+    """What separates the names of a header line: tabs where there are any, else what makes most known or most names."""
+
+    def names(delimiter: str) -> tuple[int, int]:
+        cells = next(csv.reader([header], delimiter=delimiter), [])
+        return sum(normalise(cell) in _KNOWN for cell in cells), len(cells)
+
+    header = header.strip()[:10_000]
+    return "\t" if "\t" in re.sub(r'"[^"]*"?', "", header) else max(_DELIMITERS, key=names)
 
 
 def _with_header(
