@@ -132,5 +132,7 @@ def _refuse_tokens(processor: Any, config: Any, path: Any) -> None:
             f"{path}: {name!r} is token {last} of the tokenizer, but text_config.vocab_size in config.json is "
             f"{config.text_config.vocab_size}; copy both from one checkpoint."
         )
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise UserError(f"the tokenizer in {path} has a model_max_length of {tokenizer.model_max_length!r}, no number.")
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer in {path} has neither a pad_token nor an eos_token; name one of them.")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-
-from tqdm import tqdm
 
 from aer_jax.corpora.base import Corpus
 
@@ -23,7 +20,6 @@ def cut_transcripts(corpus: Corpus) -> Corpus:
         f"{len(long):,} transcript(s) are longer than {LONGEST_TRANSCRIPT:,} characters and are cut there, the first "
         f"that of {first} ({long[first]:,} characters)."
     )
-    tqdm.write(note, file=sys.stderr)
     clips = [
         dataclasses.replace(clip, transcript=_cut(clip.transcript)) if clip.id in long else clip
         for clip in corpus.clips

@@ -420,7 +420,7 @@ def test_classes_must_be_known(tmp_path):
         prepare(corpus([clip(0)]), tmp_path / "out", ["a", "d"])
 
 
-def test_transcripts_of_thousands_of_words_are_cut_and_said(tmp_path, capsys):
+def test_transcripts_of_thousands_of_words_are_cut_and_said(tmp_path):
     """Attention takes the square of a prompt; a clip is read up to 30 s."""
     clips = [dataclasses.replace(clip(i), transcript="word " * n) for i, n in enumerate((3, 20_000, 790))]
     clips.append(dataclasses.replace(clip(3), transcript="x" * 4001))
@@ -429,4 +429,4 @@ def test_transcripts_of_thousands_of_words_are_cut_and_said(tmp_path, capsys):
     assert kept[0] == clips[0].transcript and kept[2] == clips[2].transcript
     assert 3990 < len(kept[1]) <= 4000 and kept[1].split() == ["word"] * len(kept[1].split()) and kept[3] == "x" * 4000
     said = "2 transcript(s) are longer than 4,000 characters and are cut there, the first that of"
-    assert said in capsys.readouterr().err and said in (dataset.path / "report.md").read_text()
+    assert said in (dataset.path / "report.md").read_text()

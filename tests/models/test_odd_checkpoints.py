@@ -111,6 +111,7 @@ CONFIGS = [
     ("audio_config", {"max_source_positions": 1499}, ["max_source_positions is 1499", "1500"]),
     ("audio_config", {"num_mel_bins": 128}, ["processor_config.json is 80", "num_mel_bins in config.json is 128"]),
     ("audio_config", {"encoder_attention_heads": 7}, ["d_model is 64", "encoder_attention_heads, 7,"]),
+    ("", {"dtype": 1e308}, ["does not describe a Qwen2-Audio model"]),
     ("audio_config", {"encoder_layers": 2.5}, ["encoder_layers is 2.5"]),
 ]  # fmt: skip
 
@@ -173,6 +174,12 @@ def test_tokenizers_that_do_not_have_what_the_template_writes(base):
         text = (base / file).read_text()
         (base / file).write_text(text.replace("<|audio_eos|>", "<|audio_end|>"))
     refused(base, "the chat template of", "writes <|audio_eos|>, which is no token of its tokenizer")
+
+
+@pytest.mark.parametrize("value", ["x", "64", [], {}])
+def test_a_tokenizer_with_a_length_of_another_type(base, value):
+    change(base / "tokenizer_config.json", model_max_length=value)
+    refused(base, "model_max_length")
 
 
 def test_a_tokenizer_that_splits_the_audio_token(base):
