@@ -28,6 +28,7 @@ from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
 from aer_jax.experiments.tested import Tested, pool
 from aer_jax.experiments.words import findings, markdown
 from aer_jax.files import plain, replace_text
+from aer_jax.training.check import check
 from aer_jax.training.signals import stop_signals
 
 ANNOTATE = (sys.executable, "-m", "aer_jax", "annotate")
@@ -87,13 +88,15 @@ def refuse_unset(experiment: Experiment, grid: Sequence[Cell]) -> None:
     """Refuse what every run would stumble over, before anything is written.
 
     Raises:
-        UserError: the corpus' place or the base checkpoint is not set.
+        UserError: the corpus' place or the base checkpoint is not set, or settings of a run do not fit each other.
     """
     needed = {"settings.model.checkpoint": all(cell.config.model.checkpoint for cell in grid)}
     needed["corpus.root"] = bool(experiment.corpus.root) or experiment.corpus.name == "toy"
     for key, there in needed.items():
         if not there:
             raise UserError(f"{key} is not set; add it to the experiment's file or as {key}=... on the command line.")
+    for cell in grid:
+        check(cell.config)
 
 
 def refuse_failures(result: dict[str, Any], out: str) -> None:

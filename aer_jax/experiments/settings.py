@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from aer_jax.bounds import SEED, Range
 from aer_jax.config import RECIPES, Config, build, make_config, merge, read_settings
 from aer_jax.errors import UserError
 from aer_jax.proxies.attempts import Answers
@@ -35,7 +36,7 @@ class CorpusConfig:
     root: str | None = None
     classes: tuple[str, ...] = ()
     outside: Literal["renormalise", "drop"] = "renormalise"
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     lenient: bool = False
     excited: str | None = None
     multi_label: str | None = None
@@ -59,7 +60,7 @@ class ProxiesConfig:
 
     model: str = ""
     answers: Answers = "free"
-    listeners: int = 8
+    listeners: Annotated[int, Range(1, 10_000)] = 8
     journal: str = ""
 
 
@@ -84,12 +85,12 @@ class Experiment:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     proxies: ProxiesConfig = field(default_factory=ProxiesConfig)
     splits: tuple[str, ...] = ("fold:1/5", "fold:2/5", "fold:3/5", "fold:4/5", "fold:5/5")
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, SEED], ...] = (0,)
     labels: tuple[str, ...] = LABELS
     dime_aug: tuple[bool, ...] = (False, True)
     recipes: dict[str, Any] = field(default_factory=lambda: {"paper": {}, "default": {}})
     settings: dict[str, Any] = field(default_factory=dict)
-    parallel: int = 0
+    parallel: Annotated[int, Range(0, 1000)] = 0
 
     @property
     def journal(self) -> Path:

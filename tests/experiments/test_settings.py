@@ -7,6 +7,7 @@ import pytest
 from aer_jax.config import RECIPES
 from aer_jax.errors import UserError
 from aer_jax.experiments.devices import accelerators, shares
+from aer_jax.experiments.experiment import refuse_unset
 from aer_jax.experiments.settings import arms, cells, load_experiment
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
@@ -54,11 +55,23 @@ def test_a_recipe_goes_over_the_settings_of_all(tmp_path):
         ("settings.data.dime_aug.ratio=0", "so DiME-Aug cannot be on"),
         ('out=""', "out is not set"),
         ("parallel=two", "parallel must be int"),
+        ("parallel=-1", "parallel is -1; it must lie between 0 and 1000"),
+        ("seeds=[0, -1]", "seeds is -1; it must lie between 0 and 2147483647"),
+        ("proxies.listeners=0", "proxies.listeners is 0; it must lie between 1 and 10000"),
+        ("settings.train.lr=nan", "train.lr is nan; it must lie between 0 and 100"),
     ],
 )
 def test_refused(override, message):
     with pytest.raises(UserError, match=message.replace("(", r"\(").replace("[", r"\[").replace(".", r"\.")):
         load_experiment(CONFIGS[-1], [override])
+
+
+def test_settings_that_do_not_fit_each_other_are_refused_before_anything_is_prepared():
+    experiment = load_experiment(
+        CONFIGS[-1], ["corpus.root=x", "settings.model.checkpoint=c", "settings.train.microbatch=7"]
+    )
+    with pytest.raises(UserError, match=r"train.batch \d+ must be a multiple of train.microbatch 7"):
+        refuse_unset(experiment, cells(experiment))
 
 
 def test_accelerators_are_shared_out(tmp_path):
