@@ -78,7 +78,6 @@ class Corpus:
         speakers: speaker -> what the corpus says of them, for instance {"sex": "female"}.
         notes: sentences that the data report must say about this corpus.
         lenient: unreadable lines are dropped and counted, not refused.
-        published: read as its owners ship it, so that who speaks in which file is theirs to say.
     """
 
     name: str
@@ -91,7 +90,6 @@ class Corpus:
     speakers: dict[str, dict[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lenient: bool = False
-    published: bool = False
 
     def drop(self, reason: str, what: str) -> None:
         """Account for one clip or row that is left out."""

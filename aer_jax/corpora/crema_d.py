@@ -58,7 +58,7 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     for part in (folder, table):
         if not part.exists():
             raise UserError(f"{root} is not CREMA-D: {part} is missing; give the folder of its repository.")
-    corpus = Corpus("crema-d", tuple(LABELS.values()), tuple(LABELS.values()), [], lenient=lenient, published=True)
+    corpus = Corpus("crema-d", tuple(LABELS.values()), tuple(LABELS.values()), [], lenient=lenient)
     corpus.speakers = read_actors(root / "VideoDemographics.csv", corpus)
     votes = read_voice_votes(table, corpus)
     on_disk: dict[str, Path] = {}

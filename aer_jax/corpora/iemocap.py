@@ -80,7 +80,6 @@ def read(
             "improvised": "only" if improvised else "and scripted",
         },
         lenient=lenient,
-        published=True,
     )
     if len(sessions) < 5:
         corpus.notes.append(f"Only {', '.join(folder.name for folder in sessions)} of five sessions are there.")

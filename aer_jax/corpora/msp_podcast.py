@@ -46,7 +46,7 @@ def read(root: Path, lenient: bool = False) -> Corpus:
     Raises:
         UserError: a part is missing, two files contradict each other, or a line is not as published.
     """
-    corpus = Corpus("msp-podcast", tuple(LABELS.values()), CLASSES, [], licensed=True, lenient=lenient, published=True)
+    corpus = Corpus("msp-podcast", tuple(LABELS.values()), CLASSES, [], licensed=True, lenient=lenient)
     folder = _needed(root, "labels", "label")
     audio_folder = _needed(root, "audios", "audio")
     audio = find_files(audio_folder, corpus)

@@ -10,8 +10,6 @@ from typing import NamedTuple
 from aer_jax.corpora.base import Clip
 from aer_jax.corpora.times import TOLERANCE_SECONDS
 
-SEVERAL_SPEAKERS = "same audio under several speakers"
-
 
 class Copy(NamedTuple):
     """A clip whose audio another clip has too; whether known speakers of that audio differ."""
@@ -81,11 +79,13 @@ def notes(copies: Sequence[Copy], part_of: Mapping[str, str]) -> list[str]:
         part_of: clip id -> split.
     """
     sentences = []
-    for several, whose in ((False, "of their speaker"), (True, "of another speaker, as the corpus ships them")):
+    for several, whose in ((False, "of their speaker"), (True, "of another speaker")):
         some = [copy for copy in copies if copy.several_speakers == several]
         divided = sum(part_of[copy.id] != part_of[copy.other] for copy in some)
         if some:
             where = f"; {divided:,} of them are in another split than that clip" if divided else ""
+            if several:
+                where += "; at most one speaker is right: correct the table, or keep them in one part with --split FILE"
             sentences.append(
                 f"{len(some):,} clips have the same audio as another clip {whose}, the first {some[0].id} "
                 f"(also {some[0].other}){where}."

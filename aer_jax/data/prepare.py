@@ -19,7 +19,7 @@ from aer_jax.data import shards
 from aer_jax.data.data_report import Kept, write_report
 from aer_jax.data.dataset import Dataset, Utterance, open_dataset
 from aer_jax.data.dataset_files import FORMAT
-from aer_jax.data.duplicates import SEVERAL_SPEAKERS, Copy, find_copies, overlaps
+from aer_jax.data.duplicates import Copy, find_copies, overlaps
 from aer_jax.data.duplicates import notes as notes_on_copies
 from aer_jax.data.left_out import in_words, summarize
 from aer_jax.data.splits import Rule, parse_rule, shared_speakers, split_clips
@@ -76,11 +76,6 @@ def prepare(
             dropped.setdefault(reason, []).append(id)
         kept = [clip for clip in candidates if clip.id in stored.stored]
         copies = find_copies(kept, {id: one.digest for id, one in stored.stored.items()})
-        if not corpus.published:  # in a table of one's own at most one of the speakers is right
-            wrong = {copy.id: f"{copy.id} (also {copy.other})" for copy in copies if copy.several_speakers}
-            kept = [clip for clip in kept if clip.id not in wrong]
-            copies = [copy for copy in copies if copy.id not in wrong]
-            dropped |= {SEVERAL_SPEAKERS: [*wrong.values()]} if wrong else {}
         if not kept:
             left_out = summarize(dropped, corpus.clips)
             why = "; ".join(f"{one.reason}: {one.number}" for one in left_out) or "it has none"
