@@ -143,10 +143,12 @@ TIES = (
 def about(runs: Sequence[Run]) -> str:
     """The quantity, the references and the data of the main table, in one line."""
     metrics = runs[0].metrics
+    # The method of versions that did not name it.
+    old = "" if metrics["ci"].get("method") else " (percentile bootstrap, too narrow; evaluate the run again)"
     return (
         f"JS: mean Jensen-Shannon divergence (base 2, lower is better) to the votes of the human listeners; "
         f"{metrics['split']} split of {metrics['dataset']}, {metrics['n']} clips, {metrics['n_speakers']} "
-        f"speakers; 95% intervals over speakers. {TIES}" + ("" if metrics["speakers_apart"] else f" {SHARED}")
+        f"speakers; 95% intervals over speakers{old}. {TIES}" + ("" if metrics["speakers_apart"] else f" {SHARED}")
     )
 
 

@@ -6,7 +6,7 @@ from small_runs import small_run
 from aer_jax.config import LabelsConfig
 from aer_jax.reports.html import write_report
 from aer_jax.reports.runs import load_runs
-from aer_jax.reports.table import BASELINES, SHARED, learned_from, number, percent, rows, span, summary_table
+from aer_jax.reports.table import BASELINES, SHARED, about, learned_from, number, percent, rows, span, summary_table
 
 
 def test_rows_are_the_arms_and_then_every_baseline(runs):
@@ -30,6 +30,13 @@ def test_summary_names_quantity_references_and_data(runs):
     assert "base 2" in lines[-2] and "votes of the human listeners" in lines[-2] and "36 clips, 3 speakers" in lines[-2]
     assert "95% intervals over speakers" in lines[-2] and "any of tied top classes counts" in lines[-2]
     assert lines[-1].startswith("These numbers rest on 3 speakers.")
+
+
+def test_intervals_of_earlier_versions_are_said_to_be_theirs(runs):
+    (run,) = load_runs(runs[:1])
+    assert "bootstrap" not in about([run])
+    del run.metrics["ci"]["method"]
+    assert "over speakers (percentile bootstrap, too narrow; evaluate the run again)" in about([run])
 
 
 def test_speakers_that_were_trained_on_are_said(dataset, runs, tmp_path):
