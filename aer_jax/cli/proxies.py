@@ -40,12 +40,12 @@ def annotate(args: argparse.Namespace) -> None:
         only_missing=args.only_missing,
     )
     result["clips_without_vote"] = len(without_vote(dataset, args.out))
-    show(args, result, _summary(args, result, len(dataset.utterances)))
+    show(args, result, _summary(args, result))
     if result["utterances"] and not result["labelled"]:
         raise UserError(f"no vote came; {_reason(args.out)}")
 
 
-def _summary(args: argparse.Namespace, result: dict[str, Any], clips: int) -> str:
+def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
     if not result["utterances"]:
         return f"{args.out}: every clip has a vote"
     answers = result["labelled"] + result["unparsed"] + result["failed"]
@@ -60,8 +60,8 @@ def _summary(args: argparse.Namespace, result: dict[str, Any], clips: int) -> st
         text += f", ${result['cost']:.2f}" if result["cost"] else ""
     if result["clips_without_vote"]:
         text += (
-            f"\n{result['clips_without_vote']} of {clips} clips have no vote yet; to ask about them alone, add "
-            "--only-missing, and --answers constrained, --engine exact or more --listeners"
+            f"\n{result['clips_without_vote']} clips were asked about and have no vote; to ask about them again, add "
+            "--only-missing and --answers constrained, --engine exact or more --listeners"
         )
     return text
 

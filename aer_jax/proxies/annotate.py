@@ -167,9 +167,10 @@ def sample_votes(
 
 
 def without_vote(dataset: Dataset, journal: Path) -> list[str]:
-    """The dataset's utterances that have no vote in a journal."""
-    voted = {attempt.utterance for attempt in read_journal(journal) if attempt.shares}
-    return [id for id in dataset.utterances if id not in voted]
+    """The dataset's utterances that were asked about, and have no vote in a journal."""
+    attempts = read_journal(journal)
+    missing = {attempt.utterance for attempt in attempts} - {a.utterance for a in attempts if a.shares}
+    return [id for id in dataset.utterances if id in missing]
 
 
 def _ids(questions: Questions, limit: int | None, part: tuple[int, int]) -> list[str]:

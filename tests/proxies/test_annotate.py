@@ -156,6 +156,8 @@ def test_only_missing_asks_about_clips_without_a_vote(questions, people, out):
     unreadable = FakeEngine(lambda pair: Answer("sad" if pair.utterance not in ids[1:4] else "hm"))
     annotate(questions, unreadable, people[:2], out)
     assert without_vote(questions.dataset, out) == ids[1:4]
+    annotate(questions, FakeEngine(), people[:2], out.with_name("some"), limit=2)
+    assert without_vote(questions.dataset, out.with_name("some")) == []  # the others were not asked about
     again = FakeEngine()
     assert annotate(questions, again, people[:2], out, only_missing=True)["asked"] == 0  # it would answer the same
     assert annotate(questions, again, people[:3], out, only_missing=True, limit=2)["asked"] == 1
@@ -208,7 +210,9 @@ def test_no_vote_at_all_is_a_failure(questions, checkpoint, out, capsys, monkeyp
     engine = FakeEngine(lambda pair: Answer("I cannot tell."))
     assert cli.main([*map(str, words)]) == 2
     printed = capsys.readouterr()
-    assert "0 votes of 6 answers, 6 unparsed" in printed.out and "6 of 6 clips have no vote yet" in printed.out
+    assert (
+        "0 votes of 6 answers, 6 unparsed" in printed.out and "6 clips were asked about and have no vote" in printed.out
+    )
     assert 'no vote came; the last answer is "I cannot tell.", which is no label' in printed.err
     engine = bound("constrained", lambda pair: Answer("sad"))
     assert cli.main([*map(str, words), "--only-missing", "--answers", "constrained"]) == 0
