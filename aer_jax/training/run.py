@@ -6,7 +6,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from aer_jax.config import Config, load_config, to_yaml
-from aer_jax.digests import parse_json
+from aer_jax.digests import DIGEST, parse_json, seal
 from aer_jax.errors import UserError
 from aer_jax.files import replace_text
 from aer_jax.locks import locked
@@ -27,6 +27,18 @@ from aer_jax.training.identity import identities, refuse_others
 # What may differ when a run goes on: where things lie (what lies there is compared), on which devices and in how much
 # memory it computes, how often it is saved.
 FREE = ("out", "data.dataset", "labels.journal", "model.checkpoint", "train.checkpoint_minutes", "mesh.", "model.remat")
+# What the weights were learned with and predictions must be made with.
+PREDICT_WITH = (
+    "model.head",
+    "model.readout",
+    "model.dtype",
+    "model.lora.rank",
+    "model.lora.alpha",
+    "model.lora.targets",
+    "data.transcript",
+    "data.speaker",
+    "data.max_seconds",
+)
 PACKAGES = ("aer-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
@@ -126,7 +138,17 @@ def add_facts(run: Run, **facts: Any) -> None:
     _write(run)
 
 
+def _identity(config: Config, environment: Mapping[str, Any]) -> str:
+    """Digest of what predictions depend on beside the weights, so that a slip in either file is noticed."""
+    # 30 and 30.0 are one setting, however they were given.
+    settings = {
+        name: float(value) if type(value) is int else value for name, value in flat(config) if name in PREDICT_WITH
+    }
+    return seal({name: environment.get(name) for name in ("classes", "learns_from")} | settings)[DIGEST]
+
+
 def _write(run: Run) -> None:
+    run.environment["identity"] = _identity(run.config, run.environment)
     replace_text(run.path / "environment.json", json.dumps(run.environment, indent=2) + "\n")
     replace_text(run.path / "config.yaml", to_yaml(run.config))
 
@@ -160,7 +182,13 @@ def read_run(path: str | Path) -> Run:
             f"{path} is not a run directory (no config.yaml and environment.json); `aer-jax train` makes one."
         )
     config = load_config(path / "config.yaml")
-    return Run(path, config, _read_environment(path / "environment.json"))
+    environment = _read_environment(path / "environment.json")
+    if environment.get("identity") not in (None, _identity(config, environment)):
+        raise UserError(
+            f"config.yaml or environment.json of {path} is not what was written (the classes, or a setting that "
+            f"predictions depend on: {', '.join(PREDICT_WITH)}); copy the run again."
+        )
+    return Run(path, config, environment)
 
 
 def _read_environment(file: Path) -> dict[str, Any]:

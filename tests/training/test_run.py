@@ -194,3 +194,19 @@ def test_a_fitted_readout_is_not_extended(tmp_path):
     run = create_run(toy_runs.config(tmp_path / "run", "train.epochs=0"), ("a", "b"))
     with pytest.raises(UserError, match=r"fitted a readout alone"):
         resume_run(change(run.config, train={"epochs": 3}))
+
+
+@pytest.mark.parametrize(
+    ("file", "was", "becomes"),
+    [
+        ("environment.json", '"a",', '"c",'),
+        ("config.yaml", "alpha: ", "alpha: 1"),
+        ("config.yaml", "max_seconds: 3", "max_seconds: 2"),
+    ],
+)
+def test_a_slip_in_what_predictions_depend_on_is_noticed(run, file, was, becomes):
+    path = run.path / file
+    assert was in path.read_text()
+    path.write_text(path.read_text().replace(was, becomes, 1))
+    with pytest.raises(UserError, match="is not what was written"):
+        open_run(run.path)
