@@ -1,7 +1,6 @@
 """Few votes of many: what is dealt, what a proxy is found to be worth where that is known, and the command."""
 
 import json
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -187,6 +186,6 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "wrong.jsonl").write_text('{"id": "x", "probs": {"a": 1}}\n')
     assert cli.main([*command, "--predictions", f"x={tmp_path / 'wrong.jsonl'}"]) == 2
     assert "wrong.jsonl, line 1, is not a prediction for" in capsys.readouterr().err
-    (tmp_path / "wrong.jsonl").write_text(json.dumps({"id": "x", "probs": dict.fromkeys(dataset.classes, math.nan)}))
+    (tmp_path / "wrong.jsonl").write_text(json.dumps({"id": "x", "probs": dict.fromkeys(dataset.classes, -0.5)}))
     assert cli.main([*command, "--predictions", f"x={tmp_path / 'wrong.jsonl'}"]) == 2
     assert "are no shares" in capsys.readouterr().err
