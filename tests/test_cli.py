@@ -189,10 +189,11 @@ def test_resume_of_what_is_no_run(capsys, words, said):
     assert said in capsys.readouterr().err
 
 
-def test_a_backend_that_is_none(tmp_path):
-    done = toy_runs.start("train", *toy_runs.settings(tmp_path / "run"), env={"JAX_PLATFORMS": "gpuu"})
+@pytest.mark.parametrize("name", ["gpuu", "cuda"])
+def test_a_backend_that_is_none(tmp_path, name):
+    done = toy_runs.start("train", *toy_runs.settings(tmp_path / "run"), env={"JAX_PLATFORMS": name})
     last = done.communicate()[1].strip().splitlines()[-1]
-    assert done.returncode == 2 and last.startswith('aer-jax: JAX_PLATFORMS is "gpuu": '), last
+    assert done.returncode == 2 and f'JAX cannot start with JAX_PLATFORMS="{name}": ' in last, last
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -90,14 +91,23 @@ def run(args: argparse.Namespace) -> int:
         where = f" ({error.filename})" if error.filename else ""
         print(f"aer-jax: {error.strerror or error}{where}; make room or choose another place.", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        if "Unable to initialize backend" not in str(error):
+    except (RuntimeError, AssertionError) as error:
+        if not _is_backend(error):
             raise
-        why = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0]
+        why = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0] or "there is no such backend here"
         named = os.environ.get("JAX_PLATFORMS", "")
-        print(f'aer-jax: JAX_PLATFORMS is "{named}": {why} Leave it out, or name cpu.', file=sys.stderr)
+        print(
+            f'aer-jax: JAX cannot start with JAX_PLATFORMS="{named}": {why.rstrip(".")}; unset it, or set it to cpu.',
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         keeps = "; what is done is kept, and the same command goes on" if args.run_command.__name__ in GO_ON else ""
         print(f"aer-jax: interrupted{keeps}.", file=sys.stderr)
         return 130
+
+
+def _is_backend(error: BaseException) -> bool:
+    """Whether JAX failed to start a backend, which it says in several ways, one of them an empty AssertionError."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return "Unable to initialize backend" in str(error) or frames[-1].filename.endswith("xla_bridge.py")
