@@ -212,7 +212,7 @@ def check_fit(model: nnx.Module, checkpoint: Checkpoint) -> None:
     ]
     wrong += [f"{name} has no place in the model" for name in found if name not in asked and name != OUTPUT_LAYER]
     if wrong:
-        shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
+        shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
         raise UserError(f"the weights in {checkpoint.path} do not fit its config.json: {shown}.")
 
 
