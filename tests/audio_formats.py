@@ -82,11 +82,11 @@ def encoded(name: str) -> bytes:
                     picture.pts = i
                     out.mux(video.encode(picture))
                 out.mux(video.encode())
-            _encode(out, stream, rate)
+            encode(out, stream, rate)
         return path.read_bytes()
 
 
-def _encode(out: av.container.OutputContainer, stream: av.AudioStream, rate: int) -> None:
+def encode(out: av.container.OutputContainer, stream: av.AudioStream, rate: int) -> None:
     codec = stream.codec_context
     to_codec = av.AudioResampler(format=codec.format, layout="mono", rate=rate, frame_size=codec.frame_size or 1024)
     whole = av.AudioFrame.from_ndarray(pcm16()[None], format="s16", layout="mono")

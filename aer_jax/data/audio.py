@@ -16,6 +16,7 @@ from aer_jax.data.audio_pcm import pcm_seconds, read_pcm
 from aer_jax.data.audio_stream import read_stream, stream_seconds
 from aer_jax.data.bad_audio import BadAudio, pointer, unreadable
 from aer_jax.data.ogg_pages import check_pages
+from aer_jax.data.unfinished import finished
 from aer_jax.lengths import SAMPLE_RATE
 
 # 1e-4 is three steps of 16 bit: the dither of a silent recording stays below, speech is far above.
@@ -58,9 +59,10 @@ def decode_bytes(content: bytes, where: str) -> Waveform:
 def seconds(source: str | Path | bytes) -> float | None:
     """How long a recording is without decoding it; None for what cannot be read."""
     try:
-        with open_bytes(source) if isinstance(source, bytes) else open_audio(source, "") as file:
-            found = pcm_seconds(file)
-            return stream_seconds(file) if found is None else found
+        opened = open_bytes(source) if isinstance(source, bytes) else open_audio(source, "")
+        with opened as file, finished(file) as whole:
+            found = pcm_seconds(whole)
+            return stream_seconds(whole) if found is None else found
     except BadAudio:
         return None
 
@@ -75,6 +77,12 @@ def _decode(file: BinaryIO, where: str) -> Waveform:
         raise placeholder
     if head.startswith(b"OggS"):
         check_pages(file, where)
+    with finished(file) as whole:
+        return _read(whole, where)
+
+
+def _read(file: BinaryIO, where: str) -> Waveform:
+    size = file.seek(0, io.SEEK_END)
     try:
         pcm = read_pcm(file, size, SHORTEST_SECONDS, where)
         if pcm is None:

@@ -9,15 +9,18 @@ import numpy as np
 from av.container import InputContainer
 
 from aer_jax.data.bad_audio import BadAudio, check_rate, joined, text_of, unreadable
+from aer_jax.data.container_checks import check_container
 from aer_jax.data.stream_checks import Track, begin, check_track, lasts
 
 # Of files with sound in them. FFmpeg also knows playlists, which open other files, and draws text as pictures.
 _CONTAINERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,avi,caf,dsf,dts,eac3,flac,flv,loas,matroska,mov,mp3,mpc,mpc8,mpeg,"
-    "mpegts,nistsphere,nut,ogg,oma,qcp,rm,rso,sox,spx,tak,tta,voc,w64,wav,wtv,wv,xwma"
+    "mpegts,nistsphere,nut,ogg,oma,qcp,spx,tak,tta,voc,w64,wav,wtv,wv,xwma"
 )
 # Their samples are libsndfile's to read; where it refuses them the header is wrong, and FFmpeg would read noise.
-_UNCOMPRESSED = {"aiff", "au", "caf", "rso", "sox", "voc", "w64", "wav"}
+_UNCOMPRESSED = {"aiff", "au", "caf", "voc", "w64", "wav"}
+# PyAV looks for the end of a frame's list of planes, which from eight on has none, and reads on beyond it.
+_MOST_PLANES = 8
 _ERRORS = (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError)
 
 
@@ -104,6 +107,8 @@ def _decode(packet: av.Packet) -> tuple[list[av.AudioFrame], bool]:
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
     """float32 [channels, samples] in [-1, 1]."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
     array = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, frame.layout.nb_channels).T
@@ -117,5 +122,9 @@ def _refusal(file: BinaryIO, where: str, error: Exception) -> BadAudio:
     file.seek(0)
     if begins := text_of(file.read(512)):
         return unreadable(where, f"it is text that begins with {begins!r}", "fetch or export the audio again")
+    file.seek(4)
+    if file.read(4) == b"ftyp":
+        check_container("mov", file, file.seek(0, 2), 0, where)
+        return unreadable(where, "its index, the moov box, is missing or damaged", "copy or record it again")
     unknown = isinstance(error, av.InvalidDataError | av.ArgumentError)
     return unreadable(where, "no known audio format, or its header is damaged" if unknown else error)

@@ -50,11 +50,11 @@ def check_container(format: str, file: BinaryIO, size: int, last_byte: int, wher
         file.seek(last_byte + 4)  # FFmpeg's place of a packet leaves out the four bytes of its block's header
         if _MATROSKA_SOUND.match(file.read(8)):
             raise cut_short(where, f"nothing could be decoded from byte {last_byte} on")
-    elif (end := _declared_size(format, file)) and size < end:
+    elif (end := declared_size(format, file)) and size < end:
         raise cut_short(where, f"{size} of {end} bytes")
 
 
-def _declared_size(format: str, file: BinaryIO) -> int:
+def declared_size(format: str, file: BinaryIO) -> int:
     """Bytes of the whole file by its header; 0 where it does not say."""
     file.seek(0)
     head = file.read(4096)
