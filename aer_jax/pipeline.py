@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.digests import folder_digest, is_intact, parse_json, seal
 from aer_jax.errors import UserError
 from aer_jax.evaluation.evaluate import Prediction, evaluate, write_evaluation
-from aer_jax.evaluation.linear_probe import VERSION, choose_l2, fit_probe
+from aer_jax.evaluation.linear_probe import VERSION, choose_l2, expand, fit, fit_coordinates, fit_probe
 from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.evaluation.projection import gather, load_parts, sentence
 from aer_jax.files import replace_text, user_cache
 from aer_jax.inference import band as bands
 from aer_jax.locks import locked
@@ -28,9 +30,6 @@ from aer_jax.training.processes import fetch, is_first
 from aer_jax.training.readout import left_out_of
 from aer_jax.training.run import Run, open_run
 from aer_jax.training.training_data import compare
-
-# Clips that the linear probe learns from and chooses by, drawn where there are more: their features lie in memory.
-PROBE_CLIPS = {"train": 4096, "validation": 1024}
 
 log = logging.getLogger(__name__)
 
@@ -118,15 +117,21 @@ def _band(
 
 
 def linear_probe(
-    dataset: Dataset, split: str, hear: Callable[[Dataset, Sequence[str]], np.ndarray], base: str
+    dataset: Dataset,
+    split: str,
+    features: Callable[[Dataset, Sequence[str]], Iterator[tuple[np.ndarray, np.ndarray]]],
+    base: str,
 ) -> dict[str, list[float]]:
     """What a linear probe of the frozen audio tower predicts for each utterance of a split.
 
     All runs on the same dataset and base share it: it is kept in `linear_probe_*.json` in the dataset's directory, or
     in the user's cache where that cannot be written.
 
+    It learns from the clips that a readout alone learns from, all of train and validation split, but always from human
+    votes, with its penalty chosen on the validation split and without a temperature.
+
     Args:
-        hear: (dataset, ids) -> the tower's statistics [N, F].
+        features: (dataset, ids) -> the tower's statistics, in blocks; see `FeatureBlocks`.
         base: what else these depend on.
     """
     # dataset.json holds the hashes of audio, votes and splits.
@@ -140,21 +145,22 @@ def linear_probe(
             probs |= stored["probs"] if is_intact(stored) else {}
     if fetch(np.array([probs.keys() >= set(dataset.splits[split])])).all():  # of all processes: they hear together
         return probs
-    some = {part: _some(sorted(dataset.splits[part]), most) for part, most in PROBE_CLIPS.items()}
-    known = [a for ids in some.values() for a in (hear(dataset, ids), human_distributions(dataset, ids))]
+    blocks = functools.partial(features, dataset)
+    parts = [sorted(dataset.splits[part]) for part in ("train", "validation")]
+    (train_nf, validation_nf), projection = load_parts(parts, blocks)
+    if is_first():
+        print(f"linear probe: {sentence(sum(map(len, parts)), projection)}", file=sys.stderr)
+    train_nk, validation_nk = (human_distributions(dataset, ids) for ids in parts)
     # What is evaluated must be unheard, the validation split too.
-    probe = (choose_l2 if split == "validation" else fit_probe)(*known)
+    learn = choose_l2 if split == "validation" else fit_probe
+    probe = learn(train_nf, train_nk, validation_nf, validation_nk, fit if projection is None else fit_coordinates)
+    if projection is not None:
+        probe = expand(probe, projection)
     ids = dataset.splits[split]
-    probs = dict(zip(ids, probe(hear(dataset, ids)).tolist(), strict=True))
+    probs = dict(zip(ids, gather(ids, blocks, probe).tolist(), strict=True))
     if is_first():
         _keep(places, json.dumps(seal({"l2": probe.l2, "probs": probs})) + "\n")
     return probs
-
-
-def _some(ids: list[str], most: int) -> list[str]:
-    if len(ids) <= most:
-        return ids
-    return [ids[i] for i in np.sort(np.random.default_rng(0).permutation(len(ids))[:most])]
 
 
 def _keep(places: Sequence[Path], text: str) -> None:

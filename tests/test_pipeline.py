@@ -1,5 +1,6 @@
 """A trained run, evaluated: what is written is what the best model says."""
 
+import functools
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from aer_jax.data.windows import window_for
 from aer_jax.errors import UserError
 from aer_jax.evaluation.evaluate import human_distributions
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.evaluation.projection import gather
 from aer_jax.models.emotion_model import load_model
 from aer_jax.models.sharding import make_mesh
 from aer_jax.pipeline import evaluate_run
@@ -59,7 +61,7 @@ def test_the_linear_probe_hears_what_the_base_hears_and_is_computed_once(run, mo
     opened = open_run(run)
     dataset = open_dataset(toy_runs.toy_dataset())
     ids = dataset.splits["test"]
-    heard_nf = Predictor(opened).frozen_audio(dataset, ids)
+    heard_nf = gather(ids, functools.partial(Predictor(opened).frozen_audio, dataset))
     untrained = load_model(opened.config.model, 4, make_mesh(opened.config.mesh), seed=1)
     clips = [dataset.audio(id) for id in ids[:2]]
     window = int(window_for([len(audio_t) for audio_t in clips]).max())

@@ -16,12 +16,14 @@ from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
 
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.evaluation.projection import Projection, principal_axes
 
-VERSION = 1  # of the probe: changes when its numbers would
+VERSION = 2  # of the probe: changes when its numbers would
 # Weights of the penalty that are tried. The inputs of a clip have a mean square sum of 1, so they mean the same for any
 # number of features.
 L2 = (5e-6, 1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4, 3.2e-4, 6.4e-4)
 FOLDS = 5
+THREADS = 2**24  # coordinates from which threads make a fit faster
 
 
 @dataclass(frozen=True)
@@ -49,99 +51,43 @@ class LinearProbe:
         return softmax(self.logits(features_nf), axis=1)
 
 
-def choose_l2(
-    features_nf: np.ndarray, targets_nk: np.ndarray, validation_mf: np.ndarray, validation_mk: np.ndarray
-) -> LinearProbe:
-    """The probe of the training split whose L2, of those in `L2`, has the lowest mean JS on the validation split.
-
-    Args:
-        features_nf, targets_nk: of the training split; targets are distributions.
-        validation_mf, validation_mk: of the validation split.
-    """
-    probes = fit(features_nf, targets_nk, L2)
-    return min(probes, key=lambda probe: js_divergence(validation_mk, probe(validation_mf)).mean())
-
-
-def fit_probe(
-    features_nf: np.ndarray, targets_nk: np.ndarray, validation_mf: np.ndarray, validation_mk: np.ndarray
-) -> LinearProbe:
-    """`choose_l2`, then fitted once more, to training and validation split together; arguments are the same."""
-    l2 = choose_l2(features_nf, targets_nk, validation_mf, validation_mk).l2
-    both_nf, both_nk = np.concatenate([features_nf, validation_mf]), np.concatenate([targets_nk, validation_mk])
-    return fit(both_nf, both_nk, (l2,))[0]
-
-
-def left_out(
-    features_nf: np.ndarray,
-    targets_nk: np.ndarray,
-    speakers_n: Sequence[str] | np.ndarray,
-    scale_f: np.ndarray | None = None,
-    weights_n: np.ndarray | None = None,
-    progress: Callable[[range], Iterable[int]] = iter,
-) -> np.ndarray:
-    """What a probe says about speakers that it has not heard, in up to `FOLDS` turns, for each penalty.
-
-    Args:
-        features_nf, targets_nk: of all clips that may be learned from.
-        speakers_n: who speaks in each; at least two speakers.
-        scale_f, weights_n: see `fit`.
-        progress: shows the turns that it is given, for instance tqdm.
-
-    Returns:
-        logits [len(L2), N, K].
-    """
-    names, speaker_n = np.unique(np.asarray(speakers_n), return_inverse=True)
-    folds = min(FOLDS, len(names))
-    fold_n = (np.random.default_rng(0).permutation(len(names)) % folds)[speaker_n]
-    logits_lnk = np.zeros((len(L2), *targets_nk.shape))
-    for fold in progress(range(folds)):
-        out_n = fold_n == fold
-        some_n = None if weights_n is None else weights_n[~out_n]
-        for probe in fit(features_nf[~out_n], targets_nk[~out_n], L2, scale_f, some_n):
-            logits_lnk[L2.index(probe.l2), out_n] = probe.logits(features_nf[out_n])
-    return logits_lnk
-
-
-def temperature(logits_nk: np.ndarray, targets_nk: np.ndarray) -> tuple[float, float]:
-    """The temperature T (Guo et al., 2017) with which softmax(logits / T) has the lowest mean JS, and that JS."""
-
-    def js(log_t: float) -> float:
-        return js_divergence(targets_nk, softmax(logits_nk / np.exp(log_t), axis=1)).mean()
-
-    found = minimize_scalar(js, bounds=(-2, 2), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x)), float(found.fun)
-
-
 def fit(
     features_nf: np.ndarray,
     targets_nk: np.ndarray,
     l2s: tuple[float, ...],
-    scale_f: np.ndarray | None = None,
     weights_n: np.ndarray | None = None,
+    scale_f: np.ndarray | None = None,
 ) -> list[LinearProbe]:
-    """A probe for each penalty.
+    """A probe for each penalty, of features that are standardised first.
 
     Args:
-        scale_f: what each standardised feature is multiplied by before its weight is penalised; None is 1/sqrt(F).
         weights_n: what each clip counts; None lets all count alike.
+        scale_f: what each standardised feature is multiplied by before its weight is penalised; None is 1/sqrt(F).
     """
-    mean_f, deviation_f = features_nf.mean(axis=0), features_nf.std(axis=0) + 1e-5
-    if scale_f is None:
-        scale_f = np.full(features_nf.shape[1], features_nf.shape[1] ** -0.5)
-    x_nf = (features_nf - mean_f) / deviation_f * scale_f.astype(features_nf.dtype)
-    # A penalised optimum lies in the span of the clips: with r <= N orthonormal coordinates there the fit is the same,
-    # and cheap where features are many.
-    square_r, vector_nr = np.linalg.eigh((x_nf @ x_nf.T).astype(np.float64))
-    there_r = square_r > 1e-9 * square_r.max()
-    vector_nr, size_r = vector_nr[:, there_r], np.sqrt(square_r[there_r])
-    axes_fr, x_nr = x_nf.T @ (vector_nr / size_r), vector_nr * size_r
+    projection, x_nr = principal_axes(features_nf, scale_f)
+    return [expand(probe, projection) for probe in fit_coordinates(x_nr, targets_nk, l2s, weights_n)]
+
+
+def fit_coordinates(
+    x_nr: np.ndarray, targets_nk: np.ndarray, l2s: tuple[float, ...], weights_n: np.ndarray | None = None
+) -> list[LinearProbe]:
+    """A probe for each penalty, of coordinates along principal axes, which are taken as they are."""
     probes, start = [], None
-    # A step's products are small: threads would wait for one another longer than they compute.
-    with threadpool_limits(1, "blas"):
+    # A step's small products are slower with threads, which wait for one another longer than they compute.
+    with threadpool_limits(1 if x_nr.size < THREADS else None, "blas"):
         for l2 in sorted(l2s, reverse=True):  # each begins where the stiffer one ended
             kernel_rk, bias_k = start = logistic_regression(x_nr, targets_nk, l2, start, weights_n)
-            probes.append(LinearProbe(mean_f, deviation_f, scale_f[:, None] * (axes_fr @ kernel_rk), bias_k, l2))
+            probes.append(LinearProbe(np.zeros(1), np.ones(1), kernel_rk, bias_k, l2))
     return probes
+
+
+Fit = Callable[..., list[LinearProbe]]  # `fit` or `fit_coordinates`
+
+
+def expand(probe: LinearProbe, projection: Projection) -> LinearProbe:
+    """The probe of features that equals one of their coordinates."""
+    kernel_fk = projection.scale_f[:, None] * (projection.axes_fr @ probe.kernel_fk)
+    return LinearProbe(projection.mean_f, projection.deviation_f, kernel_fk, probe.bias_k, probe.l2)
 
 
 def logistic_regression(
@@ -160,21 +106,95 @@ def logistic_regression(
     classes = targets_nk.shape[1]
     share_n1 = np.full((n, 1), 1 / n) if weights_n is None else (weights_n / weights_n.sum())[:, None]
     # L-BFGS likes like curvatures: along principal axes, as `fit` gives them, these are about the squares of `size_f1`.
-    size_f1 = np.sqrt((share_n1 * x_nf**2).sum(axis=0) / classes + l2)[:, None]
+    kind = x_nf.dtype  # large coordinates come in float32 and stay in it
+    size_f1 = np.sqrt((share_n1.astype(kind) * x_nf**2).sum(axis=0) / classes + l2)[:, None]
     x_nf = x_nf / size_f1[:, 0]
     l2_f1 = l2 / size_f1**2
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = flat.reshape(features + 1, classes)
         kernel_fk = parameters[:-1]
-        log_p_nk = log_softmax(x_nf @ kernel_fk + parameters[-1], axis=1)
+        log_p_nk = log_softmax(x_nf @ kernel_fk.astype(kind) + parameters[-1], axis=1)
         error_nk = share_n1 * (np.exp(log_p_nk) - targets_nk)
-        gradient = np.vstack([x_nf.T @ error_nk + l2_f1 * kernel_fk, error_nk.sum(axis=0)])
+        gradient = np.vstack([x_nf.T @ error_nk.astype(kind) + l2_f1 * kernel_fk, error_nk.sum(axis=0)])
         return -(share_n1 * targets_nk * log_p_nk).sum() + (l2_f1 * kernel_fk**2).sum() / 2, gradient.ravel()
 
     if start is None:
         start = np.zeros((features, classes)), np.zeros(classes)
     begin = np.vstack([start[0] * size_f1, start[1]])
-    options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-7}
+    options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-12 if kind == np.float64 else 1e-8, "gtol": 1e-7}
     found = minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(begin.shape)
     return found[:-1] / size_f1, found[-1]
+
+
+def choose_l2(
+    features_nf: np.ndarray,
+    targets_nk: np.ndarray,
+    validation_mf: np.ndarray,
+    validation_mk: np.ndarray,
+    solver: Fit = fit,
+) -> LinearProbe:
+    """The probe of the training split whose L2, of those in `L2`, has the lowest mean JS on the validation split.
+
+    Args:
+        features_nf, targets_nk: of the training split; targets are distributions.
+        validation_mf, validation_mk: of the validation split.
+        solver: `fit`, or `fit_coordinates` where coordinates take the place of features.
+    """
+    probes = solver(features_nf, targets_nk, L2)
+    return min(probes, key=lambda probe: js_divergence(validation_mk, probe(validation_mf)).mean())
+
+
+def fit_probe(
+    features_nf: np.ndarray,
+    targets_nk: np.ndarray,
+    validation_mf: np.ndarray,
+    validation_mk: np.ndarray,
+    solver: Fit = fit,
+) -> LinearProbe:
+    """`choose_l2`, then fitted once more, to training and validation split together; arguments are the same."""
+    l2 = choose_l2(features_nf, targets_nk, validation_mf, validation_mk, solver).l2
+    both_nf, both_nk = np.concatenate([features_nf, validation_mf]), np.concatenate([targets_nk, validation_mk])
+    return solver(both_nf, both_nk, (l2,))[0]
+
+
+def left_out(
+    features_nf: np.ndarray,
+    targets_nk: np.ndarray,
+    speakers_n: Sequence[str] | np.ndarray,
+    weights_n: np.ndarray | None = None,
+    progress: Callable[[range], Iterable[int]] = iter,
+    solver: Fit = fit,
+) -> np.ndarray:
+    """What a probe says about speakers that it has not heard, in up to `FOLDS` turns, for each penalty.
+
+    Args:
+        features_nf, targets_nk: of all clips that may be learned from.
+        speakers_n: who speaks in each; at least two speakers.
+        weights_n: what each clip counts; None lets all count alike.
+        progress: shows the turns that it is given, for instance tqdm.
+        solver: see `choose_l2`.
+
+    Returns:
+        logits [len(L2), N, K].
+    """
+    names, speaker_n = np.unique(np.asarray(speakers_n), return_inverse=True)
+    folds = min(FOLDS, len(names))
+    fold_n = (np.random.default_rng(0).permutation(len(names)) % folds)[speaker_n]
+    logits_lnk = np.zeros((len(L2), *targets_nk.shape))
+    for fold in progress(range(folds)):
+        out_n = fold_n == fold
+        some_n = None if weights_n is None else weights_n[~out_n]
+        for probe in solver(features_nf[~out_n], targets_nk[~out_n], L2, some_n):
+            logits_lnk[L2.index(probe.l2), out_n] = probe.logits(features_nf[out_n])
+    return logits_lnk
+
+
+def temperature(logits_nk: np.ndarray, targets_nk: np.ndarray) -> tuple[float, float]:
+    """The temperature T (Guo et al., 2017) with which softmax(logits / T) has the lowest mean JS, and that JS."""
+
+    def js(log_t: float) -> float:
+        return js_divergence(targets_nk, softmax(logits_nk / np.exp(log_t), axis=1)).mean()
+
+    found = minimize_scalar(js, bounds=(-2, 2), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x)), float(found.fun)

@@ -12,6 +12,7 @@ RUN names dataset and checkpoint; JOURNAL holds votes of another annotator about
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from aer_jax.data.dataset import open_dataset
 from aer_jax.evaluation.ambiguity import NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.linear_probe import L2, LinearProbe, fit, left_out
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.evaluation.projection import gather
 from aer_jax.evaluation.significance import holm, sign_flip
 from aer_jax.labels.votes import count_votes, normalise, whole_counts
 from aer_jax.proxies.journal import read_votes
@@ -141,7 +143,7 @@ def main(run_path: str, out_path: str, journal: str = "") -> None:
     if journal:
         others["the journal's"] = count_votes(read_votes(Path(journal), dataset.classes), ids, dataset.classes)
     result = study(
-        Predictor(run).frozen_audio(dataset, ids),
+        gather(ids, functools.partial(Predictor(run).frozen_audio, dataset)),
         whole_counts(dataset.votes, ids, dataset.classes),
         np.array([dataset.utterances[id].speaker for id in ids]),
         others,

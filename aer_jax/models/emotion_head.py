@@ -133,5 +133,9 @@ class ReadoutHead(nnx.Module):
 
     def __call__(self, features: Features, key: jax.Array | None = None) -> jax.Array:
         """Logits [batch, classes], float32."""
-        x_be = (self.inputs(features) - self.mean[...]) / self.deviation[...]
+        return self.logits(self.inputs(features), key)
+
+    def logits(self, inputs_be: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Logits of what `inputs` gives."""
+        x_be = (inputs_be - self.mean[...]) / self.deviation[...]
         return self.linear(dropout(x_be * self.scale_e, self.dropout, key))

@@ -6,10 +6,11 @@ labels, seeds, the linear probe and a second start share it: a file a clip, besi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from aer_jax import lengths, models
 from aer_jax.array_cache import load_array, save_array
 from aer_jax.config import Config
+from aer_jax.evaluation.projection import FeatureBlocks
 from aer_jax.files import user_cache
 from aer_jax.lengths import SAMPLE_RATE
 from aer_jax.models.fingerprint import fingerprint
@@ -30,28 +33,30 @@ if TYPE_CHECKING:
     from aer_jax.data.prompt import PromptEncoder
 
 MOST = 2 * 2**30  # bytes that are kept; what was written first goes first
+BLOCK = 512  # clips that are read at a time
 
 
-def once(
+def blocks(
     config: Config,
     dataset: Dataset,
     prompt: PromptEncoder,
     ids: Sequence[str],
-    hear: Callable[[Sequence[str]], np.ndarray],
+    compute: FeatureBlocks,
     *,
     reads: str,
-) -> np.ndarray:
-    """float32 [len(ids), E]; `hear(some ids)` is asked only for clips that were never heard.
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions among `ids` [b] and features [b, E] in blocks; `compute` is asked for clips that are not cached.
 
     Args:
         config: of the run; its base must be as it was published, without adapters that have learned something.
         dataset, prompt, ids: the clips.
-        hear: what it gives depends on nothing else, but for the rounding by batches of different sizes.
+        compute: what it gives depends on nothing else, but for the rounding by batches of different sizes.
         reads: "audio" or "audio+text", as `model.readout`.
     """
-    # Several processes would have to agree on what each of them finds.
-    if jax.process_count() > 1:
-        return hear(ids)
+    # Several processes would have to agree on what each of them finds; `compute` refuses to make batches of nothing.
+    if jax.process_count() > 1 or not ids:
+        yield from compute(ids)
+        return
     folder = _folder(config, reads)
     most = round(config.data.max_seconds * SAMPLE_RATE)
 
@@ -63,14 +68,30 @@ def once(
             digest.update(prompt.encode(utterance.transcript, utterance.speaker, len(audio_t)).tobytes())
         return folder / f"{digest.hexdigest()}.safetensors"
 
-    with ThreadPoolExecutor() as pool:
-        files = list(pool.map(file_of, ids))
-        known = {i: row_e for i, row_e in enumerate(pool.map(_load, files)) if row_e is not None}
-    if missing := [i for i in range(len(ids)) if i not in known]:
-        new = dict(zip(missing, hear([ids[i] for i in missing]), strict=True))
-        _keep({files[i]: row_e for i, row_e in new.items()})
-        known |= new
-    return np.stack([known[i] for i in range(len(ids))])
+    def load(i: int) -> tuple[int, Path, np.ndarray | None]:
+        file = file_of(ids[i])
+        return i, file, _load(file)
+
+    missing: dict[int, Path] = {}
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(ids), desc="cached features", unit="clip", delay=2, leave=False) as bar,
+    ):
+        for start in range(0, len(ids), BLOCK):
+            loaded = list(pool.map(load, range(start, min(start + BLOCK, len(ids)))))
+            missing |= {i: file for i, file, row_e in loaded if row_e is None}
+            known = {i: row_e for i, _, row_e in loaded if row_e is not None}
+            bar.update(len(loaded))
+            if known:
+                yield np.array(list(known)), np.stack(list(known.values()))
+    if missing:
+        where = np.array(list(missing))
+        for position_b, rows_be in compute([ids[i] for i in where]):
+            if rows_be[0].nbytes * len(missing) <= MOST:
+                _keep(dict(zip((missing[i] for i in where[position_b]), rows_be, strict=True)))
+            yield where[position_b], rows_be
+        if rows_be[0].nbytes * len(missing) <= MOST:
+            _forget_oldest(user_cache() / "heard")
 
 
 def _folder(config: Config, reads: str) -> Path:
@@ -100,21 +121,17 @@ def _load(file: Path) -> np.ndarray | None:
 
 def _keep(rows: dict[Path, np.ndarray]) -> None:
     """Without room, or the right to write, nothing is kept: no run needs it."""
-    if sum(row_e.nbytes for row_e in rows.values()) > MOST:
-        return
-    try:
+    with contextlib.suppress(OSError):
         for file, row_e in rows.items():
             save_array(file, row_e)
-        _forget_oldest(user_cache() / "heard")
-    except OSError:
-        pass
 
 
 def _forget_oldest(folder: Path) -> None:
-    known = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.glob("*/*.safetensors"))
-    total = sum(size for _, size, _ in known)
-    for _, size, file in known:
-        if total <= MOST:
-            return
-        file.unlink(missing_ok=True)
-        total -= size
+    with contextlib.suppress(OSError):
+        known = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.glob("*/*.safetensors"))
+        total = sum(size for _, size, _ in known)
+        for _, size, file in known:
+            if total <= MOST:
+                return
+            file.unlink(missing_ok=True)
+            total -= size

@@ -133,8 +133,8 @@ def _train(config: Config, mesh: jax.sharding.Mesh, resume: bool, profile: tuple
         add_facts(run, batches=stream.facts(), **({"without_synthetic_vote": missing} if missing else {}))
         if config.labels.source == "combined":
             add_facts(run, synthetic_weight=synthetic_weight(dataset, config.labels))
-        clips = f"train.epochs is 0: no steps; the readout is fitted to {len(train_ids) + len(validation_ids)} clips"
-        tqdm.write(stream.sentence() if settings.epochs else clips, file=sys.stderr)
+        no_steps = "train.epochs is 0: no steps; the readout alone is fitted, to train and validation split"
+        tqdm.write(stream.sentence() if settings.epochs else no_steps, file=sys.stderr)
     evaluation = functools.partial(
         evaluation_batches,
         dataset=dataset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
@@ -19,15 +20,17 @@ from aer_jax.data.dataset import Dataset
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.errors import UserError
+from aer_jax.evaluation.projection import gather
 from aer_jax.lengths import MAX_SAMPLES
-from aer_jax.models.emotion_head import HeadStatistics
-from aer_jax.models.emotion_model import TRAINABLE, load_model
+from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
+from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, load_model
+from aer_jax.models.lora import LoRA
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training import heard
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.processes import fetch, host_of, is_first
 from aer_jax.training.run import Run
-from aer_jax.training.step import make_predict_step, take_apart, to_device
+from aer_jax.training.step import make_predict_step, model_batch, take_apart, to_device
 
 
 def best_checkpoint(run: Run) -> tuple[Checkpoints, int]:
@@ -86,6 +89,10 @@ class Predictor:
         learned = nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))
         with best:
             nnx.update(model, best.load(self.step, {"learned": learned})["learned"])
+        # A new adapter's B is zero, and it changes nothing.
+        adapters = [module for _, module in nnx.iter_modules(model) if isinstance(module, LoRA)]
+        untrained = not any(bool(jnp.any(adapter.b[...] != 0)) for adapter in adapters)
+        self._readout_alone = untrained and isinstance(model.emotion_head, ReadoutHead)
         self._parts = take_apart(model)
         self._step = make_predict_step(self._parts.graphdef)
         self.prompt = PromptEncoder(
@@ -95,36 +102,73 @@ class Predictor:
     def utterances(self, dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
         """Predicted distributions of a dataset's utterances, float32 [len(ids), classes].
 
+        Where no adapter was trained, what the readout reads comes from the cache of features.
+
         Raises:
             UserError: the dataset has other classes than the run.
         """
         refuse_other_classes(self.run, dataset)
-        return self._predict(self._batches(dataset, ids, "predict"), len(ids))
-
-    def frozen_audio(self, dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
-        """What the audio tower heard before anything was trained.
-
-        Returns:
-            float32 [len(ids), layers x 2 d_model], mean and standard deviation over time of each layer.
-        """
-        graphdef, frozen = self._parts.graphdef, self._parts.frozen
-        # Adapters of zeros are none.
-        zeros = jax.tree.map(jnp.zeros_like, self._parts.trainable)
+        if not self._readout_alone:
+            return self._predict(self._batches(dataset, ids, "predict"), len(ids))
+        parts = self._parts
 
         @jax.jit
-        def hear(zeros: nnx.State, frozen: nnx.State, batch: dict[str, jax.Array]) -> jax.Array:
-            heard_lbe = nnx.merge(graphdef, zeros, frozen).base.audio_statistics(batch["audio"], batch["audio_samples"])
-            return jnp.moveaxis(heard_lbe, 0, 1).reshape(heard_lbe.shape[1], -1)
+        def logits(trainable: nnx.State, frozen: nnx.State, inputs_be: np.ndarray) -> jax.Array:
+            return nnx.merge(parts.graphdef, trainable, frozen).readout.logits(inputs_be)
 
-        config = self.run.config
-        audio = read_config(config.model.checkpoint).audio_config
-        width = audio.encoder_layers * 2 * audio.d_model
+        logits_nk = gather(
+            ids,
+            functools.partial(self._readout_inputs, dataset),
+            lambda inputs_be: fetch(logits(parts.trainable, parts.frozen, inputs_be)),
+        )
+        return np.asarray(jax.nn.softmax(logits_nk))
 
-        def hear_all(ids: Sequence[str]) -> np.ndarray:
-            batches = self._batches(dataset, ids, "frozen audio tower")
-            return predict_rows(batches, len(ids), width, lambda batch: hear(zeros, frozen, batch), self.mesh)
+    def frozen_audio(self, dataset: Dataset, ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What the audio tower computes before anything is trained; see `heard.blocks`.
 
-        return heard.once(config, dataset, self.prompt, ids, hear_all, reads="audio")
+        Yields:
+            positions among ids, and float32 [b, layers x 2 d_model], mean and standard deviation over time of each
+            layer.
+        """
+        audio = read_config(self.run.config.model.checkpoint).audio_config
+        if self._readout_alone and self.run.config.model.readout != "audio":  # its first inputs, which are cached
+            for position_b, inputs_be in self._readout_inputs(dataset, ids):
+                yield position_b, inputs_be[:, : audio.encoder_layers * 2 * audio.d_model]
+            return
+
+        def statistics(model: EmotionModel, batch: dict[str, jax.Array]) -> jax.Array:
+            audio_lbe = model.base.audio_statistics(batch["audio"], batch["audio_samples"])
+            return jnp.moveaxis(audio_lbe, 0, 1).reshape(audio_lbe.shape[1], -1)
+
+        yield from self._frozen(dataset, ids, statistics, "audio")
+
+    def _readout_inputs(self, dataset: Dataset, ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What the readout reads of each clip, by the base alone."""
+
+        def inputs(model: EmotionModel, batch: dict[str, jax.Array]) -> jax.Array:
+            return model.readout.inputs(model.features(model_batch(batch)))
+
+        return self._frozen(dataset, ids, inputs, self.run.config.model.readout)
+
+    def _frozen(
+        self,
+        dataset: Dataset,
+        ids: Sequence[str],
+        features: Callable[[EmotionModel, dict[str, jax.Array]], jax.Array],
+        reads: str,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        graphdef, frozen = self._parts.graphdef, self._parts.frozen
+        zeros = jax.tree.map(jnp.zeros_like, self._parts.trainable)  # adapters of zeros are none
+
+        @jax.jit
+        def compute(zeros: nnx.State, frozen: nnx.State, batch: dict[str, jax.Array]) -> jax.Array:
+            return features(nnx.merge(graphdef, zeros, frozen), batch)
+
+        def blocks(ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            batches = self._batches(dataset, ids, "features of the frozen base")
+            return predict_blocks(batches, lambda batch: compute(zeros, frozen, batch), self.mesh)
+
+        return heard.blocks(self.run.config, dataset, self.prompt, ids, blocks, reads=reads)
 
     def _batches(self, dataset: Dataset, ids: Sequence[str], what: str) -> Iterable[Batch]:
         data = self.run.config.data
@@ -197,6 +241,33 @@ def _needs(samples: Sequence[int], tokens: Sequence[np.ndarray], prefix: np.ndar
     return needs_of(np.asarray(samples), np.array([len(prompt) - len(prefix) for prompt in tokens]))
 
 
+def predict_blocks(
+    batches: Iterable[Mapping[str, np.ndarray]],
+    predict: Callable[[dict[str, jax.Array]], jax.Array],
+    mesh: Mesh,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers and outputs of each batch of an evaluation stream, fetched one batch behind the device.
+
+    Args:
+        batches: with `row` counting from 0, -1 for filler.
+        predict: device batch -> outputs [batch, ...].
+    """
+    waiting: tuple[jax.Array, jax.Array] | None = None
+
+    def fetched(row_b: jax.Array, output_b: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+        rows, outputs = fetch((row_b, output_b))  # of all processes that share the batch
+        return rows[rows >= 0], outputs[rows >= 0]
+
+    for batch in batches:
+        laid = to_device(batch, mesh)
+        output_b = predict(laid)
+        if waiting is not None:
+            yield fetched(*waiting)
+        waiting = (laid["row"], output_b)
+    if waiting is not None:
+        yield fetched(*waiting)
+
+
 def predict_rows(
     batches: Iterable[Mapping[str, np.ndarray]],
     rows: int,
@@ -204,28 +275,8 @@ def predict_rows(
     predict: Callable[[dict[str, jax.Array]], jax.Array],
     mesh: Mesh,
 ) -> np.ndarray:
-    """Logits of every row of an evaluation stream, fetched one batch behind the device.
-
-    Args:
-        batches: with `row` counting in 0..rows-1, -1 for filler.
-        predict: device batch -> logits.
-
-    Returns:
-        float32 [rows, classes]; a row that never came is NaN.
-    """
+    """Logits of every row, float32 [rows, classes]; a row that never came is NaN. Arguments as in `predict_blocks`."""
     logits_nk = np.full((rows, classes), np.nan, np.float32)
-    waiting: tuple[jax.Array, jax.Array] | None = None
-
-    def collect(row_b: jax.Array, logits_bk: jax.Array) -> None:
-        row_b, logits_bk = fetch((row_b, logits_bk))  # of all processes that share the batch
-        logits_nk[row_b[row_b >= 0]] = logits_bk[row_b >= 0]
-
-    for batch in batches:
-        laid = to_device(batch, mesh)
-        logits_bk = predict(laid)
-        if waiting is not None:
-            collect(*waiting)
-        waiting = (laid["row"], logits_bk)
-    if waiting is not None:
-        collect(*waiting)
+    for row_b, logits_bk in predict_blocks(batches, predict, mesh):
+        logits_nk[row_b] = logits_bk
     return logits_nk

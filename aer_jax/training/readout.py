@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,14 +26,15 @@ from tqdm import tqdm
 from aer_jax.config import Config
 from aer_jax.digests import is_intact, parse_json, seal
 from aer_jax.errors import UserError
-from aer_jax.evaluation.linear_probe import L2, fit, left_out, temperature
+from aer_jax.evaluation.linear_probe import L2, expand, fit, fit_coordinates, left_out, temperature
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.evaluation.projection import Projection, gather, load_parts, sentence
 from aer_jax.files import replace_text
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.training import heard
 from aer_jax.training.alarm import refuse_features
-from aer_jax.training.predictor import predict_rows
+from aer_jax.training.predictor import predict_blocks
 from aer_jax.training.processes import is_first
 from aer_jax.training.step import model_batch
 from aer_jax.training.targets import clip_weights
@@ -42,14 +44,13 @@ if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
     from aer_jax.data.prompt import PromptEncoder
 
-MOST = 4096  # clips of a split that are fitted to, drawn where there are more: all their inputs lie in memory
 TO_STANDARDISE = 256  # clips, enough for a few per cent
 LEFT_OUT = "left_out.json"
 
 
 class Clips(NamedTuple):
-    """Inputs of the head, float32 [N, E], the distributions to predict from them [N, K], ids and speakers [N], and what
-    each counts [N]."""
+    """Inputs of the head or their coordinates, float32 [N, E], the distributions to predict from them [N, K], ids and
+    speakers [N], and what each counts [N]."""
 
     inputs_ne: np.ndarray
     targets_nk: np.ndarray
@@ -91,30 +92,38 @@ def begin(
         what the fit says of itself, None where there was none.
     """
 
-    def inputs(ids: list[str], what: str) -> np.ndarray:
-        def hear(ids: Sequence[str]) -> np.ndarray:
-            batches = tqdm(evaluation(ids), desc=what, unit="batch", disable=not is_first())
-            return predict_rows(batches, len(ids), sum(model.readout.sizes), make_inputs(model), mesh)
+    def compute(ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        batches = tqdm(evaluation(ids), desc="features for the readout", unit="batch", disable=not is_first())
+        return predict_blocks(batches, make_inputs(model), mesh)
 
+    def inputs(ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if config.model.adapter:
-            return hear(ids)
-        inputs_ne = heard.once(config, dataset, prompt, ids, hear, reads=config.model.readout)
-        refuse_features(inputs_ne, ids)
-        return inputs_ne
+            yield from compute(ids)
+            return
+        sum_n1 = np.zeros((len(ids), 1))
+        for position_b, rows_be in heard.blocks(config, dataset, prompt, ids, compute, reads=config.model.readout):
+            sum_n1[position_b, 0] = rows_be.sum(axis=1, dtype=float)
+            yield position_b, rows_be
+        refuse_features(sum_n1, ids)
 
     if not config.train.fit and config.train.epochs:
         ids = dataset.splits["train"]
         some_ids = [ids[i] for i in np.random.default_rng(config.seed).permutation(len(ids))[:TO_STANDARDISE]]
-        standardise(model.readout, inputs(some_ids, "standardise"))
+        standardise(model.readout, gather(some_ids, inputs))
         return None
+    names = ("train",) if config.train.epochs else ("train", "validation")  # else that one chooses the epoch
+    # The order of the clips decides the last bits of a fit; this one was always that.
+    order = {name: np.random.default_rng(config.seed).permutation(len(whole[name])) for name in names}
+    parts = [[dataset.splits[name][i] for i in order[name]] for name in names]
+    rows, projection = load_parts(parts, inputs, np.asarray(model.readout.scale_e))
     clips = []
-    for part in ("train",) if config.train.epochs else ("train", "validation"):  # else that one chooses the epoch
-        some = np.random.default_rng(config.seed).permutation(len(whole[part]))[:MOST]
-        ids = [dataset.splits[part][i] for i in some]
+    for name, ids, inputs_ne in zip(names, parts, rows, strict=True):
         speakers_n = np.array([dataset.utterances[id].speaker for id in ids])
         weights_n = clip_weights(dataset, ids, config.labels)
-        clips.append(Clips(inputs(ids, f"readout, {part}"), whole[part][some], np.array(ids), speakers_n, weights_n))
-    return fit_readout(model.readout, *clips)
+        clips.append(Clips(inputs_ne, whole[name][order[name]], np.array(ids), speakers_n, weights_n))
+    if is_first():
+        tqdm.write(f"readout: {sentence(sum(map(len, parts)), projection)}", file=sys.stderr)
+    return fit_readout(model.readout, *clips, projection=projection)
 
 
 def make_inputs(model: EmotionModel) -> Callable[[dict[str, jax.Array]], jax.Array]:
@@ -135,17 +144,24 @@ def standardise(head: ReadoutHead, inputs_ne: np.ndarray) -> None:
     _put(head.deviation, inputs_ne.std(axis=0) + 1e-5)
 
 
-def fit_readout(head: ReadoutHead, *splits: Clips) -> Fitted:
-    """Fit `head`, in place, to all splits given; the temperature becomes part of its kernel and bias."""
+def fit_readout(head: ReadoutHead, *splits: Clips, projection: Projection | None = None) -> Fitted:
+    """Fit `head`, in place, to all splits given; the temperature becomes part of its kernel and bias.
+
+    Args:
+        projection: with which the inputs of the clips became coordinates; None where they are the inputs themselves.
+    """
     scale_e = np.asarray(head.scale_e)
+    solver = functools.partial(fit, scale_f=scale_e) if projection is None else fit_coordinates
     inputs_ne, targets_nk, ids_n, speakers_n, weights_n = map(np.concatenate, zip(*splits, strict=True))
     turns = functools.partial(tqdm, desc="fit the readout, speakers left out in turns", disable=not is_first())
-    logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, scale_e, weights_n, turns)
+    logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, weights_n, turns, solver)
     tempered = [temperature(logits_nk, targets_nk) for logits_nk in logits_lnk]
     best = min(range(len(L2)), key=lambda i: tempered[i][1])
     warmth = tempered[best][0]
     assert head.linear.bias is not None
-    (probe,) = fit(inputs_ne, targets_nk, (L2[best],), scale_e, weights_n)
+    (probe,) = solver(inputs_ne, targets_nk, (L2[best],), weights_n)
+    if projection is not None:
+        probe = expand(probe, projection)
     _put(head.mean, probe.mean_f)
     _put(head.deviation, probe.deviation_f)
     _put(head.linear.kernel, probe.kernel_fk / scale_e[:, None] / warmth)

@@ -1,6 +1,7 @@
 """What a frozen base hears of a clip is found again, and never taken from something else."""
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import toy_runs
 from aer_jax.config import load_config
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prompt import PromptEncoder
+from aer_jax.evaluation.projection import gather
+from aer_jax.pipeline import evaluate_run
 from aer_jax.training import heard, predictor, readout
 from aer_jax.training.loop import train
 from aer_jax.training.predictor import Predictor
@@ -39,14 +42,18 @@ def asked(config, dataset, ids, reads="audio", **prompt):
     """Which clips are asked for, and what comes back: each clip's place in the dataset."""
     some = []
 
-    def hear(ids):
-        some.extend(ids)
+    def rows(ids):
         return np.array([[list(dataset.utterances).index(id), 0.5] for id in ids], np.float32)
 
+    def compute(ids):
+        some.extend(ids)
+        for i in reversed(range(len(ids))):  # batches come in an order of their own
+            yield np.array([i]), rows(ids[i : i + 1])
+
     encoder = PromptEncoder(toy_runs.CHECKPOINT, dataset.classes, **prompt)
-    found_ne = heard.once(config, dataset, encoder, ids, hear, reads=reads)
-    np.testing.assert_array_equal(found_ne, hear(ids))
-    return some[: -len(ids)]
+    found_ne = gather(ids, lambda ids: heard.blocks(config, dataset, encoder, ids, compute, reads=reads))
+    np.testing.assert_array_equal(found_ne, rows(ids))
+    return some
 
 
 def test_only_clips_that_were_never_heard_are_asked_for(config, cache, dataset):
@@ -106,20 +113,52 @@ def test_later_runs_and_the_probe_do_not_hear_the_clips_again(cache, dataset, tm
     fitted = ("train.epochs=0", "model.readout=audio", "data.dime_aug.ratio=0")
     whole, half = (toy_runs.config(tmp_path / name, *fitted) for name in ("one", "two"))
     train(whole)
-    assert "readout, train" in capsys.readouterr().err
+    assert "features for the readout" in capsys.readouterr().err
 
-    def hear(batches, *_):
-        raise AssertionError("heard again")
+    def compute(batches, *_):
+        raise AssertionError("computed again")
 
-    monkeypatch.setattr(readout, "predict_rows", hear)
-    monkeypatch.setattr(predictor, "predict_rows", hear)
+    monkeypatch.setattr(readout, "predict_blocks", compute)
+    monkeypatch.setattr(predictor, "predict_blocks", compute)
     train(half)
     first, second = (toy_runs.saved_arrays(Path(each.out) / "best") for each in (whole, half))
     assert any("deviation" in name for name in first)
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
     known = [*dataset.splits["train"], *dataset.splits["validation"]]
-    statistics_nf = Predictor(open_run(half.out)).frozen_audio(dataset, known)
+    frozen_audio = functools.partial(Predictor(open_run(half.out)).frozen_audio, dataset)
+    statistics_nf = gather(known, frozen_audio)
     assert statistics_nf.shape == (len(known), len(next(a for name, a in first.items() if "deviation" in name)))
-    with pytest.raises(AssertionError, match="heard again"):
-        Predictor(open_run(half.out)).frozen_audio(dataset, dataset.splits["test"])
+    with pytest.raises(AssertionError, match="computed again"):
+        gather(dataset.splits["test"], frozen_audio)
+
+
+@pytest.mark.parametrize("reads", ["audio", "audio+text"])
+def test_evaluate_computes_the_features_of_a_clip_once(cache, dataset, tmp_path, monkeypatch, reads):
+    """Of a readout alone: its predictions, the probe and the band share them."""
+    run = train(toy_runs.config(tmp_path / "run", "train.epochs=0", f"model.readout={reads}", "data.dime_aug.ratio=0"))
+    for kept in dataset.path.glob("linear_probe_*.json"):
+        kept.unlink()
+    asked = []
+    batches = Predictor._batches
+    monkeypatch.setattr(Predictor, "_batches", lambda self, *args: asked.extend(args[1]) or batches(self, *args))
+    evaluate_run(run.path)
+    assert sorted(asked) == sorted(dataset.splits["test"])
+    ids = dataset.splits["test"]
+    ours = Predictor(open_run(run.path))
+    cached_nk = ours.utterances(dataset, ids)
+    np.testing.assert_allclose(cached_nk, ours._predict(ours._batches(dataset, ids, ""), len(ids)), atol=1e-6)
+    audio_nf = gather(ids, functools.partial(ours.frozen_audio, dataset))
+    ours._readout_alone = False
+    np.testing.assert_allclose(audio_nf, gather(ids, functools.partial(ours.frozen_audio, dataset)), atol=1e-4)
+
+
+def test_trained_adapters_are_never_predicted_from_the_cache():
+    run = open_run(toy_runs.trained_run())
+    dataset = open_dataset(toy_runs.toy_dataset())
+    ids = dataset.splits["test"]
+    ours = Predictor(run)
+    assert not ours._readout_alone
+    trained_nk = ours.utterances(dataset, ids)
+    ours._readout_alone = True
+    assert np.abs(ours.utterances(dataset, ids) - trained_nk).max() > 1e-3

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from aer_jax import cli
 from aer_jax.data.dataset import open_dataset
+from aer_jax.evaluation import projection
 from aer_jax.evaluation.linear_probe import L2
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.predictions import human_distributions
@@ -137,3 +138,23 @@ def test_the_papers_head_is_not_fitted(setting, tmp_path, capsys):
     settings = toy_runs.settings(tmp_path / "run", setting, "model.head=paper")
     assert cli.main(["train", *settings]) == 2
     assert setting.partition("=")[0] in capsys.readouterr().err
+
+
+def test_more_clips_than_an_exact_fit_takes_are_all_learned_from(tmp_path, monkeypatch, capsys):
+    """By the readout and by the probe, in directions of a sample; the head is one of features like any other."""
+    monkeypatch.setattr(projection, "EXACT", 24)
+    monkeypatch.setattr(projection, "AXES", 16)
+    dataset, run = open_dataset(toy_runs.toy_dataset()), tmp_path / "run"
+    for kept in dataset.path.glob("linear_probe_*.json"):
+        kept.unlink()
+    settings = toy_runs.settings(run, "train.epochs=0", "model.readout=audio", "data.dime_aug.ratio=0")
+    assert cli.main(["train", *settings]) == 0
+    sentence = "fitted to all 40 clips, in 16 directions: the principal axes of a sample of 24 clips"
+    assert f"readout: {sentence}" in capsys.readouterr().err
+    assert left_out_of(run).keys() == {*dataset.splits["train"], *dataset.splits["validation"]}
+    metrics = evaluate_run(run)
+    assert f"linear probe: {sentence}" in capsys.readouterr().err
+    mean_js = metrics["baselines"]["train_mean"]["js"]
+    assert metrics["js"] < 0.9 * mean_js and metrics["baselines"]["linear_probe"]["js"] < 0.9 * mean_js
+    for kept in dataset.path.glob("linear_probe_*.json"):  # it belongs to no other test
+        kept.unlink()
