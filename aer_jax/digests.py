@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.errors import UserError
+from aer_jax.json_text import parse_json
 
 DIGEST = "digest"
 # In a directory whose files are verified, the SHA-256 of every other file there.
@@ -73,30 +74,3 @@ def folder_digest(folder: Path) -> str:
         return (written_digests(folder) or folder_digests(folder))[DIGEST]
     except OSError as error:
         raise UserError(f"cannot read {error.filename} ({error.strerror}); copy {folder} again.") from None
-
-
-def parse_json(text: str | bytes) -> Any:
-    """A JSON value that Python can hold, print and write again.
-
-    Raises:
-        ValueError: in a few words, why not: no JSON, NaN, nested too deeply, no UTF-8, half a surrogate pair.
-    """
-    try:
-        text = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = _DECODER.decode(text)
-        if "\\ud" in text or "\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
-    except UnicodeEncodeError:
-        raise ValueError("it holds half a surrogate pair, which is no character") from None
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

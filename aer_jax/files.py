@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from aer_jax.errors import UserError
+from aer_jax.json_text import parse_json
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -106,13 +106,11 @@ def read_json(file: Path, advice: str) -> dict[str, Any]:
         UserError: it cannot be read, is not JSON, is nested too deeply, or is no object.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes(), nan=True)
     except OSError as error:
         raise UserError(f"cannot read {file} ({error.strerror}); {advice}.") from None
-    except RecursionError:
-        raise UserError(f"{file} is nested too deeply to be read; {advice}.") from None
-    except ValueError:
-        content = None
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON ({error}); {advice}.") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file} is not valid JSON or is not a JSON object; {advice}.")
+        raise UserError(f"{file} is not a JSON object; {advice}.")
     return content

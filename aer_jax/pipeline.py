@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aer_jax.data.dataset import Dataset, open_dataset
-from aer_jax.digests import folder_digest, is_intact, parse_json, seal
+from aer_jax.digests import folder_digest, is_intact, seal
 from aer_jax.errors import UserError
 from aer_jax.evaluation.evaluate import Prediction, evaluate, write_evaluation
 from aer_jax.evaluation.linear_probe import VERSION, choose_l2, expand, fit, fit_coordinates, fit_probe
@@ -23,6 +23,7 @@ from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.evaluation.projection import gather, load_parts, sentence
 from aer_jax.files import replace_text, user_cache
 from aer_jax.inference import band as bands
+from aer_jax.json_text import parse_json
 from aer_jax.locks import locked
 from aer_jax.training.identity import dataset_digest
 from aer_jax.training.predictor import Predictor, refuse_other_classes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 import reprlib
 import unicodedata
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from aer_jax import json_text
 from aer_jax.errors import UserError
 
 # UTF-32's little-endian mark begins with UTF-16's, so it comes first.
@@ -87,20 +87,15 @@ def split_lines(text: str) -> list[str]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """A JSON value in which no object names a key twice and all text can be written again as UTF-8.
-
-    NaN and infinities, which Python writes, are read as floats.
+    """A JSON value in which no object names a key twice, since that would lose votes; NaN and infinities are floats.
 
     Raises:
         UserError: it is none.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()  # an escaped half of a surrogate pair is no text
-    except (ValueError, RecursionError) as error:
+        return json_text.parse_json(text, nan=True, unique=True)
+    except ValueError as error:
         raise UserError(f"{where} is not valid JSON ({error}).") from None
-    return value
 
 
 def tidy(text: str) -> str:
@@ -111,13 +106,3 @@ def tidy(text: str) -> str:
 def shown(value: Any) -> str:
     """A value as messages show it: in Python's spelling, cut where it is long or deep."""
     return _SHORT.repr(value)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a key stand twice and keeps the last; here that would lose votes."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'"{twice}" stands twice in one object')
-    return fields

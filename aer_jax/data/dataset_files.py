@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aer_jax.data.splits import SPLITS
-from aer_jax.digests import file_sha256, is_intact, parse_json
+from aer_jax.digests import file_sha256, is_intact
 from aer_jax.errors import UserError
+from aer_jax.json_text import parse_json
 
 ABOUT, UTTERANCES, VOTES, SPLIT = "dataset.json", "utterances.jsonl", "votes.jsonl", "splits.json"
 FORMAT = 1

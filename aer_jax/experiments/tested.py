@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from aer_jax.data.dataset import Dataset
-from aer_jax.digests import is_intact, parse_json
+from aer_jax.digests import is_intact
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.experiments.settings import Cell
+from aer_jax.json_text import parse_json
 from aer_jax.reports.evaluations import read_evaluation
 from aer_jax.training.targets import label_distributions
 

@@ -7,9 +7,10 @@ import math
 import reprlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from aer_jax.errors import UserError
+from aer_jax.json_text import parse_json
 
 Answers = Literal["free", "constrained", "exact"]
 Outcome = Literal["unparsed", "failed"]
@@ -96,7 +97,7 @@ def parse_attempt(line: bytes, where: str) -> Attempt:
         UserError: it is none; `where` is named.
     """
     try:
-        attempt = Attempt(**read_json(line))
+        attempt = Attempt(**parse_json(line, nan=True))
     except (ValueError, TypeError):
         raise UserError(f"{where} is not a line of an annotation journal.") from None
     for name, is_valid in _VALID.items():
@@ -108,18 +109,6 @@ def parse_attempt(line: bytes, where: str) -> Attempt:
     if not known or [attempt.label, attempt.outcome, attempt.probs].count(None) != 2:
         raise UserError(f'{where} must have either a label, or probs, or the outcome "unparsed" or "failed".')
     return attempt
-
-
-def read_json(text: bytes) -> Any:
-    """JSON from a file or server that may hold anything.
-
-    Raises:
-        ValueError: it is no JSON, or nested more deeply than any answer.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def is_number(value: object) -> bool:

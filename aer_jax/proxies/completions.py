@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from aer_jax.proxies.attempts import read_json
+from aer_jax.json_text import parse_json
 from aer_jax.proxies.engine import Answer
 
 # vLLM and others hand over apart what a model thinks first.
@@ -26,7 +26,7 @@ def read_completion(content: bytes, is_label: Callable[[str], bool]) -> Answer:
     Raises:
         ValueError: the reply is no chat completion.
     """
-    reply = read_json(content)
+    reply = parse_json(content, nan=True)
     match reply:
         case {"choices": [{"message": dict(message)} as choice, *_]}:
             pass
@@ -82,7 +82,7 @@ def error_message(content: bytes) -> str:
     """What the body of an error says, whatever it is."""
     text = content.decode(errors="replace")
     try:
-        body = read_json(content)
+        body = parse_json(content, nan=True)
     except ValueError:
         return text
     for name in ("error", "detail", "message"):  # as OpenAI, FastAPI and vLLM nest them
@@ -94,7 +94,7 @@ def error_message(content: bytes) -> str:
 def error_code(content: bytes) -> str:
     """The code in the body of an error, such as insufficient_quota; "" where it has none."""
     try:
-        body = read_json(content)
+        body = parse_json(content, nan=True)
     except ValueError:
         return ""
     match body:

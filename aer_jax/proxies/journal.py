@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aer_jax.errors import UserError, nearest
+from aer_jax.json_text import parse_json
 from aer_jax.labels.votes import Vote
-from aer_jax.proxies.attempts import Attempt, parse_attempt, read_json
+from aer_jax.proxies.attempts import Attempt, parse_attempt
 
 __all__ = ["Attempt", "Journal", "read_journal", "read_votes"]
 
@@ -132,7 +133,7 @@ class Journal:
         where = f"{self.path}, line {self._read_lines + 1}"
         begun = tail.strip(b"\0")  # a power cut may leave zeros
         try:
-            read_json(tail)
+            parse_json(tail, nan=True)
         except ValueError:
             if not (begun.startswith(BEGINNING) or BEGINNING.startswith(begun)):  # then no writer of ours left it
                 raise UserError(f"{where} is not a line of an annotation journal.") from None
@@ -187,7 +188,7 @@ def read_journal(path: Path) -> list[Attempt]:
         raise UserError(f"the journal {path} cannot be read ({error.strerror}).") from None
     *lines, tail = content.split(b"\n")
     with contextlib.suppress(ValueError):
-        read_json(tail)
+        parse_json(tail, nan=True)
         lines.append(tail)
     return [parse_attempt(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 

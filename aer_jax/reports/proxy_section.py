@@ -14,9 +14,9 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from aer_jax.digests import parse_json
 from aer_jax.errors import UserError
 from aer_jax.evaluation.intervals import MIN_SPEAKERS
+from aer_jax.json_text import parse_json
 from aer_jax.reports import figures
 from aer_jax.reports.table import NONE, span
 

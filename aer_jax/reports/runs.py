@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.config import Config, load_config
-from aer_jax.digests import parse_json
 from aer_jax.errors import UserError
+from aer_jax.json_text import parse_json
 from aer_jax.reports.evaluations import read_evaluation
 
 

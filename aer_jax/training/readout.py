@@ -24,12 +24,13 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 from aer_jax.config import Config
-from aer_jax.digests import is_intact, parse_json, seal
+from aer_jax.digests import is_intact, seal
 from aer_jax.errors import UserError
 from aer_jax.evaluation.linear_probe import L2, expand, fit, fit_coordinates, left_out, temperature
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.projection import Projection, gather, load_parts, sentence
 from aer_jax.files import replace_text
+from aer_jax.json_text import parse_json
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
 from aer_jax.training import heard

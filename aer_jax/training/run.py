@@ -15,9 +15,10 @@ from typing import Any
 import jax
 
 from aer_jax.config import Config, load_config, to_yaml
-from aer_jax.digests import DIGEST, parse_json, seal
+from aer_jax.digests import DIGEST, seal
 from aer_jax.errors import UserError
 from aer_jax.files import replace_text
+from aer_jax.json_text import parse_json
 from aer_jax.locks import locked
 from aer_jax.models.fingerprint import is_base
 from aer_jax.provenance import provenance

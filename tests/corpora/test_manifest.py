@@ -117,7 +117,7 @@ def test_bad_csv_is_named(tmp_path, lines, message):
         ("{", "is not valid JSON"),
         ("[1]", "is not a JSON object"),
         ('{"id": "a", "id": "b"}', '"id" stands twice'),
-        (clip(id="\ud800"), "is not valid JSON .*surrogates"),
+        (clip(id="\ud800"), "is not valid JSON .*surrogate"),
         (clip(speaker=None), '"speaker" is missing'),
         (clip(speaker=["s"]), r'"speaker" must be text, not \["s"\]'),
         (clip(votes=True), "votes must be a list"),

@@ -175,7 +175,7 @@ def test_a_bad_record_is_named(tmp_path, changes, message):
         ("[1]", "record 1 is not a JSON object"),
         ("[{}]", 'record 1: "id" is missing'),
         ('[{"id": 1, "id": 2}]', '"id" stands twice'),
-        ('[{"id": "\\ud800"}]', "surrogates"),
+        ('[{"id": "\\ud800"}]', "surrogate"),
         ("[", "not valid JSON"),
     ],
 )
