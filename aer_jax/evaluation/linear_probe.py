@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.projection import Projection, principal_axes
@@ -75,7 +76,8 @@ def fit_coordinates(
     probes, start = [], None
     # A step's small products are slower with threads, which wait for one another longer than they compute.
     with threadpool_limits(1 if x_nr.size < THREADS else None, "blas"):
-        for l2 in sorted(l2s, reverse=True):  # each begins where the stiffer one ended
+        penalties = tqdm(sorted(l2s, reverse=True), "fit, penalties", delay=2, leave=False)
+        for l2 in penalties:  # each begins where the stiffer one ended
             kernel_rk, bias_k = start = logistic_regression(x_nr, targets_nk, l2, start, weights_n)
             probes.append(LinearProbe(np.zeros(1), np.ones(1), kernel_rk, bias_k, l2))
     return probes
@@ -122,7 +124,7 @@ def logistic_regression(
     if start is None:
         start = np.zeros((features, classes)), np.zeros(classes)
     begin = np.vstack([start[0] * size_f1, start[1]])
-    options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-12 if kind == np.float64 else 1e-8, "gtol": 1e-7}
+    options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-12 if kind == np.float64 else 1e-9, "gtol": 1e-7}
     found = minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(begin.shape)
     return found[:-1] / size_f1, found[-1]
 

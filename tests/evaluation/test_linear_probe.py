@@ -5,7 +5,15 @@ import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
-from aer_jax.evaluation.linear_probe import L2, choose_l2, fit_probe, left_out, logistic_regression, temperature
+from aer_jax.evaluation.linear_probe import (
+    L2,
+    choose_l2,
+    fit_coordinates,
+    fit_probe,
+    left_out,
+    logistic_regression,
+    temperature,
+)
 from aer_jax.evaluation.metrics import js_divergence
 
 
@@ -80,3 +88,10 @@ def test_the_temperature_is_the_best_of_a_grid():
     grid = np.linspace(0.3, 2, 171)
     by_t = [js_divergence(targets_nk, softmax(logits_nk / t, axis=1)).mean() for t in grid]
     assert found == pytest.approx(grid[np.argmin(by_t)], abs=0.01) and js <= min(by_t) + 1e-9
+
+
+def test_many_coordinates_are_fitted_in_float32_as_in_float64():
+    x_nf, targets_nk = clips(400, 20)
+    x_nf = x_nf / np.linalg.norm(x_nf, axis=1).mean()
+    (exact,), (quick,) = (fit_coordinates(x_nf.astype(kind), targets_nk, (L2[4],)) for kind in (float, np.float32))
+    np.testing.assert_allclose(quick(x_nf), exact(x_nf), atol=1e-3)
