@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,7 +25,7 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         low = self.least < value if self.above else self.least <= value
-        return math.isfinite(value) and (value == self.also or (low and value <= self.most))
+        return value == self.also or (low and value <= self.most)  # NaN is neither
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
@@ -41,7 +40,9 @@ COUNT = Range(1, 1_000_000)
 
 def number(value: float) -> str:
     """A number as one writes it: 0.0001, 2147483647, 1e+30."""
-    return str(value) if isinstance(value, int) else f"{value:g}"
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**30 else "a number of more than 30 digits"
+    return f"{value:g}"
 
 
 def whole(allowed: Range) -> Callable[[str], int]:

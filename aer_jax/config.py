@@ -376,7 +376,7 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
             pass
     hint = ""
     if kind is str and isinstance(value, bool | int | float):
-        hint = f"; where it is meant as text, put it in quotes: '\"{value}\"'"
+        hint = f"; where it is meant as text, put it in quotes: '\"{_short(value)}\"'"
     raise UserError(f"{where}: {name} must be {kind.__name__}, not {_short(repr(value))}{hint}.")
 
 

@@ -29,7 +29,7 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789")
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]{1,16})$"), list("-+0123456789")
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -61,7 +61,7 @@ def load(text: str) -> Any:
         raise BadYaml(" ".join(str(error).split())) from None
     except RecursionError:
         raise BadYaml("it is nested too deeply") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:  # PyYAML's own, of odd scalars
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:  # PyYAML's own, of odd scalars
         raise BadYaml(f"a value cannot be read ({' '.join(str(error).split())[:100]})") from None
 
 

@@ -67,6 +67,10 @@ def test_numbers_and_lists_are_converted():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("train.epochs=" + "9" * 4000, "train.epochs is a number of more than 30 digits; it must lie between"),
+        ("train.epochs=0x" + "f" * 5000, "train.epochs must be int, not '0xfff"),
+        ("model.adapter=" + "9" * 4000, "model.adapter must be str, not 999"),
+        ("seed=!!int", 'the value of "seed=!!int" is not valid YAML'),
         ("train.epoch=3", 'unknown key "train.epoch". Did you mean "epochs"? Known here: epochs, batch'),
         ("trian.epochs=3", 'unknown key "trian". Did you mean "train"?'),
         ("zzz=3", 'unknown key "zzz". Known here: out, recipe'),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aer_jax.corpora.text import brief
 from aer_jax.errors import UserError, nearest
 
 # Field -> the names that are taken for it; its own name goes before the others.
@@ -220,6 +221,11 @@ def _rater_columns(columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {"raters": raters} if len(raters) > 1 else {}
 
 
+def _listed(columns: Sequence[str]) -> str:
+    more = f" and {len(columns) - 10} more" if len(columns) > 10 else ""
+    return ", ".join(map(brief, columns[:10])) + more or "none"
+
+
 def _check(found: Columns, columns: Sequence[str], where: str) -> None:
     rest = [column for column in columns if column not in found.used]
     for name in ("audio", "speaker"):
@@ -227,12 +233,12 @@ def _check(found: Columns, columns: Sequence[str], where: str) -> None:
             hint = nearest(name, rest)
             raise UserError(
                 f'{where}: the column "{name}" is missing.{hint} Name it with --map {name}=COLUMN; '
-                f"the columns: {', '.join(columns) or 'none'}."
+                f"the columns: {_listed(columns)}."
             )
     if not any(name in found.one or name in found.many for name in _VOTES):
-        example = "+".join(rest[:8]) if len(rest) > 1 else "A+B"
+        example = "+".join(map(brief, rest[:4])) if len(rest) > 1 else "A+B"
         raise UserError(
             f'{where}: a column "votes" or "distribution" is missing; name it with --map votes=COLUMN, or several: '
             f"--map counts={example} for a column of counts per class, shares=... of shares, raters=... for a column "
-            f"of labels per rater; the columns: {', '.join(columns)}."
+            f"of labels per rater; the columns: {_listed(columns)}."
         )

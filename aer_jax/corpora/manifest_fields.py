@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from aer_jax.corpora.columns import Columns
 from aer_jax.corpora.label_names import is_missing
-from aer_jax.corpora.text import shown, tidy
+from aer_jax.corpora.text import brief, shown, tidy
 from aer_jax.corpora.times import read_seconds
 from aer_jax.errors import UserError, nearest
 
@@ -43,7 +43,7 @@ def text_of(value: Any, name: str, where: str) -> str:
             said = json.dumps(value)[:80]
         except (TypeError, ValueError, RecursionError):
             said = shown(value)
-        raise UserError(f'{where}: "{name}" must be text, not {said}.')
+        raise UserError(f'{where}: "{brief(name)}" must be text, not {said}.')
     text = value.strip() if name in ("audio", "transcript") else tidy(value)
     if name == "transcript":
         return "" if text in _MISSING_TRANSCRIPTS or (is_missing(text) and not text.isalpha()) else text
@@ -96,10 +96,10 @@ def part_of(text: str, names: Mapping[str, str], where: str) -> str | None:
     part = names.get(text.casefold())
     if text and part is None:
         if text.casefold() in _EVALUATION:
-            raise UserError(f'{where}: split is "{text}", which could be validation or test; write one of them.')
+            raise UserError(f'{where}: split is "{brief(text)}", which could be validation or test; write one of them.')
         hint = nearest(text, ("train", "validation", "test"))
         raise UserError(
-            f'{where}: split is "{text}".{hint} Known: train, validation (dev, val, valid), test; '
+            f'{where}: split is "{brief(text)}".{hint} Known: train, validation (dev, val, valid), test; '
             "a column of something else is left unread with --map split=."
         )
     return part

@@ -17,6 +17,7 @@ from aer_jax.corpora.label_names import LabelNames
 from aer_jax.corpora.manifest_fields import audio_path, made_ids, part_names, part_of, point, read_segment, text_of
 from aer_jax.corpora.manifest_votes import read_distribution, read_number, read_raters, read_votes
 from aer_jax.corpora.tables import Table
+from aer_jax.corpora.text import brief
 from aer_jax.corpora.times import past_the_end
 from aer_jax.errors import UserError, nearest
 from aer_jax.labels.votes import Vote
@@ -164,7 +165,9 @@ class Rows:
             )
         for name in _TEXT:
             if name != "rater" and line.text[name] and known.text[name] and line.text[name] != known.text[name]:
-                raise UserError(f'{line.where}: "{name}" of the clip "{id}" differs from {first}; make them alike.')
+                raise UserError(
+                    f'{line.where}: "{name}" of the clip "{brief(id)}" differs from {first}; make them alike.'
+                )
         if (known.start, known.end) != (line.start, line.end):
             raise UserError(f'{line.where}: the times of the clip "{id}" differ from {first}; make them alike.')
         raters = {vote.rater for vote in known.votes if vote.rater is not None}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from aer_jax.corpora.columns import NAMES, normalise
-from aer_jax.corpora.text import decode_text, parse_json, read_bytes, split_lines
+from aer_jax.corpora.text import brief, decode_text, parse_json, read_bytes, split_lines
 from aer_jax.errors import UserError
 
 TEXT, JSON = (".csv", ".tsv", ".tab", ".txt"), (".json", ".jsonl", ".ndjson")
@@ -114,7 +114,7 @@ def _with_header(
         named.pop()
     for name in named:
         if name and named.count(name) > 1:
-            raise UserError(f'{where}: the column "{name}" stands there twice.')
+            raise UserError(f'{where}: the column "{brief(name)}" stands there twice.')
     names = [name or f"(column {i}, without a name)" for i, name in enumerate(named, 1)]
     found: list[Row] = [(place, _fields(names, cells, place, delimiter)) for place, cells in rows]
     used = {name for _, row in found if isinstance(row, dict) for name in row}

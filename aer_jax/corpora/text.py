@@ -103,6 +103,12 @@ def tidy(text: str) -> str:
     return re.sub(r"[ \u00a0]+", " ", unicodedata.normalize("NFC", _INVISIBLE.sub("", text))).strip()
 
 
+def brief(text: str) -> str:
+    """A name as messages show it: on one line, its middle left out where it is long."""
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"
+
+
 def shown(value: Any) -> str:
     """A value as messages show it: in Python's spelling, cut where it is long or deep."""
     return _SHORT.repr(value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import BinaryIO, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
 
-from aer_jax.data.bad_audio import BadAudio, check_rate, joined, text_of, unreadable
+from aer_jax.data.bad_audio import BadAudio, check_rate, damaged, joined, text_of, unreadable
 from aer_jax.data.container_checks import check_container
 from aer_jax.data.stream_checks import Track, begin, check_track, lasts
 
@@ -21,6 +22,8 @@ _CONTAINERS = (
 _UNCOMPRESSED = {"aiff", "au", "caf", "voc", "w64", "wav"}
 # PyAV looks for the end of a frame's list of planes, which from eight on has none, and reads on beyond it.
 _MOST_PLANES = 8
+# Of full scale. Lossy decoders overshoot what was clipped, by less than this; a damaged packet makes any number.
+_LOUDEST = 4.0
 _ERRORS = (av.FFmpegError, OSError, ValueError, LookupError, ArithmeticError, MemoryError)
 
 
@@ -44,7 +47,6 @@ def read_stream(file: BinaryIO, size: int, where: str) -> tuple[list[np.ndarray]
             stream = _audio_track(container, where)
             track = Track.of(container, stream)
             for packet in container.demux():
-                track.last_byte = max(track.last_byte, (packet.pos or 0) + packet.size)
                 if packet.stream.index != stream.index:
                     track.other_end = max(track.other_end, (begin(packet) or 0.0) + lasts(packet))
                     continue
@@ -64,7 +66,11 @@ def read_stream(file: BinaryIO, size: int, where: str) -> tuple[list[np.ndarray]
         raise unreadable(where, "no part of it can be decoded")
     check_rate(track.rate, where)
     check_track(track, file, size, where)
-    return [np.concatenate(stretch, axis=1) for stretch in stretches], track.rate
+    whole = [np.concatenate(stretch, axis=1) for stretch in stretches]
+    if not track.lossless and (peak := max(float(np.abs(planes_ct).max(initial=0)) for planes_ct in whole)) > _LOUDEST:
+        # Scaled down to full scale, the speech around it would be next to silent.
+        raise damaged(where, f"a sample of it is {peak:.0f} times as loud as any can be")
+    return whole, track.rate
 
 
 def stream_seconds(file: BinaryIO) -> float | None:
@@ -79,9 +85,24 @@ def stream_seconds(file: BinaryIO) -> float | None:
         return None
 
 
+class _Reader:
+    """A file for PyAV, which prints a traceback where moving raises; to FFmpeg a negative place says the same."""
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.tell, self._move = file.read, file.tell, file.seek
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._move(place, whence)
+        except (OSError, ValueError):
+            return -1
+
+
 def _open(file: BinaryIO) -> InputContainer:
     file.seek(0)
-    return av.open(file, "r", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace")
+    return av.open(
+        cast(BinaryIO, _Reader(file)), "r", options={"format_whitelist": _CONTAINERS}, metadata_errors="replace"
+    )
 
 
 def _audio_track(container: InputContainer, where: str) -> av.AudioStream:
@@ -124,7 +145,7 @@ def _refusal(file: BinaryIO, where: str, error: Exception) -> BadAudio:
         return unreadable(where, f"it is text that begins with {begins!r}", "fetch or export the audio again")
     file.seek(4)
     if file.read(4) == b"ftyp":
-        check_container("mov", file, file.seek(0, 2), 0, where)
+        check_container("mov", file, file.seek(0, 2), where)
         return unreadable(where, "its index, the moov box, is missing or damaged", "copy or record it again")
     unknown = isinstance(error, av.InvalidDataError | av.ArgumentError)
     return unreadable(where, "no known audio format, or its header is damaged" if unknown else error)

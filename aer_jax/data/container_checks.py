@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import BinaryIO
 
-from aer_jax.data.bad_audio import cut_short, joined
+from aer_jax.data.bad_audio import cut_short, damaged, joined
 
 # What a file of this format begins with; the same bytes again are a second file behind it.
 _SIGNATURE_BYTES = {
@@ -22,21 +21,21 @@ _SIGNATURE_BYTES = {
 }
 _BLOCK = 2**20
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-# Matroska: a block of sound with its size and track, or a cluster of such; behind the last packet it is lost sound.
-_MATROSKA_SOUND = re.compile(
-    rb"\xa3(?:[\x80-\xff]|[\x40-\x7f].|[\x20-\x3f]..)[\x81-\x8f]|\xa0(?:[\x80-\xff]|[\x40-\x7f].)\xa1|\x1f\x43\xb6\x75",
-    re.DOTALL,
-)
+# Matroska's elements: these hold others, of those the last two may say that their end is unknown; and what lies in them.
+_MATROSKA_PARENTS = {0x18538067, 0x1F43B675}
+_MATROSKA_ELEMENTS = {
+    0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1043A770, 0x1941A469, 0x1254C367, 0xEC, 0xBF, 0xE7,
+    0xA3, 0xA0, 0xAB, 0xA7, 0x5854, 0xAF,
+}  # fmt: skip
 
 
-def check_container(format: str, file: BinaryIO, size: int, last_byte: int, where: str) -> None:
+def check_container(format: str, file: BinaryIO, size: int, where: str) -> None:
     """Look for a cut end and a second beginning.
 
     Args:
         format: FFmpeg's name.
         file: of the file system.
         size: its bytes.
-        last_byte: where the last packet ends.
         where: how messages name it.
 
     Raises:
@@ -47,9 +46,7 @@ def check_container(format: str, file: BinaryIO, size: int, last_byte: int, wher
     elif format in _SIGNATURE_BYTES:
         _search_second(_SIGNATURE_BYTES[format], file, where)
     if format == "matroska,webm":
-        file.seek(last_byte + 4)  # FFmpeg's place of a packet leaves out the four bytes of its block's header
-        if _MATROSKA_SOUND.match(file.read(8)):
-            raise cut_short(where, f"nothing could be decoded from byte {last_byte} on")
+        _walk_elements(file, size, where)
     elif (end := declared_size(format, file)) and size < end:
         raise cut_short(where, f"{size} of {end} bytes")
 
@@ -81,6 +78,29 @@ def _walk_boxes(file: BinaryIO, size: int, where: str) -> None:
         place += long if length == 1 else length
     if place > size:
         raise cut_short(where, f"{size} of {place} bytes")
+
+
+def _walk_elements(file: BinaryIO, size: int, where: str) -> None:
+    """The elements of Matroska follow one another without a gap; FFmpeg searches for the next one without a word."""
+    place = 0
+    while place < size:
+        file.seek(place)
+        head = file.read(12)
+        long = 9 - head[0].bit_length()  # of its name, by the first bit that is 1
+        width = 9 - head[long].bit_length() if long < len(head) else 9
+        name = int.from_bytes(head[:long], "big")
+        known = name in _MATROSKA_PARENTS or name in _MATROSKA_ELEMENTS
+        if not known or long + width > len(head):
+            if place + long + width > size:
+                raise cut_short(where, f"it ends inside an element at byte {place}")
+            raise damaged(where, f"what begins at byte {place} is no element of it")
+        length = int.from_bytes(head[long : long + width], "big") & ((1 << 7 * width) - 1)
+        unknown = length == (1 << 7 * width) - 1
+        place += long + width
+        if not unknown and place + length > size:
+            raise cut_short(where, f"{size} of {place + length} bytes")
+        if name not in _MATROSKA_PARENTS:
+            place += length
 
 
 def _search_second(count: int, file: BinaryIO, where: str) -> None:

@@ -62,7 +62,6 @@ class Track:
         rate: in Hz.
         samples: decoded.
         other_end: when the last packet of another stream ends, in seconds.
-        last_byte: where the last packet of any stream ends.
     """
 
     format: str
@@ -72,7 +71,6 @@ class Track:
     rate: int
     samples: int = 0
     other_end: float = 0.0
-    last_byte: int = 0
     packets: list[Packet] = field(default_factory=list)
 
     @classmethod
@@ -129,7 +127,7 @@ def check_track(track: Track, file: BinaryIO, size: int, where: str) -> None:
     Raises:
         BadAudio: something is missing, or more is there than one recording.
     """
-    check_container(track.format, file, size, track.last_byte, where)
+    check_container(track.format, file, size, where)
     _check_length(track, file, where)
     _check_packets(track, where)
     if track.format in _BARE:

@@ -288,3 +288,19 @@ def test_spellings_that_look_alike(tmp_path):
 def test_choices_of_other_corpora(tmp_path):
     with pytest.raises(UserError, match="--map is a choice of manifest, not of crema-d"):
         read_corpus("crema-d", tmp_path, map="audio=x")
+
+
+def test_sentences_about_long_cells_are_short(tmp_path):
+    path = tmp_path / "m.csv"
+    long = "[" * 10_000
+    for text in (
+        f"audio,speaker,votes,split\na.wav,s,sad,{long}\n",
+        f"{long},speaker,votes\na.wav,s,sad\n",
+        f"audio,speaker,{long},b\na.wav,s,sad,x\n",
+        "audio," + ",".join(f"column{i}" for i in range(1000)) + "\n",
+        f"audio,speaker,votes,{long},{long}\na.wav,s,sad,1,1\n",
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError) as error:
+            manifest.read(path)
+        assert len(str(error.value)) < 700 and str(path) in str(error.value)

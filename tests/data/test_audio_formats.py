@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import zlib
 
@@ -113,3 +114,31 @@ def test_the_ending_of_a_name_says_nothing(tmp_path):
     for name in ("wav", "mp3", "m4a"):
         (tmp_path / "a.raw").write_bytes(encoded(name))
         assert len(decode(tmp_path / "a.raw").samples) > 2 * RATE
+
+
+def test_a_damaged_packet_does_not_make_the_others_silent():
+    """Its samples come out many times as loud as full scale, to which all others would be scaled down."""
+    damaged = bytearray(encoded("aac"))
+    assert damaged[285] == 251
+    damaged[285] = 235
+    with pytest.raises(BadAudio, match="times as loud as any can be"):
+        decode_bytes(bytes(damaged), "clip")
+
+
+@pytest.mark.parametrize("name", ["live webm", "webm", "mkv+video"])
+def test_matroska_with_something_else_behind_its_beginning(name):
+    whole = encoded(name)
+    for share in (0.3, 0.5, 0.8):
+        with pytest.raises(BadAudio):
+            decode_bytes(whole[: int(share * len(whole))] + encoded("wav"), "clip")
+
+
+def test_damaged_audio_prints_no_traceback(capfd):
+    """PyAV prints what its file raises."""
+    for name in ("m4a", "wma", "avi", "mkv+video"):
+        for place in range(0, 400):
+            damaged = bytearray(encoded(name))
+            damaged[place] = 255
+            with contextlib.suppress(BadAudio):
+                decode_bytes(bytes(damaged), "clip")
+    assert "Traceback" not in capfd.readouterr().err
