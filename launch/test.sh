@@ -8,4 +8,4 @@ ruff check .
 ruff format --check .
 mypy
 # By file, because fixtures of a file are dear; a process takes up to 5 GB.
-pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+pytest -m "not slow and not fuzz" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

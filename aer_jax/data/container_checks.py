@@ -21,7 +21,7 @@ _SIGNATURE_BYTES = {
 }
 _BLOCK = 2**20
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-# Matroska's elements: these hold others, of those the last two may say that their end is unknown; and what lies in them.
+# Matroska's elements: these hold others, and their end may be unknown; below, what lies in and between them.
 _MATROSKA_PARENTS = {0x18538067, 0x1F43B675}
 _MATROSKA_ELEMENTS = {
     0x1A45DFA3, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1043A770, 0x1941A469, 0x1254C367, 0xEC, 0xBF, 0xE7,
