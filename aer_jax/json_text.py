@@ -28,6 +28,10 @@ def parse_json(text: str | bytes, *, nan: bool = False, unique: bool = False) ->
         raise ValueError("it is not UTF-8") from None
     except UnicodeEncodeError:
         raise ValueError("it holds half a surrogate pair, which is no character") from None
+    except ValueError as error:
+        if "set_int_max_str_digits" in str(error):
+            raise ValueError("a number has thousands of digits") from None
+        raise
     return value
 
 

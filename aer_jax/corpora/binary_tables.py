@@ -87,4 +87,6 @@ def read_parquet(data: bytes, path: Path) -> Cells:
 
 
 def _sentence(error: Exception) -> str:
+    if type(error).__name__ in ("BadZipFile", "ArrowInvalid"):
+        return "it was cut, or its content is another than its name says"
     return " ".join(f"{type(error).__name__}: {error}".split())[:120].rstrip(".")

@@ -14,11 +14,28 @@ from aer_jax.corpora.text import parse_json, read_text, tidy
 from aer_jax.errors import UserError
 
 # As pandas, R, Excel, SQL and people write that there is no value.
-_MISSING = {"", "nan", "na", "n/a", "n.a.", "#n/a", "#na", "#n/a n/a", "<na>", "nat", "none", "null", "nil", "1.#ind"}
+_MISSING = {
+    "",
+    "nan",
+    "na",
+    "n/a",
+    "n.a.",
+    "n.a",
+    "#n/a",
+    "#na",
+    "#n/a n/a",
+    "<na>",
+    "nat",
+    "none",
+    "null",
+    "nil",
+    "1.#ind",
+}
+_MISSING |= {"(empty)", "empty", "(blank)", "blank", "missing", "undefined"}
 _SIGN = re.compile(r"([-\u2013\u2014?./*_])\1*")
 # What separates labels, belongs to a list's spelling, or counts and comments on a label: "happy (2)", "happy?".
 _SEPARATORS = re.compile(
-    r"[,;|/\\:&+=<>\[\]{}\"#?!*%@~`\t\r\n\u2028\u2029]|^'|'$|(?<=\s)(?:and|or|-)(?=\s)|\bx?[0-9]+(?:[.,][0-9]+)?x?\b",
+    r"[,;|/\\:&+=<>\[\]{}\"#?!*%@~`\t\r\n\u2028\u2029]|[\u060c\u061b\u3001\u30fb\uff06\uff0b\uff0c\uff0f\uff1a\uff1b\uff5c]|^'|'$|(?<=\s)(?:and|or|-)(?=\s)|\bx?[0-9]+(?:[.,][0-9]+)?x?\b",
     re.IGNORECASE,
 )
 _LONGEST = 60

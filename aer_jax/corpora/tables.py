@@ -117,6 +117,7 @@ def _with_header(
             raise UserError(f'{where}: the column "{brief(name)}" stands there twice.')
     names = [name or f"(column {i}, without a name)" for i, name in enumerate(named, 1)]
     found: list[Row] = [(place, _fields(names, cells, place, delimiter)) for place, cells in rows]
+    found = [(place, row) for place, row in found if row != {}]  # Excel writes lines of delimiters behind a table
     used = {name for _, row in found if isinstance(row, dict) for name in row}
     columns = [name for name, said in zip(names, named, strict=True) if said or name in used]
     return Table(path, tuple(columns), found, where, delimiter != ",")
@@ -128,6 +129,8 @@ def _fields(names: Sequence[str], cells: Sequence[Any], where: str, delimiter: s
     present = [_present(cell) for cell in cells]
     while len(present) > len(names) and present[-1] is None:
         present.pop()
+    if not any(cell is not None for cell in present):
+        return {}
     if len(present) != len(names):
         mark = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(delimiter, f'"{delimiter}"')
         return UserError(f"{where} has {len(cells)} cells, the header has {len(names)}; quote cells that hold {mark}.")

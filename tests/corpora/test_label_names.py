@@ -5,10 +5,10 @@ import pytest
 from aer_jax.corpora.label_names import LabelNames, is_missing, read_synonyms
 from aer_jax.errors import UserError
 
-MISSING = "nan NaN NA n/a N/A #N/A #NA <NA> NaT None NULL null - -- \u2014 ? ??? . ... * / __ n.a."
+MISSING = "nan NaN NA n/a N/A #N/A #NA <NA> NaT None NULL null - -- \u2014 ? ??? . ... * / __ n.a. n.a"
 
 
-@pytest.mark.parametrize("text", ["", " ", *MISSING.split()])
+@pytest.mark.parametrize("text", ["", " ", "(empty)", "missing", "Undefined", *MISSING.split()])
 def test_not_available(text):
     assert is_missing(text)
     names = LabelNames()
@@ -53,6 +53,9 @@ COUNTED = (
     "happy and sad",
     "happy OR sad",
     "a - b",
+    "a\uff1bb",  # separators of Chinese and Japanese keyboards
+    "a\u3001b",
+    "a\uff0cb",
 )
 
 

@@ -142,7 +142,7 @@ def test_bad_jsonl_is_named(tmp_path, line, message):
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_lenient_counts_what_it_skips(tmp_path, form):
     if form == "csv":
-        path = csv_file(tmp_path, HEADER, GOOD, "b,b.wav,s1", GOOD, ",,,", "c,c.wav,s1,happy")
+        path = csv_file(tmp_path, HEADER, GOOD, "b,b.wav,s1", GOOD, ",x,,", "c,c.wav,s1,happy")
     else:
         path = jsonl_file(tmp_path, clip(), "{", clip(), {}, clip(id="c", votes=["happy"]))
     first = 2 if form == "csv" else 1

@@ -9,6 +9,7 @@ import soundfile
 
 from aer_jax.corpora import manifest, read_corpus
 from aer_jax.corpora.base import UNREADABLE
+from aer_jax.corpora.tables import read_table
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 
@@ -304,3 +305,22 @@ def test_sentences_about_long_cells_are_short(tmp_path):
         with pytest.raises(UserError) as error:
             manifest.read(path)
         assert len(str(error.value)) < 700 and str(path) in str(error.value)
+
+
+def test_lines_of_nothing_but_delimiters_are_no_clips(tmp_path):
+    (tmp_path / "a.csv").write_text("audio,speaker,votes\na.wav,ben,sad\n,,\n , ,\n,,,,\nb.wav,ben,sad\n")
+    assert [row["audio"] for _, row in read_table(tmp_path / "a.csv").rows] == ["a.wav", "b.wav"]
+
+
+@pytest.mark.parametrize(
+    ("json", "sentence"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "it is nested too deeply"),
+        (r'[{"audio": "\ud83d"}]', "it holds half a surrogate pair"),
+        ('[{"n": ' + "9" * 5000 + "}]", "a number has thousands of digits"),
+    ],
+)
+def test_json_that_python_refuses_in_its_own_words(tmp_path, json, sentence):
+    (tmp_path / "a.json").write_text(json)
+    with pytest.raises(UserError, match=sentence):
+        read_table(tmp_path / "a.json")
