@@ -30,7 +30,9 @@ def is_many(audio: Any) -> bool:
     """Whether `audio` is several recordings: a list, a table, or whatever else is gone through one by one."""
     if isinstance(audio, np.ndarray):
         return audio.dtype.kind in "OUS"  # paths
-    if isinstance(audio, str | Path | bytes | bytearray | Mapping) or _is_pair(audio):
+    if isinstance(audio, str | Path | bytes | bytearray | memoryview | Mapping) or _is_pair(audio):
+        return False
+    if hasattr(audio, "read"):  # an open file, whose lines are no recordings
         return False
     return hasattr(audio, "iterrows") or (isinstance(audio, Iterable) and not _is_tensor(audio))
 
@@ -57,10 +59,11 @@ def read_inputs(audio: Any, rate: int | None, transcript: str | Sequence[str], s
     for i, one in enumerate(audio if many else [audio]):
         if isinstance(one, str | Path) and Path(one).is_dir():
             if not many:
-                raise UserError(f'{one} is a folder; give it in a list, predict(["{one}"]).')
+                raise UserError(f'{one or "the working directory"} is a folder; give it in a list, predict(["{one}"]).')
             found += [Source(str(path), path) for path in find([one], skipped)]
         else:
             found.append(_source(one, rate, f" {i}" if many else ""))
+    _check_words([transcript] if isinstance(transcript, str) else transcript)
     if isinstance(transcript, str):
         return [source if source.transcript else dataclasses.replace(source, transcript=transcript) for source in found]
     if len(transcript) != len(found):
@@ -71,10 +74,22 @@ def read_inputs(audio: Any, rate: int | None, transcript: str | Sequence[str], s
     return [dataclasses.replace(source, transcript=text) for source, text in zip(found, transcript, strict=True)]
 
 
+def _check_words(texts: Any) -> None:
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise UserError("transcript must be a text, or a list of texts.")
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError("transcript holds half a surrogate pair, which is no character; decode it anew.") from None
+
+
 def _source(one: Any, rate: int | None, number: str) -> Source:
     if isinstance(one, str | Path):
         return Source(str(one), Path(one))
-    if isinstance(one, bytes | bytearray):
+    if hasattr(one, "read"):
+        one = one.read()
+    if isinstance(one, bytes | bytearray | memoryview):
         return Source(f"bytes{number}", bytes(one))
     if isinstance(one, Mapping):
         return _of_mapping(one, rate, number)
@@ -84,7 +99,11 @@ def _source(one: Any, rate: int | None, number: str) -> Source:
         return _samples(array, rate, name)
     if isinstance(one, np.ndarray) or _is_tensor(one):
         if rate is None:
-            raise UserError(f"{name}: rate is None; say how many samples a second, for instance rate={SAMPLE_RATE}.")
+            advice = f"say how many samples a second, for instance rate={SAMPLE_RATE}"
+            error = BadAudio("no sample rate", f"{name}: rate is None; {advice}.")
+            if not number:
+                raise error
+            return Source(name, error)
         return _samples(one, rate, name)
     what = "None" if one is None else f"{type(one).__name__} {one!r:.60}"
     return Source(f"audio{number}", BadAudio("no audio", f"audio{number} is {what}; give {_KINDS}."))
@@ -121,14 +140,14 @@ def _samples(audio: Any, rate: Any, name: str) -> Source:
         array = np.asarray(audio)
         if array.ndim == 2 and array.shape[0] < array.shape[1]:
             array = array.T
-        scaled_tc = _scaled(array.reshape(len(array), -1)) if array.ndim in (1, 2) else None
+        scaled_tc = _scaled(array[:, None] if array.ndim == 1 else array) if array.ndim in (1, 2) else None
         if scaled_tc is None or scaled_tc.shape[1] > _MOST_CHANNELS:
             raise BadAudio(
                 "no samples",
                 f"{name}: {array.dtype} {list(array.shape)} is no audio; give floats in [-1, 1], int16 or int32, "
                 "[samples], [samples, channels] or [channels, samples].",
             )
-        if not isinstance(rate, int | float | np.number) or isinstance(rate, bool):
+        if not isinstance(rate, int | float | np.number) or isinstance(rate, bool) or rate % 1 != 0:
             raise BadAudio("no sample rate", f"{name}: rate is {rate!r:.40}; say how many samples a second.")
         check_rate(int(rate), name)
         return Source(name, Waveform(mono(scaled_tc, int(rate)), int(rate)))
@@ -145,7 +164,7 @@ def _scaled(array: np.ndarray) -> np.ndarray | None:
         return array.astype(np.float32)
     if array.dtype == np.uint8:
         return (array.astype(np.float32) - 128) / np.float32(128)
-    if array.dtype in (np.int16, np.int32):
+    if array.dtype.kind == "i" and array.dtype.itemsize in (2, 4):  # of either byte order
         return array.astype(np.float32) / np.float32(2.0 ** (8 * array.dtype.itemsize - 1))
     return None
 

@@ -232,6 +232,9 @@ def cutting(window: float | None, hop: float | None) -> tuple[int, int, int]:
     Raises:
         UserError: lengths that cannot be.
     """
+    for name, length in (("window", window), ("hop", hop)):
+        if length is not None and (not isinstance(length, int | float | np.number) or isinstance(length, bool)):
+            raise UserError(f"the {name} is {length!r:.40}; give seconds as a number.")
     if window is not None and not SHORTEST_WINDOW <= window <= LONG_SECONDS:
         raise UserError(
             f"the window is {window:g} s; it must last {SHORTEST_WINDOW:g} to {LONG_SECONDS:g} s, what the audio tower "

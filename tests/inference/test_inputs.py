@@ -1,5 +1,6 @@
 """What Python may hand over: any usual form of samples, and a sentence in the place of what is no audio."""
 
+import io
 from collections import Counter
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from aer_jax.data.audio import BadAudio
 from aer_jax.errors import UserError
 from aer_jax.inference.inputs import is_many, read_inputs
+from aer_jax.inference.predict import cutting
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
@@ -36,6 +38,7 @@ def read(audio, rate=None, transcript=""):
         {"Audio": NOISE, "rate": RATE},
         NOISE.astype(np.float64),
         STEPS,
+        STEPS.astype(">i2"),
     ],
 )
 def test_samples_in_any_form(audio):
@@ -50,6 +53,31 @@ def test_a_rate_belongs_to_samples():
     assert source.content.rate == 8000
     with pytest.raises(UserError, match="rate is None"):
         read(NOISE)
+    first, second = read([NOISE, (NOISE, RATE)])
+    assert "rate is None" in str(first.content) and second.content.rate == RATE
+
+
+@pytest.mark.parametrize("content", [io.BytesIO(b"RIFF\n1"), memoryview(b"RIFF\n1"), b"RIFF\n1"])
+def test_an_open_file_is_one_recording(content):
+    assert not is_many(content)
+    assert read(content)[0].content == b"RIFF\n1"
+
+
+@pytest.mark.parametrize("transcript", [3, None, ["a", None], "\ud83d"])
+def test_words_are_text(transcript):
+    with pytest.raises(UserError, match="transcript "):
+        read(["a.wav", "b.wav"], transcript=transcript)
+
+
+@pytest.mark.parametrize(("window", "hop"), [("2", None), (2, "1"), (True, None)])
+def test_lengths_are_numbers(window, hop):
+    with pytest.raises(UserError, match="seconds as a number"):
+        cutting(window, hop)
+
+
+@pytest.mark.parametrize("rate", [float("nan"), 16_000.5, float("inf")])
+def test_rates_are_whole(rate):
+    assert "say how many samples a second" in str(read((NOISE, rate))[0].content)
 
 
 @pytest.mark.parametrize(
