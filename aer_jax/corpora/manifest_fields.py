@@ -100,7 +100,7 @@ def part_of(text: str, names: Mapping[str, str], where: str) -> str | None:
         hint = nearest(text, ("train", "validation", "test"))
         raise UserError(
             f'{where}: split is "{brief(text)}".{hint} Known: train, validation (dev, val, valid), test; '
-            "a column of something else is left unread with --map split=."
+            "a manifest's column of something else is left unread with --map split=."
         )
     return part
 

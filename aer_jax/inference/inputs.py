@@ -147,7 +147,7 @@ def _samples(audio: Any, rate: Any, name: str) -> Source:
                 f"{name}: {array.dtype} {list(array.shape)} is no audio; give floats in [-1, 1], int16 or int32, "
                 "[samples], [samples, channels] or [channels, samples].",
             )
-        if not isinstance(rate, int | float | np.number) or isinstance(rate, bool) or rate % 1 != 0:
+        if not isinstance(rate, int | float | np.number) or isinstance(rate, bool) or float(rate) % 1 != 0:
             raise BadAudio("no sample rate", f"{name}: rate is {rate!r:.40}; say how many samples a second.")
         check_rate(int(rate), name)
         return Source(name, Waveform(mono(scaled_tc, int(rate)), int(rate)))

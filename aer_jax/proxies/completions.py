@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from aer_jax.json_text import parse_json
 from aer_jax.proxies.engine import Answer
+from aer_jax.proxies.http_client import BODY_BYTES
 
 # vLLM and others hand over apart what a model thinks first.
 _THOUGHTS = ("reasoning_content", "reasoning")
@@ -26,7 +28,12 @@ def read_completion(content: bytes, is_label: Callable[[str], bool]) -> Answer:
     Raises:
         ValueError: the reply is no chat completion.
     """
-    reply = parse_json(content, nan=True)
+    if len(content) >= BODY_BYTES:
+        raise ValueError("it is longer than 1 MB")
+    try:
+        reply = parse_json(content, nan=True)
+    except json.JSONDecodeError:
+        raise ValueError("it is no JSON") from None
     match reply:
         case {"choices": [{"message": dict(message)} as choice, *_]}:
             pass

@@ -184,3 +184,12 @@ def test_a_servers_words_are_short_printable_and_without_the_key():
     assert one_line("a" * 10_000_000, "sk-secret") == "a" * MESSAGE_CHARS + " ..."
     assert "sk-secret" not in one_line("x" * (MESSAGE_CHARS - 3) + "sk-secret", "sk-secret")
     assert "sk-se" not in one_line("x" * (MESSAGE_CHARS - 3) + "sk-secret", "sk-secret")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [(b'"' + b"a" * 2**20, "it is longer than 1 MB"), (b"<html>", "it is no JSON"), (b"", "it is no JSON")],
+)
+def test_what_is_no_completion_is_said_in_words_of_our_own(body, why):
+    with pytest.raises(ValueError, match=why):
+        read_completion(body, lambda text: True)
