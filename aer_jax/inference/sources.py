@@ -138,11 +138,19 @@ def read_transcripts(table: str | Path) -> dict[Path, str]:
         file = text_of(row.get(file_column), "file", where)
         if not file:
             raise UserError(f"{where}, names no file; write one in every line.")
-        path = audio_path(file, content.path.parent, where).resolve()
+        path = _resolved(audio_path(file, content.path.parent, where))
         transcript = text_of(row.get(words_column), "transcript", where)
         if words.setdefault(path, transcript) != transcript:
             raise UserError(f"{where}, names {file} again with other words; keep one.")
     return words
+
+
+def _resolved(path: Path) -> Path:
+    """Without links; `Path.resolve` fails where links lead to each other, and NUL bytes are no path of any file."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        return path
 
 
 def _column(columns: Sequence[str], name: str, where: str) -> str:
@@ -158,4 +166,4 @@ def _column(columns: Sequence[str], name: str, where: str) -> str:
 
 def with_transcripts(paths: Sequence[Path], words: Mapping[Path, str]) -> list[Source]:
     """The files, each with its words where the table has them."""
-    return [Source(str(path), path, words.get(path.resolve(), "")) for path in paths]
+    return [Source(str(path), path, words.get(_resolved(path), "")) for path in paths]

@@ -10,7 +10,7 @@ import pytest
 from audio_formats import SECONDS, encoded
 
 from aer_jax.errors import UserError
-from aer_jax.inference.sources import Source, find, listed, read_transcripts
+from aer_jax.inference.sources import Source, find, listed, read_transcripts, with_transcripts
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "manifests"
 WORDS = "Leave it, now."
@@ -105,3 +105,11 @@ def test_a_line_separator_inside_the_words(tmp_path):
 def test_the_case_with_a_line_separator():
     ((path, words),) = read_transcripts(CASES / "line_separator.jsonl").items()
     assert path.name == "speech.wav" and words.split() == ["one", "two"] and "\u2028" in words
+
+
+def test_links_that_lead_to_each_other_are_left_to_the_reader(tmp_path):
+    (tmp_path / "a.wav").symlink_to("b.wav")
+    (tmp_path / "b.wav").symlink_to("a.wav")
+    (tmp_path / "t.csv").write_text("file,transcript\na.wav,words\n")
+    words = read_transcripts(tmp_path / "t.csv")
+    assert len(with_transcripts([tmp_path / "a.wav", Path("nul\0.wav")], words)) == 2
