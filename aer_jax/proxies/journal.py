@@ -160,6 +160,7 @@ class Journal:
         for what, now in self._expected.items():
             begun = getattr(attempt, what)
             if begun != now:
+                begun = " ".join(begun.split())[:200]
                 raise UserError(
                     f"{self.path} was begun with {what} {begun}, this run has {now}; votes of the two must not mix, so "
                     "name another --out."

@@ -28,7 +28,7 @@ def loudness(waveform: Waveform) -> np.ndarray:
 
 
 def judge(name: str, way: str, truth: Waveform, waveform: Waveform) -> str | None:
-    if waveform.rate != truth.rate:
+    if abs(waveform.rate / truth.rate - 1) > 1e-3:
         return None if name in RATE_ONCE else f"{waveform.rate} Hz instead of {truth.rate}"
     seconds, whole = len(waveform.samples) / waveform.rate, len(truth.samples) / truth.rate
     if abs(seconds - whole) > TOLERANCE:

@@ -313,3 +313,11 @@ def test_what_a_power_cut_leaves_is_repaired(tmp_path):
         with Journal(path, "m", "p") as journal:
             assert len(journal.repaired) == 1
         assert path.read_bytes() == whole
+
+
+def test_a_long_name_in_a_journal_makes_no_long_sentence(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text(attempt(model="m\n" * 5000).line())
+    with pytest.raises(UserError, match="was begun with model m m m") as error:
+        Journal(path, "m", "p")
+    assert len(str(error.value)) < 700 and "\n" not in str(error.value)
