@@ -120,7 +120,7 @@ def _take(file: Path, what: str, own: dict[str, str], silent: float) -> None:
                     file.unlink()
             finally:
                 guard.unlink()
-        elif (other := _read(guard)) is not None and (other.is_dead() or _age(guard, other) > silent):
+        elif (other := _read(guard)) is not None and (other.is_dead() or abs(_age(guard, other)) > silent):
             guard.unlink(missing_ok=True)
         else:
             time.sleep(0.05)
@@ -136,10 +136,12 @@ def _wait_for_death(file: Path, what: str, holder: _Holder, silent: float) -> No
     if holder._is_here():
         raise refused
     told = False
-    while (age := _age(file, holder)) <= silent:
+    # A beat in the future, of a clock that was wrong, is no reason to wait for that day.
+    end = time.monotonic() + silent - max(0.0, _age(file, holder))
+    while (left := end - time.monotonic()) >= 0:
         if not told:
             print(
-                f"{what} by {holder}; waiting up to {silent - age:.0f} s for a sign that it still runs",
+                f"{what} by {holder}; waiting up to {left:.0f} s for a sign that it still runs",
                 file=sys.stderr,
                 flush=True,
             )

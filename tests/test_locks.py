@@ -101,9 +101,9 @@ def test_a_holder_elsewhere_lives_while_it_beats(tmp_path, capsys):
     assert "waiting up to 20 s" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("age", [0, 1000])
+@pytest.mark.parametrize("age", [0, 1000, -1_000_000])
 def test_a_holder_elsewhere_that_is_silent_is_taken_over(tmp_path, holder, age):
-    """At once where its last beat is old, else after watching it."""
+    """At once where its last beat is old, else after watching it, also where its clock was ahead."""
     holder.kill()
     holder.wait()
     file = tmp_path / "lock"

@@ -17,7 +17,10 @@ from aer_jax.labels.votes import Vote
 
 @dataclass(frozen=True)
 class Utterance:
-    """One clip of a dataset; `shard` and `row` are where its record lies."""
+    """One clip of a dataset; `shard` and `row` are where its record lies, `audio` is the digest of its FLAC.
+
+    Datasets of older versions have no such digest.
+    """
 
     id: str
     speaker: str
@@ -25,6 +28,7 @@ class Utterance:
     seconds: float
     shard: int
     row: int
+    audio: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,10 @@ def open_dataset(path: str | Path, verify: bool = False) -> Dataset:
         name=about["corpus"],
         classes=tuple(about["classes"]),
         licensed=about["licensed"],
-        utterances={line["id"]: Utterance(**{name: line[name] for name in _UTTERANCE}) for line in texts.utterances},
+        utterances={
+            line["id"]: Utterance(**{name: line[name] for name in _UTTERANCE if name in line})
+            for line in texts.utterances
+        },
         votes=[Vote(**{name: line[name] for name in _VOTE if name in line}) for line in texts.votes],
         splits={part: texts.splits[part] for part in SPLITS},
         speakers=about.get("speakers", {}),

@@ -43,6 +43,7 @@ _HASHES: Rule = (lambda value: _is_table(value) and {UTTERANCES, VOTES, SPLIT} <
 _UTTERANCE = {
     "id": _NAME, "speaker": _NAME, "transcript": _TEXT, "seconds": _SECONDS, "shard": _INDEX, "row": _INDEX,
 }  # fmt: skip
+_UTTERANCE_OPTIONAL = {"audio": _TEXT}
 _VOTE = {"utterance": _NAME, "label": _TEXT}
 _VOTE_OPTIONAL = {"rater": _TEXT_OR_NONE, "weight": _WEIGHT, "source": _NAME}
 _ABOUT = {"corpus": _NAME, "classes": _NAMES, "licensed": _FLAG, "shards": _INDEX, "sha256": _HASHES}
@@ -88,7 +89,7 @@ def read_texts(path: Path, shards: int) -> Texts:
     sha256: dict[str, str] = {}
     utterances, known = [], set()
     for where, line in _read_lines(path / UTTERANCES, sha256):
-        _check(line, _UTTERANCE, {}, where)
+        _check(line, _UTTERANCE, _UTTERANCE_OPTIONAL, where)
         if line["id"] in known:
             raise UserError(f"{where} is damaged (the id {_shown(line['id'])} is used already); {AGAIN}.")
         if line["shard"] >= shards:

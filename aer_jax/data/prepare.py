@@ -175,7 +175,7 @@ def _write(
     part_of = {id: part for part, ids in splits.items() for id in ids}
     notes = [*corpus.notes, *rule.notes, *notes_on_copies(copies, part_of), *overlaps(kept, part_of)]
     utterances = [
-        Utterance(clip.id, clip.speaker, clip.transcript, place.seconds, place.shard, place.row)
+        Utterance(clip.id, clip.speaker, clip.transcript, place.seconds, place.shard, place.row, place.digest)
         for clip in kept
         if (place := stored.stored[clip.id])
     ]

@@ -11,6 +11,7 @@ from aer_jax.config import Config, load_config
 from aer_jax.errors import UserError
 from aer_jax.json_text import parse_json
 from aer_jax.reports.evaluations import read_evaluation
+from aer_jax.training.run import refuse_edited
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,16 @@ def _load(path: Path, name: str, split: str) -> Run:
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} is not a run directory (it has no config.yaml); `aer-jax train` writes one.")
     metrics, predictions = read_evaluation(path, split)
-    environment, log = path / "environment.json", path / "metrics.jsonl"
+    log = path / "metrics.jsonl"
     lines = [_parsed(line) for line in _lines(log)] if log.is_file() else []
+    config, file = load_config(path / "config.yaml"), path / "environment.json"
+    environment = _object(file, "train the run again") if file.is_file() else {}
+    refuse_edited(path, config, environment)
     run = Run(
         name=name,
         path=path,
-        config=load_config(path / "config.yaml"),
-        environment=_object(environment, "train the run again") if environment.is_file() else {},
+        config=config,
+        environment=environment,
         log=[line for line in lines if line is not None],
         torn=lines.count(None),
         metrics=metrics,

@@ -28,18 +28,6 @@ from aer_jax.training.identity import identities, refuse_others
 # What may differ when a run goes on: where things lie (what lies there is compared), on which devices and in how much
 # memory it computes, how often it is saved.
 FREE = ("out", "data.dataset", "labels.journal", "model.checkpoint", "train.checkpoint_minutes", "mesh.", "model.remat")
-# What the weights were learned with and predictions must be made with.
-PREDICT_WITH = (
-    "model.head",
-    "model.readout",
-    "model.dtype",
-    "model.lora.rank",
-    "model.lora.alpha",
-    "model.lora.targets",
-    "data.transcript",
-    "data.speaker",
-    "data.max_seconds",
-)
 PACKAGES = ("aer-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
@@ -139,17 +127,15 @@ def add_facts(run: Run, **facts: Any) -> None:
     _write(run)
 
 
-def _identity(config: Config, environment: Mapping[str, Any]) -> str:
-    """Digest of what predictions depend on beside the weights, so that a slip in either file is noticed."""
-    # 30 and 30.0 are one setting, however they were given.
-    settings = {
-        name: float(value) if type(value) is int else value for name, value in flat(config) if name in PREDICT_WITH
-    }
-    return seal({name: environment.get(name) for name in ("classes", "learns_from")} | settings)[DIGEST]
+def _identity(environment: Mapping[str, Any]) -> str:
+    """Digest of what a run's weights and predictions depend on, so that a slip in the file is noticed."""
+    return seal({name: environment.get(name) for name in ("classes", "learns_from", "settings")})[DIGEST]
 
 
 def _write(run: Run) -> None:
-    run.environment["identity"] = _identity(run.config, run.environment)
+    settings = {name: value for name, value in flat(run.config) if not name.startswith(FREE)}
+    run.environment["settings"] = json.loads(json.dumps(settings))
+    run.environment["identity"] = _identity(run.environment)
     replace_text(run.path / "environment.json", json.dumps(run.environment, indent=2) + "\n")
     replace_text(run.path / "config.yaml", to_yaml(run.config))
 
@@ -184,12 +170,29 @@ def read_run(path: str | Path) -> Run:
         )
     config = load_config(path / "config.yaml")
     environment = _read_environment(path / "environment.json")
-    if environment.get("identity") not in (None, _identity(config, environment)):
-        raise UserError(
-            f"config.yaml or environment.json of {path} is not what was written (the classes, or a setting that "
-            f"predictions depend on: {', '.join(PREDICT_WITH)}); copy the run again."
-        )
+    refuse_edited(path, config, environment)
     return Run(path, config, environment)
+
+
+def refuse_edited(path: Path, config: Config, environment: dict[str, Any]) -> None:
+    """Refuse a config.yaml that was edited after the run began: its weights were learned with other settings.
+
+    Raises:
+        UserError: it was; the differences are shown.
+    """
+    written, extended = environment.get("settings", {}), environment.get("extended", [])
+    now = json.loads(json.dumps(dict(flat(config))))
+    changed = [name for name, value in written.items() if name in now and now[name] != value]
+    if changed == ["train.epochs"] and extended and extended[-1]["epochs"] == config.train.epochs:
+        extended.pop()  # killed between the two files: not extended yet
+        return
+    if changed:
+        raise UserError(
+            f"{path / 'config.yaml'} is not what was written ("
+            + "; ".join(f"{name}: {written[name]!r} -> {now[name]!r}" for name in changed)
+            + f"); put that back: `aer-jax train --resume {path} train.epochs=N` extends a run, other settings need a "
+            "new one."
+        )
 
 
 def _read_environment(file: Path) -> dict[str, Any]:
@@ -203,6 +206,8 @@ def _read_environment(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged (it names no classes); copy the run again.")
     if not isinstance(environment.get("base"), str) or not isinstance(environment.get("learns_from", {}), dict):
         raise UserError(f"{file} is damaged (it does not say what the run learned from); copy the run again.")
+    if "settings" in environment and environment.get("identity") not in (None, _identity(environment)):
+        raise UserError(f"{file} is not what was written; copy the run again.")
     return environment
 
 

@@ -37,9 +37,10 @@ class Relation:
 
 
 def keep_training_data(run: Run, dataset: Dataset) -> None:
-    """Write down what the run learns from: each clip of train and validation, and its speaker."""
+    """Write down what the run learns from: each clip of train and validation, its speaker and its audio."""
     parts = {part: {id: dataset.utterances[id].speaker for id in dataset.splits[part]} for part in _PARTS}
-    record = seal({"corpus": dataset.name, "speakers_apart": dataset.speakers_apart, **parts})
+    audio = {id: dataset.utterances[id].audio for part in _PARTS for id in dataset.splits[part]}
+    record = seal({"corpus": dataset.name, "speakers_apart": dataset.speakers_apart, "audio": audio, **parts})
     if run.environment.get("training_data") != record[DIGEST] or not (run.path / FILE).is_file():
         replace_text(run.path / FILE, json.dumps(record, ensure_ascii=False) + "\n")
         add_facts(run, training_data=record[DIGEST])
@@ -75,7 +76,8 @@ def compare(run: Run, dataset: Dataset, split: str) -> Relation:
     # With no epochs a readout is fitted to the validation split too; a test must not have chosen anything either.
     parts = _PARTS if split == "test" or run.config.train.epochs == 0 else ("train",)
     learned = {id: speaker for part in parts for id, speaker in record[part].items()}
-    clips, speakers = _shared(dataset, ids, learned, record["corpus"])
+    audio = {record.get("audio", {}).get(id, "") for id in learned} - {""}
+    clips, speakers = _shared(dataset, ids, learned, audio, record["corpus"])
     if split == "train":
         return Relation(False, f"{other}; its training saw {len(clips)} of the {len(ids)} clips of this train split")
     properly = (
@@ -105,10 +107,20 @@ def compare(run: Run, dataset: Dataset, split: str) -> Relation:
     )
 
 
-def _shared(dataset: Dataset, ids: list[str], learned: dict[str, str], corpus: str) -> tuple[list[str], list[str]]:
-    """Clips and names of speakers that were learned from; clips of another corpus by id and speaker together."""
+def _shared(
+    dataset: Dataset, ids: list[str], learned: dict[str, str], audio: set[str], corpus: str
+) -> tuple[list[str], list[str]]:
+    """Clips and names of speakers that were learned from.
+
+    The same audio is the same clip, whatever it is called; clips of another corpus count by id and speaker together.
+    """
     speaker_of = {id: dataset.utterances[id].speaker for id in ids}
-    clips = [id for id in ids if id in learned and (dataset.name == corpus or learned[id] == speaker_of[id])]
+    clips = [
+        id
+        for id in ids
+        if dataset.utterances[id].audio in audio
+        or (id in learned and (dataset.name == corpus or learned[id] == speaker_of[id]))
+    ]
     return clips, sorted(set(speaker_of.values()) & set(learned.values()))
 
 

@@ -9,7 +9,7 @@ import toy_runs
 
 from aer_jax.config import load_config
 from aer_jax.errors import UserError
-from aer_jax.training.run import add_facts, create_run, holds_run, open_run, resume_run
+from aer_jax.training.run import add_facts, create_run, holds_run, open_run, read_run, resume_run
 
 
 @pytest.fixture
@@ -201,12 +201,28 @@ def test_a_fitted_readout_is_not_extended(tmp_path):
     [
         ("environment.json", '"a",', '"c",'),
         ("config.yaml", "alpha: ", "alpha: 1"),
+        ("config.yaml", "head_lr: ", "head_lr: 1"),
+        ("config.yaml", "epochs: ", "epochs: 1"),
         ("config.yaml", "max_seconds: 3", "max_seconds: 2"),
     ],
 )
-def test_a_slip_in_what_predictions_depend_on_is_noticed(run, file, was, becomes):
+def test_a_changed_record_of_a_run_is_noticed(run, file, was, becomes):
     path = run.path / file
     assert was in path.read_text()
     path.write_text(path.read_text().replace(was, becomes, 1))
     with pytest.raises(UserError, match="is not what was written"):
         open_run(run.path)
+    with pytest.raises(UserError, match="is not what was written"):
+        resume_run(dataclasses.replace(load_config(run.path / "config.yaml"), out=str(run.path)))
+
+
+def test_a_stop_between_the_two_files_of_an_extension_leaves_the_run_as_it_was(run):
+    begun = (run.path / "config.yaml").read_text()
+    step = run.path / "checkpoints" / "3"
+    step.mkdir(parents=True)
+    (step / "commit_success.txt").write_text("")
+    longer = change(run.config, train={"epochs": run.config.train.epochs + 2})
+    resume_run(longer)
+    (run.path / "config.yaml").write_text(begun)
+    assert read_run(run.path).epochs == [run.config.train.epochs]
+    assert resume_run(longer).epochs == [run.config.train.epochs, longer.train.epochs]

@@ -21,21 +21,24 @@ from aer_jax.training.training_data import FILE, Relation, compare, keep_trainin
 PARTS = {"train": "abc", "validation": "d", "test": "ef"}
 
 
-def made(path, parts=PARTS, name="little", clip="u", prefix="", votes=("glad", "sad")):
-    """Two clips of each speaker, of the split that `parts` names."""
-    sound_t = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+def made(path, parts=PARTS, name="little", clip="u", prefix="", votes=("glad", "sad"), sound=None):
+    """Two clips of each speaker, of the split that `parts` names; their audio goes by `sound`, or else `clip`."""
+    noise_t = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
     names = [
-        (part, voice, f"{clip}{voice}{take}") for part, voices in parts.items() for voice in voices for take in "01"
+        (part, voice, f"{clip}{voice}{take}", f"{sound or clip}{voice}{take}")
+        for part, voices in parts.items()
+        for voice in voices
+        for take in "01"
     ]
     clips = [
         Clip(
             id,
             prefix + voice,
-            Waveform(np.roll(sound_t, n), 16_000),
+            Waveform(np.roll(noise_t, int.from_bytes(name.encode()) % 3999), 16_000),
             tuple(Vote(id, label) for label in votes),
             split=part,
         )
-        for n, (part, voice, id) in enumerate(names)
+        for part, voice, id, name in names
     ]
     return prepare(Corpus(name, ("glad", "sad"), ("glad", "sad"), clips), path)
 
@@ -89,6 +92,8 @@ def test_swapped_splits_are_refused(run, tmp_path):
         ({"parts": {"train": "abd", "validation": "c", "test": "ef"}}, "validation", "2 of the 2 clips"),
         ({"clip": "v", "parts": {"train": "abe", "validation": "d", "test": "cf"}}, "test", "1 of the 2 speakers"),
         ({"name": "other", "parts": {"train": "abe", "validation": "d", "test": "cf"}}, "test", "2 of the 4 clips"),
+        ({"name": "other", "clip": "v", "prefix": "new-", "sound": "u",
+          "parts": {"test": "ab", "train": "ef", "validation": "d"}}, "test", "4 of the 4 clips"),
     ],
 )  # fmt: skip
 def test_what_was_trained_on_is_refused(run, tmp_path, change, split, words):
