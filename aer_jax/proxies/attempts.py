@@ -97,7 +97,7 @@ def parse_attempt(line: bytes, where: str) -> Attempt:
         UserError: it is none; `where` is named.
     """
     try:
-        attempt = Attempt(**parse_json(line, nan=True))
+        attempt = Attempt(**parse_json(line, nan=True, unique=True))
     except (ValueError, TypeError):
         raise UserError(f"{where} is not a line of an annotation journal.") from None
     for name, is_valid in _VALID.items():

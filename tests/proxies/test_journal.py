@@ -177,6 +177,7 @@ def test_wrong_votes_name_their_line(tmp_path):
     ("line", "message"),
     [
         ("{", "line 2 is not a line of an annotation journal"),
+        ('{"label": "sad", "label": "happy"}', "line 2 is not a line"),
         ("", "line 2 is not a line"),
         ('{"utterance": "a"}', "line 2 is not a line"),
         ('{"surprise": 1}', "line 2 is not a line"),
