@@ -136,7 +136,9 @@ def _refuse_contradictions(config, about: dict[str, Any], file: Path) -> None:
         *((f"text_config.{name}_token_id", getattr(text, f"{name}_token_id")) for name in ("bos", "eos", "pad")),
     ):
         for token in value if isinstance(value, list) else [value]:
-            if token is not None and not 0 <= token < text.vocab_size:
+            if token in (None, -1) and name != "audio_token_index":
+                continue  # two ways to say that there is none
+            if not 0 <= token < text.vocab_size:
                 raise UserError(
                     f"{file}: {name} is {token}, and text_config.vocab_size {text.vocab_size}; the token has no "
                     "embedding."

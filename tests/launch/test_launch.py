@@ -218,6 +218,7 @@ def test_slurm_without_an_environment(machine):
 def test_gpu_host(machine):
     machine.add("nvidia-smi")
     machine.add("aer-jax")
+    machine.add("python")
     machine.add("python3")
     shutil.copy(ROOT / "pyproject.toml", machine.path / "aer_jax-cuda.stamp")  # installed already
     done = machine.run("gpu.sh", *SETTINGS, VIRTUAL_ENV=str(machine.path))

@@ -132,6 +132,11 @@ def test_more_positions_than_30_s_take_are_no_fault(base):
     fit(base)
 
 
+def test_a_token_of_minus_one_is_none(base):
+    change(base / "config.json", "text_config", bos_token_id=-1, pad_token_id=-1)
+    fit(base)
+
+
 ONE_FIELD = ['{"a": NaN}', '{"feature_extractor": 3}']
 
 

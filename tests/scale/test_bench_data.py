@@ -62,9 +62,8 @@ def test_pipelines_that_heard_different_things_are_not_compared(other):
 
 
 def test_settings_out_of_range_and_no_dataset(capsys):
-    config = load_config(None, [f"data.dataset={toy_runs.toy_dataset()}", "data.max_seconds=31"])
     with pytest.raises(UserError, match=r"data\.max_seconds is 31"):
-        bench.bench_data(config, clips=2, epochs=1)
+        load_config(None, [f"data.dataset={toy_runs.toy_dataset()}", "data.max_seconds=31"])
     assert cli.main(["bench", "data", "--data", "/nowhere"]) == 2
     assert "/nowhere is not a dataset" in capsys.readouterr().err
 

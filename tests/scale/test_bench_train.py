@@ -35,7 +35,7 @@ def small_7b(monkeypatch):
     small["audio_config"] |= {"d_model": 32, "encoder_attention_heads": 2, "encoder_ffn_dim": 64}
     small["text_config"] |= {
         "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4,
-        "vocab_size": 2048,
+        "vocab_size": 2048, "bos_token_id": 0, "eos_token_id": 2,
     }  # fmt: skip
     assert Qwen2AudioConfig.from_dict(small).audio_config.num_mel_bins == 128
     monkeypatch.setattr(random_checkpoint, "published_config", lambda *layers: small)
