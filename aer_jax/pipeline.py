@@ -55,8 +55,18 @@ def evaluate_run(path: str | Path, split: str = "test") -> dict[str, Any]:
         return _evaluate(run, split)
 
 
+def _dataset_of(run: Run) -> Dataset:
+    path = Path(run.config.data.dataset)
+    if not (path / "dataset.json").is_file():
+        raise UserError(
+            f"{path}, the dataset of {run.path}, is not there; where it has moved, name its place as data.dataset in "
+            f"{run.path / 'config.yaml'}."
+        )
+    return open_dataset(path)
+
+
 def _evaluate(run: Run, split: str) -> dict[str, Any]:
-    dataset = open_dataset(run.config.data.dataset)
+    dataset = _dataset_of(run)
     refuse_other_classes(run, dataset)
     relation = compare(run, dataset, split)
     if relation.note and is_first():

@@ -200,6 +200,7 @@ def test_every_number_has_a_range():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        (["model.lora.targets=['(']"], 'model.lora.targets: "(" is no regular expression'),
         (["train.batch=8", "train.microbatch=3"], "train.batch 8 must be a multiple of train.microbatch 3"),
         (["mesh.data=-1", "mesh.fsdp=-1"], "mesh: -1 stands for all devices that are left"),
         (["train.epochs=0", "model.head=paper"], "train.epochs is 0, which fits a readout"),

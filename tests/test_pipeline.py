@@ -99,6 +99,17 @@ def test_a_dataset_with_other_classes_is_refused(run, tmp_path):
         evaluate_run(run)
 
 
+def test_a_dataset_that_moved_can_be_named_again(run, tmp_path):
+    config = run / "config.yaml"
+    written = config.read_text()
+    config.write_text(written.replace(str(toy_runs.toy_dataset()), str(tmp_path / "gone")))
+    with pytest.raises(UserError, match=r"gone, the dataset of .*config\.yaml"):
+        evaluate_run(run)
+    shutil.copytree(toy_runs.toy_dataset(), tmp_path / "moved")
+    config.write_text(written.replace(str(toy_runs.toy_dataset()), str(tmp_path / "moved")))
+    assert evaluate_run(run)["n"] == 8
+
+
 def test_clips_that_were_trained_on_are_not_scored_as_test(run, tmp_path, capsys):
     """The dataset was prepared again with another draw; under its own name the training split is scored, and said."""
     other = prepare(toy.generate(clips=48, speakers=6), tmp_path / "other", seed=3).path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from aer_jax.config import Config, build
 from aer_jax.errors import UserError
@@ -19,6 +20,11 @@ def check(config: Config) -> None:
     for name, given in needed.items():
         if not given:
             raise UserError(f"{name} is not set; add it to the config file or as {name}=... on the command line.")
+    for target in config.model.lora.targets:
+        try:
+            re.compile(target)
+        except re.error as error:
+            raise UserError(f'model.lora.targets: "{target}" is no regular expression ({error}); correct it.') from None
     batch, microbatch = config.train.batch, config.train.microbatch
     if batch % microbatch:
         raise UserError(f"train.batch {batch} must be a multiple of train.microbatch {microbatch}; change one of them.")
