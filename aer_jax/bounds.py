@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -47,27 +50,20 @@ def number(value: float) -> str:
 
 def whole(allowed: Range) -> Callable[[str], int]:
     """For argparse: a whole number in a range."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f'"{text[:40]}" is no whole number; it must lie {allowed}') from None
-        if value not in allowed:
-            raise argparse.ArgumentTypeError(f"{text[:40]} is out of range; it must lie {allowed}")
-        return value
-
-    return read
+    return _reader(int, "whole number", allowed)
 
 
 def real(allowed: Range) -> Callable[[str], float]:
     """For argparse: a number in a range."""
+    return _reader(float, "number", allowed)
 
-    def read(text: str) -> float:
+
+def _reader(kind: type[_Number], what: str, allowed: Range) -> Callable[[str], _Number]:
+    def read(text: str) -> _Number:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f'"{text[:40]}" is no number; it must lie {allowed}') from None
+            raise argparse.ArgumentTypeError(f'"{text[:40]}" is no {what}; it must lie {allowed}') from None
         if value not in allowed:
             raise argparse.ArgumentTypeError(f"{text[:40]} is out of range; it must lie {allowed}")
         return value
