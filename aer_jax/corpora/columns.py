@@ -64,11 +64,14 @@ class Columns:
         one: field -> its column.
         many: "counts", "shares" or "raters" -> their columns.
         milliseconds: fields whose column says so.
+        duration: the column of durations in a table of starts and ends, whether of the segments or of the recordings;
+            None where there is none, or where it is read.
     """
 
     one: dict[str, str]
     many: dict[str, tuple[str, ...]] = field(default_factory=dict)
     milliseconds: frozenset[str] = frozenset()
+    duration: str | None = None
 
     @property
     def used(self) -> set[str]:
@@ -144,8 +147,11 @@ def find_columns(columns: Sequence[str], mapping: Mapping[str, str], where: str)
         )
     if len(many) + sum(name in mapped for name in _VOTES) > 1:
         raise UserError(f"--map gives votes in several ways; keep one of {', '.join(_VOTES)}.")
-    milliseconds = frozenset(name for name in TIMES if name in one and _unit(normalise(one[name]))[1])
-    found_columns = Columns(one, many, milliseconds)
+    both = "start" in one and "end" in one and "duration" not in one
+    duration = found.get("duration") if both else None
+    timed = one | ({"duration": duration} if duration else {})
+    milliseconds = frozenset(name for name in TIMES if name in timed and _unit(normalise(timed[name]))[1])
+    found_columns = Columns(one, many, milliseconds, duration)
     _check(found_columns, columns, where)
     return found_columns
 

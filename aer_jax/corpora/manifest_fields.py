@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -38,6 +40,8 @@ def text_of(value: Any, name: str, where: str) -> str:
         value = int(value)  # pandas makes floats of whole numbers where one is missing
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, datetime.date):  # a workbook's; how Excel shows it is not known
+        raise UserError(f'{where}: "{brief(name)}" must be text, not the date {value}; write it as text.')
     if not isinstance(value, str):
         try:
             said = json.dumps(value)[:80]
@@ -115,12 +119,9 @@ def read_segment(
     """
     times: dict[str, float] = {}
     for name in ("start", "end", "duration"):
-        value = columns.of(row, name)
-        if value is None or (isinstance(value, str) and is_missing(value)):
-            continue
-        if isinstance(value, str) and decimal_comma:
-            value = point(value)
-        times[name] = read_seconds(value, columns.one[name], where, name in columns.milliseconds)
+        if name in columns.one:
+            time = _time(row, columns.one[name], name in columns.milliseconds, where, decimal_comma)
+            times |= {} if time is None else {name: time}
     start, end = times.get("start"), times.get("end")
     if "duration" in times:
         if start is None:
@@ -133,6 +134,49 @@ def read_segment(
             f"{where}: the segment ends at {end:g} s, not after its start at {start or 0.0:g} s; correct it."
         )
     return start, end
+
+
+def _time(row: Mapping[str, Any], column: str, milliseconds: bool, where: str, decimal_comma: bool) -> float | None:
+    """A time in seconds, None where the cell is empty."""
+    value = row.get(column)
+    if value is None or (isinstance(value, str) and is_missing(value)):
+        return None
+    if isinstance(value, str) and decimal_comma:
+        value = point(value)
+    return read_seconds(value, column, where, milliseconds)
+
+
+def contradicting_durations(
+    rows: Mapping[str, Mapping[str, Any]], columns: Columns, decimal_comma: bool
+) -> dict[str, str]:
+    """where -> a sentence, for lines whose duration is not their end minus their start.
+
+    A duration beside start and end may be the recording's. It is the segment's where that shows on some line: one that
+    starts later than 0 and lasts as long as it says.
+    """
+    if columns.duration is None:
+        return {}
+    read: dict[str, tuple[float, float | None, float]] = {}
+    for where, row in rows.items():
+        with suppress(UserError):  # times that cannot be read are said where they are needed
+            start, end = read_segment(row, columns, where, decimal_comma)
+            duration = _time(row, columns.duration, "duration" in columns.milliseconds, where, decimal_comma)
+            if duration is not None and (start is not None or end is not None):
+                read[where] = (start or 0.0, end, duration)
+    tolerance = 0.5 if all(duration.is_integer() for _, _, duration in read.values()) else 0.05
+
+    def agrees(start: float, end: float | None, duration: float) -> bool:
+        return end is not None and abs(end - start - duration) <= tolerance + 1e-6
+
+    if not any(start > 4 * tolerance and agrees(start, end, duration) for start, end, duration in read.values()):
+        return {}
+    return {
+        where: f'{where}: "{columns.duration}" is {duration:g} s, but the segment '
+        + (f"lasts {end - start:g} s" if end is not None else "has no end")
+        + "; correct it, or leave the column unread with --map duration=."
+        for where, (start, end, duration) in read.items()
+        if not agrees(start, end, duration)
+    }
 
 
 def point(text: str) -> str:

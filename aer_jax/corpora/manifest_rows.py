@@ -14,7 +14,16 @@ import soundfile
 from aer_jax.corpora.base import Clip
 from aer_jax.corpora.columns import Columns, looks_like_time_or_channel
 from aer_jax.corpora.label_names import LabelNames
-from aer_jax.corpora.manifest_fields import audio_path, made_ids, part_names, part_of, point, read_segment, text_of
+from aer_jax.corpora.manifest_fields import (
+    audio_path,
+    contradicting_durations,
+    made_ids,
+    part_names,
+    part_of,
+    point,
+    read_segment,
+    text_of,
+)
 from aer_jax.corpora.manifest_votes import read_distribution, read_number, read_raters, read_votes
 from aer_jax.corpora.tables import Table
 from aer_jax.corpora.text import brief
@@ -46,6 +55,7 @@ class Rows:
         self.table, self.columns, self.names = table, columns, names
         rows = {where: row for where, row in table.rows if isinstance(row, dict)}
         self._made_ids = {} if "id" in columns.one else made_ids(rows, columns)
+        self._contradictions = contradicting_durations(rows, columns, table.decimal_comma)
         splits = (columns.of(row, "split") for row in rows.values())
         self._parts = part_names({value.strip() for value in splits if isinstance(value, str)})
         self._lines: dict[str, _Line] = {}
@@ -105,6 +115,8 @@ class Rows:
                 said = "is missing" if given is None else f'is "{given}", which says that there is none'
                 raise UserError(f'{where}: "{name}" {said}.{nearest(name, row.keys() - columns.used)}')
         start, end = read_segment(row, columns, where, self.table.decimal_comma)
+        if where in self._contradictions:
+            raise UserError(self._contradictions[where])
         audio = audio_path(text["audio"], self.table.path.parent, where)
         if wrong := past_the_end(start, end, self._length(audio), where) if start or end else "":
             raise UserError(wrong)
@@ -159,10 +171,7 @@ class Rows:
         """Two lines of one clip, where each line is a vote."""
         id, first = line.text["id"], known.where.rpartition(", ")[2]
         if "rater" not in self.columns.one:
-            raise UserError(
-                f'{line.where}: the id "{id}" stands in {first} already; ids are unique, unless a column "rater" says '
-                "that each line is one vote (--map rater=COLUMN)."
-            )
+            raise UserError(f"{line.where}: {self._stands_twice(line, first)}")
         for name in _TEXT:
             if name != "rater" and line.text[name] and known.text[name] and line.text[name] != known.text[name]:
                 raise UserError(
@@ -176,6 +185,21 @@ class Rows:
                 raise UserError(f'{line.where}: the rater "{vote.rater}" votes again for "{id}"; keep one vote.')
         text = {name: known.text[name] or line.text[name] for name in _TEXT}
         return replace(known, text=text, part=known.part or line.part, votes=known.votes + line.votes)
+
+    def _stands_twice(self, line: _Line, first: str) -> str:
+        """Why two lines cannot be told apart, and which columns would tell."""
+        if "id" in self.columns.one:
+            return (
+                f'the id "{line.text["id"]}" stands in {first} already; ids are unique, unless a column "rater" says '
+                "that each line is one vote (--map rater=COLUMN)."
+            )
+        unread = [name for name in self.table.columns if name not in self.columns.used]
+        times = ", ".join(brief(name) for name in unread if looks_like_time_or_channel(name))
+        return (
+            f'the recording "{brief(line.text["audio"])}" stands in {first} already, and nothing that is read tells '
+            f"the lines apart{f' ({times}: not read)' if times else ''}; name times in seconds with --map "
+            "start=COLUMN,end=COLUMN, ids with --map id=COLUMN, or, where each line is one vote, --map rater=COLUMN."
+        )
 
 
 def case_twins(names: Iterable[str]) -> tuple[str, str] | None:

@@ -18,6 +18,8 @@ from aer_jax.labels.votes import Vote
 _MOST_VOTES = 10_000
 _SUM_TOLERANCE = 0.01
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+_PYTHON = re.compile(r"[\w.]*(?:Counter|set|[dD]ict|list|array|Series)\(.*\)", re.DOTALL)  # their repr
+_ADVICE = {"votes": "write happy;sad or angry:2;sad:1", "distribution": "write angry:0.7;neutral:0.3"}
 _SEPARATORS = ";|\n"
 
 
@@ -152,6 +154,8 @@ def _parse(cell: str, name: str, names: LabelNames, where: str) -> tuple[Any, in
         return [], 0
     if text[0] in "[({":
         return _bracketed(text, name, where)
+    if _PYTHON.fullmatch(text):
+        raise UserError(f"{where}: {name} is {shown(text)}, as Python prints it; {_ADVICE[name]}.")
     signs = [sign for sign in _SEPARATORS if sign in text]
     if len(signs) > 1:
         raise UserError(f'{where}: "{text[:80]}" in {name} mixes separators; write happy;sad or angry:2;sad:1.')
@@ -182,6 +186,8 @@ def _bracketed(text: str, name: str, where: str) -> tuple[Any, int]:
         node = None
     if isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value):
         return [item.value for item in node.value], 0
+    if text[0] == "{" and isinstance(node, yaml.MappingNode) and node.value and not any(v.value for _, v in node.value):
+        raise UserError(f"{where}: {name} is {shown(text)}, a set without numbers; {_ADVICE[name]}.")
     if isinstance(node, yaml.MappingNode):
         pairs = [pair for pair in node.value if all(isinstance(part, yaml.ScalarNode) for part in pair)]
         if len(pairs) == len(node.value):

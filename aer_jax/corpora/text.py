@@ -22,7 +22,18 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")  # zero-width spaces that copying leaves
-_SHORT = reprlib.Repr()
+
+
+class _Short(reprlib.Repr):
+    """Dates and times, which workbooks and Parquet files hold, as text."""
+
+    def _text(self, value: object, level: int) -> str:
+        return str(value)
+
+    repr_datetime = repr_date = repr_time = repr_timedelta = _text
+
+
+_SHORT = _Short()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from aer_jax.data.bad_audio import BadAudio, unreadable
+from aer_jax.data.bad_audio import MISSING, BadAudio, unreadable
 
 _KINDS = {
     stat.S_IFIFO: "a pipe; give its content on standard input",
@@ -35,7 +35,7 @@ def open_audio(path: str | Path, where: str) -> Iterator[BinaryIO]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise BadAudio("audio file missing", f"{where} is a folder; name the files in it.")
+            raise BadAudio(MISSING, f"{where} is a folder; name the files in it.")
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
             raise BadAudio("audio is no regular file", f"{where} is {kind}.")
@@ -43,9 +43,7 @@ def open_audio(path: str | Path, where: str) -> Iterator[BinaryIO]:
         file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         link = f" (a link to {os.readlink(path)}, which is not there)" if _is_link(path) else ""
-        raise BadAudio(
-            "audio file missing", f"there is no {where.removeprefix('the ')}{link}; check the path."
-        ) from None
+        raise BadAudio(MISSING, f"there is no {where.removeprefix('the ')}{link}; check the path.") from None
     except OSError as error:
         raise unreadable(where, error.strerror or error, "check the path and its permissions") from None
     with file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aer_jax.errors import UserError
 
+MISSING = "audio file missing"  # the reason of which the path is said
 LOWEST_RATE, HIGHEST_RATE = 4000, 768_000
 
 

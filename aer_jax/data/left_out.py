@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aer_jax.corpora.base import Clip
+from aer_jax.data.bad_audio import MISSING
 
 
 class LeftOut(NamedTuple):
@@ -19,21 +21,16 @@ class LeftOut(NamedTuple):
 
 def summarize(dropped: Mapping[str, Sequence[str]], clips: Sequence[Clip]) -> list[LeftOut]:
     """The reasons of `dropped` (reason -> ids or rows) in its order; `clips` are those of the corpus."""
-    wanted = {what[0] for what in dropped.values()}
-    audio_of = {clip.id: clip.audio for clip in clips if clip.id in wanted}
-    return [LeftOut(reason, len(what), _example(what[0], audio_of.get(what[0]))) for reason, what in dropped.items()]
+    first = dropped.get(MISSING, [""])[0]
+    audio = next((clip.audio for clip in clips if clip.id == first), None)
+    return [
+        LeftOut(reason, len(what), f"{first}, {_looked_for(audio)}" if reason == MISSING and audio else what[0])
+        for reason, what in dropped.items()
+    ]
 
 
-def _example(what: str, audio: Any) -> str:
-    missing = isinstance(audio, Path) and not _exists(audio)
-    return f"{what}, looked for {audio}" if missing else what
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long, or with a null
-        return False
+def _looked_for(audio: Any) -> str:
+    return f"{audio} is a folder" if isinstance(audio, Path) and os.path.isdir(audio) else f"looked for {audio}"
 
 
 def in_words(left_out: Sequence[LeftOut]) -> str:

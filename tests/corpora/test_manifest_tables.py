@@ -1,5 +1,6 @@
 """Manifests as spreadsheets, pandas and dialogue corpora write them."""
 
+import datetime
 import json
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def test_a_line_per_vote(tmp_path):
 def test_a_line_per_vote_needs_raters(tmp_path):
     with pytest.raises(UserError, match=r'line 3: the id "a" stands in line 2 already; .*column "rater"'):
         manifest.read(table(tmp_path, HEADER, "a,a.wav,s1,happy", "a,a.wav,s1,sad"))
-    with pytest.raises(UserError, match=r'line 3: the id "a" stands in line 2 already; .*column "rater"'):
+    with pytest.raises(
+        UserError, match=r'line 3: the recording "a.wav" stands in line 2 already, .*--map rater=COLUMN'
+    ):
         manifest.read(table(tmp_path, "file,speaker,label", "a.wav,s1,happy", "a.wav,s1,sad"))
     corpus = manifest.read(table(tmp_path, "file,speaker,rater,label", "a.wav,s1,r1,happy", "a.wav,s1,r2,sad"))
     assert votes(corpus) == {"a": ["happy", "sad"]}
@@ -324,3 +327,47 @@ def test_json_that_python_refuses_in_its_own_words(tmp_path, json, sentence):
     (tmp_path / "a.json").write_text(json)
     with pytest.raises(UserError, match=sentence):
         read_table(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(("header", "said"), [("start_frame,end_frame", "start_frame, end_frame"), ("t0,note", "t0")])
+def test_segments_by_units_that_are_not_read(tmp_path, header, said):
+    path = table(tmp_path, f"audio,speaker,votes,{header}", "long.wav,s,a,0,100", "long.wav,s,b,100,200")
+    with pytest.raises(UserError) as refused:
+        manifest.read(path)
+    sentence = str(refused.value)
+    assert 'line 3: the recording "long.wav" stands in line 2 already, and nothing that is read tells' in sentence
+    assert f"({said}: not read); name times in seconds with --map start=COLUMN,end=COLUMN" in sentence
+
+
+def test_durations_that_contradict_start_and_end(tmp_path):
+    header = "audio,speaker,votes,start,end,duration"
+    rows = ["long.wav,s,a,0,1.5,1.5", "long.wav,s,a,2,4.5,2.5"]
+    for wrong, said in (
+        ("long.wav,s,b,5,6.5,9", '"duration" is 9 s, but the segment lasts 1.5 s'),
+        ("long.wav,s,b,5,,1.5", '"duration" is 1.5 s, but the segment has no end'),
+    ):
+        with pytest.raises(UserError, match=f"line 4: {said}"):
+            manifest.read(table(tmp_path, header, *rows, wrong))
+    path = table(tmp_path, header, *rows, "long.wav,s,b,5,6.5,9")
+    assert len(manifest.read(path, map="duration=").clips) == 3
+    assert manifest.read(path, lenient=True).dropped[UNREADABLE] == [f"{path}, line 4"]
+    in_ms = table(tmp_path, f"{header}_ms", "long.wav,s,a,2,4.5,2500", "long.wav,s,b,5,,1500")
+    with pytest.raises(UserError, match=r"line 3: .*has no end"):
+        manifest.read(in_ms)
+
+
+def test_durations_of_whole_recordings(tmp_path):
+    """A segment that is all of its recording says nothing of what the column means."""
+    rows = ["long.wav,s,a,0,1.5,9", "long.wav,s,a,2,4.5,9", "short.wav,s,b,0,2,2"]
+    corpus = manifest.read(table(tmp_path, "audio,speaker,votes,start,end,duration", *rows))
+    assert [clip.end for clip in corpus.clips] == [1.5, 4.5, 2.0]
+
+
+def test_dates_of_workbooks_are_named_as_text(tmp_path):
+    pd = pytest.importorskip("pandas")
+    date = datetime.datetime(2024, 1, 5)
+    for column, said in (("id", "not the date 2024-01-05 00:00:00;"), ("votes", "not 2024-01-05 00:00:00")):
+        row = {"id": "a", "audio": "a.wav", "speaker": "s", "votes": "happy"} | {column: date}
+        pd.DataFrame([row]).to_excel(tmp_path / "m.xlsx", index=False)
+        with pytest.raises(UserError, match=said):
+            manifest.read(tmp_path / "m.xlsx")

@@ -57,10 +57,10 @@ def test_votes(cell, expected):
         ("['happy' 'sad']", "which cannot be read; write happy;sad"),  # of numpy
         ("['happy', ['sad']]", r"\['sad'\] is no label|cannot be read"),
         ("['happy'", "cannot be read"),
-        ("{'happy', 'sad'}", "'' in votes is not a number|\"\" in votes is not a number"),
+        ("{'happy', 'sad'}", "a set without numbers; write happy;sad or"),
         ("{'a': 1, 'a': 2}", 'names "a" twice'),
         ("[" * 100_000, "cannot be read"),
-        ("array(['happy', 'sad'])", "is no label"),
+        ("array(['happy', 'sad'])", "as Python prints it; write happy;sad or"),
         ("1;0;2", 'the label "1" is a number; give --labels'),
         ("1,0,2", "is no label because of its '1,0'"),
         (["happy,sad"], "is no label because of its ','"),
@@ -144,3 +144,13 @@ def test_shares_that_are_refused(value, message):
 
 def test_a_distribution_that_is_not_available():
     assert shares("nan") == shares("-") == shares({"angry": None, "sad": None}) == {}
+
+
+@pytest.mark.parametrize(
+    "cell", ["{'happy', 'sad'}", "{happy}", "Counter({'happy': 2})", "collections.Counter()", "set()"]
+)
+def test_what_python_prints_is_no_label(cell):
+    with pytest.raises(UserError, match=r"line 2: votes is .*; write happy;sad or angry:2;sad:1\."):
+        labels(cell)
+    with pytest.raises(UserError, match=r"; write angry:0\.7;neutral:0\.3\."):
+        read_distribution("a", cell, LabelNames(), "line 2")

@@ -15,6 +15,7 @@ from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus, Waveform
 from aer_jax.data import prepare as prepare_module
 from aer_jax.data import shards
 from aer_jax.data.dataset import open_dataset
+from aer_jax.data.left_out import summarize
 from aer_jax.data.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
 from aer_jax.data.records import ShardWriter
 from aer_jax.errors import UserError
@@ -114,6 +115,15 @@ def test_no_usable_clip_is_an_error(tmp_path):
     ):
         prepare(corpus(clips), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_are_said_of_missing_audio_alone(tmp_path):
+    (tmp_path / "folder.wav").mkdir()
+    clips = [clip(0, tmp_path / "folder.wav"), clip(1, tmp_path / "gone.wav", votes="")]
+    assert summarize({"audio file missing": [clips[0].id], "no vote": [clips[1].id]}, clips) == [
+        ("audio file missing", 1, f"{clips[0].id}, {tmp_path / 'folder.wav'} is a folder"),
+        ("no vote", 1, clips[1].id),
+    ]
 
 
 def test_what_is_left_out_is_on_the_screen(tmp_path, capsys):
@@ -281,6 +291,7 @@ from pathlib import Path
 from aer_jax.corpora import manifest
 from aer_jax.data import shards
 from aer_jax.data.dataset import open_dataset
+from aer_jax.data.left_out import summarize
 from aer_jax.data.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
 from aer_jax.data.records import ShardWriter
 
