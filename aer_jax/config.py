@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -327,10 +328,27 @@ def build(cls: type, settings: dict[str, Any], where: str, prefix: str = "") -> 
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if key not in hints:
-            known = ", ".join(hints)
-            raise UserError(f'{where}: unknown key "{_short(name)}".{nearest(str(key), hints)} Known here: {known}.')
+            hint = nearest(str(key), hints) or _elsewhere(cls, key, value)
+            raise UserError(f'{where}: unknown key "{_short(name)}".{hint} Known here: {", ".join(hints)}.')
         values[key] = _convert(hints[key], value, where, name)
     return cls(**values)
+
+
+def _elsewhere(cls: type, key: Any, value: Any) -> str:
+    """' Did you mean "train.lr"?' for a key of a run, or the one below it, that stands in another section; else ''."""
+    while isinstance(value, dict) and len(value) == 1:
+        [(key, value)] = value.items()
+    known = dict(_keys(Config))
+    hits = [f'"{name}"' for name in known if name.rpartition(".")[2] == key] if cls in known.values() else []
+    return f" Did you mean {' or '.join(hits)}?" if hits else ""
+
+
+def _keys(cls: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """The dotted name of each key, and the section that it stands in."""
+    for name, kind in typing.get_type_hints(cls).items():
+        yield prefix + name, cls
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from _keys(kind, f"{prefix}{name}.")
 
 
 def _convert(kind: Any, value: Any, where: str, name: str) -> Any:

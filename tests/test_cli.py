@@ -83,6 +83,7 @@ def test_wrong_use_is_exit_2(capsys, args):
     [
         (["trian"], 'there is no command "trian". Did you mean "train"?'),
         (["zzz"], 'there is no command "zzz". `aer-jax --help` lists them.'),
+        (["evaluate", "--run", "r", "data.dataset=x"], "write the new place into r/config.yaml"),
         (["train", "--resme"], 'unrecognized arguments: --resme. Did you mean "--resume"?'),
         ([], "the whole way on the embedded toy corpus"),
     ],
@@ -174,6 +175,14 @@ def test_resume_takes_the_settings_of_the_run(capsys, tmp_path, monkeypatch):
         config, resume = seen.pop()
         assert (config.out, resume) == ("x", True)
     assert command(capsys, "train", *settings)[0] == 0 and seen.pop()[1] is False
+
+
+def test_a_journal_that_is_not_read_is_said(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "train", lambda *_, **__: types.SimpleNamespace(path=tmp_path))
+    settings = ["out=x", "data.dataset=d", "model.checkpoint=c", "labels.journal=j.jsonl"]
+    for source, said in (("human", True), ("combined", False)):
+        assert cli.main(["train", *settings, f"labels.source={source}"]) == 0
+        assert ("j.jsonl (labels.journal) is not read" in capsys.readouterr().err) == said
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,23 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args, rest = top.parse_known_args(words)
     # argparse gives up on positional arguments once a flag has come between them.
     if unknown := [word for word in rest if not hasattr(args, "settings") or word.startswith("-") or "=" not in word]:
+        if "=" in unknown[0] and not unknown[0].startswith("-"):
+            top.exit(2, f"aer-jax: {_no_settings(unknown[0], words[0], args)}\n")
         flags = [f"--{name.replace('_', '-')}" for name in vars(args)]
         top.error(f"unrecognized arguments: {' '.join(unknown)}.{nearest(unknown[0], flags)}")
     if rest:
         args.settings = [*args.settings, *rest]
     return args
+
+
+def _no_settings(word: str, command: str, args: argparse.Namespace) -> str:
+    """What to do about a setting behind a command that takes none."""
+    if run := getattr(args, "run", None):
+        return (
+            f"unrecognized arguments: {word}; {command} takes the settings of the run. Where its dataset, journal or "
+            f"checkpoint moved, write the new place into {Path(run) / 'config.yaml'}; other settings stay as trained."
+        )
+    return f"unrecognized arguments: {word}; {command} takes no settings, `aer-jax {command} --help` shows its flags."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ def _train(args: argparse.Namespace) -> None:
 
     window = parse_window(args.profile) if args.profile else None
     with joined() as first:
+        if first and config.labels.journal and config.labels.source == "human":
+            print(f"labels.source is human, so {config.labels.journal} (labels.journal) is not read.", file=sys.stderr)
         run = train(config, resume=resume, profile=window)
         if first:
             show(args, {"run": str(run.path)}, f"{run.path}: done; next, `aer-jax evaluate --run {run.path}`")

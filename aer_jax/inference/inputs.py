@@ -137,6 +137,9 @@ def _of_mapping(row: Mapping[Any, Any], rate: int | None, number: str) -> Source
 def _samples(audio: Any, rate: Any, name: str) -> Source:
     """Samples, [samples], [samples, channels] or [channels, samples], as a source."""
     try:
+        if hasattr(audio, "detach") and hasattr(audio, "cpu"):  # PyTorch's, with gradients, on a GPU or of bfloat16
+            audio = audio.detach().cpu()
+            audio = audio.float() if audio.is_floating_point() else audio
         array = np.asarray(audio)
         if array.ndim == 2 and array.shape[0] < array.shape[1]:
             array = array.T

@@ -49,7 +49,7 @@ class Journal:
 
     Raises:
         UserError: it was begun with another model, prompt or kind of answers, a line other than the last is damaged,
-            or it cannot be written.
+            or it cannot be written or locked.
     """
 
     def __init__(self, path: Path, model: str, prompt: str, answers: str = "free", *, fill: bool = False):
@@ -107,7 +107,13 @@ class Journal:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"the file system of the journal {self.path} locks no files ({error.strerror}), without which two "
+                "processes could write one line; name an --out on a local disk, or mount it with locks."
+            ) from None
         try:
             yield
         finally:

@@ -35,7 +35,7 @@ def stop_at_start() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         if ending.acquire(blocking=False):
             # The main thread may be in the middle of a print.
-            os.write(2, b"\naer-jax: stopped as asked before its first step; the same command with --resume goes on.\n")
+            os.write(2, b"\naer-jax: stopped as asked before it made a step; the same command with --resume goes on.\n")
             os._exit(Unfinished.exit_code)
 
     def watch() -> None:

@@ -48,6 +48,8 @@ def test_a_recipe_goes_over_the_settings_of_all(tmp_path):
     [
         ("seed=3", 'unknown key "seed". Did you mean "seeds"'),
         ("settings.train.lrr=3", 'unknown key "train.lrr"'),
+        ("settings.lr=3", 'unknown key "lr". Did you mean "train.lr"'),
+        ("lr=3", 'unknown key "lr". Known here'),
         ("labels=[human, humane]", 'labels names "humane"'),
         ("seeds=[1, 1]", "seeds must name at least one value, and each once"),
         ("recipes={a-b: }", 'recipe name "a-b"'),

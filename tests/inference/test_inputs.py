@@ -48,6 +48,15 @@ def test_samples_in_any_form(audio):
     np.testing.assert_allclose(source.content.samples, NOISE, atol=1 / 32768)
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "int16"])
+def test_tensors(kind):
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor(STEPS if kind == "int16" else NOISE).to(getattr(torch, kind))
+    tensor.requires_grad = kind != "int16"
+    (source,) = read(tensor, rate=RATE)
+    np.testing.assert_allclose(source.content.samples, NOISE, atol=3e-3)
+
+
 def test_a_rate_belongs_to_samples():
     (source,) = read({"array": NOISE, "sampling_rate": 8000}, rate=RATE)
     assert source.content.rate == 8000

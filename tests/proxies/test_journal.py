@@ -1,7 +1,10 @@
 """The journal survives a kill at any byte, takes several writers, is never mixed, and becomes votes."""
 
+import errno
+import fcntl
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import asdict, fields
@@ -322,3 +325,13 @@ def test_a_long_name_in_a_journal_makes_no_long_sentence(tmp_path):
     with pytest.raises(UserError, match="was begun with model m m m") as error:
         Journal(path, "m", "p")
     assert len(str(error.value)) < 700 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"the file system of the journal .*j\.jsonl locks no files"):
+        Journal(tmp_path / "j.jsonl", "m", "p")

@@ -38,7 +38,7 @@ def test_a_run_that_starts(tmp_path, number, wait):
     code, error, seconds = stopped(process, number, wait)
     assert code == 75 and seconds < 30, error
     last = error.strip().splitlines()[-1]
-    assert last == "aer-jax: stopped as asked before its first step; the same command with --resume goes on."
+    assert last == "aer-jax: stopped as asked before it made a step; the same command with --resume goes on."
     assert "Traceback" not in error and not (run / "metrics.jsonl").exists()
 
 
