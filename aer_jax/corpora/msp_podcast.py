@@ -95,8 +95,10 @@ def _places(root: Path, folder: Path, corpus: Corpus) -> dict[str, Place]:
             continue
         sources.append(path.name)
         for where, id, found in read_table(path, corpus):
+            known = places.get(id, Place())
+            places[id] = Place()  # lenient reading believes neither of two lines that contradict each other
             with corpus.reading(where):
-                places[id] = places.get(id, Place()).joined(found, id, where)
+                places[id] = known.joined(found, id, where)
     if not any(place.speaker != UNKNOWN_SPEAKER for place in places.values()):
         raise UserError(
             f"{root} tells no speakers: labels_consensus.csv (SpkrID) and Speaker_ids.txt are missing or empty; "

@@ -328,6 +328,16 @@ def test_a_truncated_file_gives_no_wrong_vote(tmp_path, contents, form, data):
         assert given_votes == msp_tree.VOTES[id][: len(given_votes)]
 
 
+def test_of_two_speakers_of_a_turn_neither_is_believed(tree):
+    """Lenient reading kept the first: a speaker under a wrong name may be in two parts of a split."""
+    path = tree / "Labels" / "labels_consensus.csv"
+    path.write_text(path.read_text().replace(",30,", ",3,"))
+    with pytest.raises(UserError, match="speaker 30 of MSP-PODCAST_0001_0008, but 3 elsewhere"):
+        msp_podcast.read(tree)
+    speakers = {clip.id: clip.speaker for clip in msp_podcast.read(tree, lenient=True).clips}
+    assert speakers == msp_tree.SPEAKER | {"MSP-PODCAST_0001_0008": UNKNOWN_SPEAKER}
+
+
 @pytest.fixture(scope="module")
 def module_tree(tmp_path_factory):
     return msp_tree.write(tmp_path_factory.mktemp("msp") / "MSP")
