@@ -231,7 +231,10 @@ def load_config(path: str | Path | None, overrides: typing.Sequence[str] = ()) -
     Raises:
         UserError: the file is missing or not YAML, a key is unknown, or a value has the wrong type.
     """
-    return make_config(*read_settings(path, overrides))
+    settings = read_settings(path, overrides)
+    if path is not None:  # a mistake on the command line is not blamed on the file
+        make_config(*read_settings(None, overrides))
+    return make_config(*settings)
 
 
 def make_config(settings: dict[str, Any], where: str) -> Config:

@@ -216,6 +216,17 @@ def test_settings_that_do_not_fit_each_other(settings, said):
         check(load_config(None, [*given, *settings]))
 
 
+def test_a_mistake_on_the_command_line_is_not_blamed_on_the_file(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("train: {epochs: 3}\n")
+    for override in ("train.epoch=1", "train.epochs=none", "labels.source=humans"):
+        with pytest.raises(UserError, match=r"^the command line: "):
+            load_config(file, [override])
+    file.write_text("train: {epoch: 3}\n")
+    with pytest.raises(UserError, match=f"^{file}: unknown key"):
+        load_config(file, ["seed=1"])
+
+
 def test_settings_made_in_python_have_their_ranges():
     config = load_config(None, ["out=r", "data.dataset=d", "model.checkpoint=c"])
     with pytest.raises(UserError, match=r"data\.max_seconds is nan"):

@@ -34,10 +34,12 @@ def predict(args: argparse.Namespace) -> int:
     began = time.monotonic()
     model = Model(open_run(args.run))
     loaded = time.monotonic()
+    if model.band and model.band.is_everything:
+        _say(f"the intervals say nothing: {model.band.n} validation clips are too few for {model.band.level:.0%}.")
     if model.band is None:
         _say(f"{args.run} has no band.json for its best checkpoint, so no intervals; `aer-jax evaluate` makes one.")
     answers, bad, seconds = [], 0, 0.0
-    lines = _FORMATS[args.format or ("jsonl" if args.json else "table")](model.classes, sources)
+    lines = _FORMATS[_format(args)](model.classes, sources)
     with ExitStack() as stack:
         out = stack.enter_context(args.out.open("w", encoding="utf-8")) if args.out else sys.stdout
 
@@ -58,9 +60,17 @@ def predict(args: argparse.Namespace) -> int:
                 answers += [answer] if args.figure else []
             bar.update()
     _say(_throughput(len(sources) - bad, seconds, time.monotonic() - loaded, loaded - began))
+    if args.out:
+        _say(f"wrote {args.out}")
     if args.figure and answers:
         write_figure([answer for answer in answers if answer.timeline] or answers, args.figure)
     return 2 if bad else 0
+
+
+def _format(args: argparse.Namespace) -> str:
+    """As asked, else by the ending of `--out`."""
+    by_ending = {".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}.get(args.out.suffix.lower()) if args.out else None
+    return args.format or ("jsonl" if args.json else by_ending or "table")
 
 
 def _sources(args: argparse.Namespace) -> list[Source]:

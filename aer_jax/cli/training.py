@@ -102,25 +102,32 @@ def add(command: Command) -> None:
     sub.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps for xprof, into RUN/profile")
 
     sub = command(evaluate, "predictions and metrics of a run", "evaluate --run runs/crema_d_mini")
-    sub.add_argument("--run", type=Path, required=True)
-    sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
+    sub.add_argument("--split", default="test", choices=("train", "validation", "test"), help="test without it")
 
     sub = command(
         predict,
         "distributions for audio files, folders, or the bytes of one on standard input",
         "predict --run runs/crema_d_mini a.wav recordings/ --format csv --out shares.csv",
     )
-    sub.add_argument("--run", type=Path, required=True)
+    sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
     sub.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="an audio file, a folder with its subfolders, or - (stdin)"
     )
     sub.add_argument(
-        "--format", choices=("table", "jsonl", "csv"), help="table without it; --json is the same as jsonl"
+        "--format",
+        choices=("table", "jsonl", "csv"),
+        help="as the ending of --out says, else table; --json is the same as jsonl",
     )
     sub.add_argument("--out", type=Path, help="write there instead of to standard output")
     words = sub.add_mutually_exclusive_group()
     words.add_argument("--transcript", default="", help="the words, where known; the same for all files")
-    words.add_argument("--transcripts", type=Path, metavar="TABLE", help="CSV or JSON lines with file and transcript")
+    words.add_argument(
+        "--transcripts",
+        type=Path,
+        metavar="TABLE",
+        help="a table (CSV, JSON lines, Excel, ...) with file and transcript",
+    )
     sub.add_argument(
         "--window",
         type=float,
@@ -134,7 +141,7 @@ def add(command: Command) -> None:
         "a run's best model for PyTorch: a PEFT adapter, or merged weights for transformers",
         "export --run runs/crema_d_mini --format peft,merged --out exports/crema_d_mini",
     )
-    sub.add_argument("--run", type=Path, required=True)
+    sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
     sub.add_argument("--format", required=True, help="peft, merged, or both with a comma")
     sub.add_argument(
         "--out", type=Path, required=True, help="directory, must not exist; two formats go to OUT/peft and OUT/merged"

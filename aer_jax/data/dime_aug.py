@@ -56,8 +56,8 @@ class Plan:
     def notes(self) -> list[str]:
         """A sentence for each class that could not be filled; to be shown to the user."""
         return [
-            f'DiME-Aug left class "{label}" at {self.real[label]} of {self.wanted[label]} training clips: '
-            "interpolation needs two clips of the class."
+            f'DiME-Aug cannot fill class "{label}" up to {self.wanted[label]} training clips: '
+            f"it has {self.real[label]}, and interpolation needs two."
             for label in self.real
             if self.after[label] < self.wanted[label]
         ]

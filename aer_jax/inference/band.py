@@ -47,6 +47,11 @@ class Band:
     n: int
     n_speakers: int
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether the validation clips were too few, so that each interval is all of 0 to 1."""
+        return math.ceil((self.n + 1) * self.level) > self.n
+
     def around(self, probs_nk: np.ndarray) -> np.ndarray:
         """Lowest and highest share of each class: [N, K] -> [N, K, 2] within [0, 1]."""
         far_nk = np.array(list(self.reach.values())) * _scale(probs_nk)

@@ -112,7 +112,7 @@ def test_two_members_mix_with_each_other_and_one_is_reported():
     assert made.real == {"anger": 20, "calm": 2, "joy": 1, "fear": 0}
     assert made.wanted == {"anger": 20, "calm": 10, "joy": 10, "fear": 10}
     notes = made.notes()
-    assert len(notes) == 2 and '"joy" at 1 of 10' in notes[0] and '"fear" at 0 of 10' in notes[1]
+    assert len(notes) == 2 and '"joy" up to 10' in notes[0] and '"fear" up to 10' in notes[1] and "has 0" in notes[1]
 
 
 @pytest.mark.parametrize(("ratio", "largest", "wanted"), [(0.7, 10, 7), (0.1, 30, 3), (0.3, 11, 4), (1.0, 9, 9)])

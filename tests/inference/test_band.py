@@ -44,6 +44,8 @@ def test_too_few_clips_promise_nothing():
     """With 8 clips not even the worst of them bounds nine of ten new ones."""
     band = bands.fit(*clips(np.random.default_rng(2), 8), ["s"] * 8, CLASSES, 1)
     assert (band.around(np.full((1, 3), 1 / 3)) == [0, 1]).all()
+    assert band.is_everything
+    assert not bands.fit(*clips(np.random.default_rng(2), 9), ["s"] * 9, CLASSES, 1).is_everything
 
 
 def test_a_band_belongs_to_a_checkpoint(tmp_path):
