@@ -139,7 +139,7 @@ def test_paper_head_needs_a_width_of_eight_heads(tiny_80, tmp_path):
     [
         (None, "holds no config.json"),
         ("{", "is not valid JSON"),
-        ("[]", "is not valid JSON"),
+        ("[]", "is not a JSON object"),
         ('{"model_type": "qwen2"}', 'describes a "qwen2" model, not a qwen2_audio one'),
     ],
 )

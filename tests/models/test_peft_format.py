@@ -341,7 +341,7 @@ def test_broken_files_are_refused(adapter, tiny_80, monkeypatch):
     for some in ("{", "[]", '{"a":' * 100_000):
         (adapter / "adapter_config.json").write_text(some)
         refused(config, monkeypatch, "adapter_config.json is n", "copy the adapter again")
-    (adapter / "adapter_config.json").write_text("{")
+    (adapter / "adapter_config.json").write_text("[]")
     refused(config, monkeypatch, "is not a JSON object")
     (adapter / "adapter_config.json").unlink()
     refused(config, monkeypatch, "is not a PEFT adapter directory: cannot read adapter_config.json")
