@@ -19,16 +19,16 @@ import numpy as np
 
 from aer_jax.config import load_config
 from aer_jax.corpora import read_corpus
-from aer_jax.data import prepare as preparation
-from aer_jax.data.audio import BadAudio
+from aer_jax.data.audio.read import BadAudio
 from aer_jax.data.dataset import Dataset
+from aer_jax.data.preparation import prepare as preparation
 from aer_jax.errors import UserError
 from aer_jax.inference import predict as inference
+from aer_jax.inference.evaluate_run import evaluate_run
 from aer_jax.inference.inputs import is_many, read_inputs
 from aer_jax.inference.predict import Prediction
 from aer_jax.inference.sources import listed
-from aer_jax.pipeline import evaluate_run
-from aer_jax.training import loop
+from aer_jax.training import trainer as loop
 from aer_jax.training.run import open_run
 
 # One recording: a file by its path, the bytes of one, samples, or a dictionary that holds one of these.

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from aer_jax import strict_yaml
 from aer_jax.bounds import COUNT, SEED, Range, number
 from aer_jax.errors import UserError, nearest
-from aer_jax.files import refuse_remote
+from aer_jax.files import strict_yaml
+from aer_jax.files.atomic import refuse_remote
 
 Remat = Literal["none", "dots", "full"]  # see `ModelConfig`
 Share = Annotated[float, Range(0, 1)]

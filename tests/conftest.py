@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from aer_jax.cli.command import prefer_cpu
+from aer_jax.jax_setup import prefer_cpu
 
 prefer_cpu()
 
@@ -42,8 +42,8 @@ LONG = (
     "training/test_processes.py",
     "training/test_loop.py",
     "training/test_meshes.py",
-    "scale/test_bench_train.py",
-    "tests/test_export.py",
+    "bench/test_bench_train.py",
+    "inference/test_export.py",
 )
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from aer_jax.data.batches import train_batches
+from aer_jax.base.lengths import frame_count, token_count
+from aer_jax.data.batching.batches import train_batches
 from aer_jax.data.examples import real_examples
-from aer_jax.lengths import frame_count, token_count
 
 K = 3
 

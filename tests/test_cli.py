@@ -18,9 +18,9 @@ import aer_jax
 from aer_jax import cli
 from aer_jax.config import Config
 from aer_jax.corpora.base import Waveform
-from aer_jax.data.audio import to_16k
+from aer_jax.data.audio.read import to_16k
 from aer_jax.data.dataset import open_dataset
-from aer_jax.training import loop
+from aer_jax.training import trainer as loop
 from aer_jax.training.run import flat
 
 COMMANDS = re.findall(r"^    (\w+)", cli.parser().format_help(), re.MULTILINE)
@@ -213,7 +213,7 @@ def test_ctrl_c_says_whether_the_same_command_goes_on(capsys, monkeypatch, args)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("aer_jax.data.dataset.open_dataset", interrupted)
-    monkeypatch.setattr("aer_jax.reports.html.write_report", interrupted)
+    monkeypatch.setattr("aer_jax.reports.pages.report.write_report", interrupted)
     assert cli.main(args) == 130
     error = capsys.readouterr().err
     assert error.startswith("aer-jax: interrupted") and ("the same command goes on" in error) == (args[0] == "annotate")

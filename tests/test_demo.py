@@ -9,7 +9,7 @@ import toy_runs
 from aer_jax import cli
 from aer_jax.data.dataset import open_dataset
 from aer_jax.demo import demo as module
-from aer_jax.proxies.quality import quality
+from aer_jax.evaluation.raters.quality import quality
 
 ARMS = ("human", "synthetic", "combined")
 

@@ -13,7 +13,7 @@ import transformers
 from transformers import AutoTokenizer, Qwen2AudioProcessor, WhisperFeatureExtractor
 
 import aer_jax
-from aer_jax.lengths import SAMPLE_RATE, frame_count, token_count
+from aer_jax.base.lengths import SAMPLE_RATE, frame_count, token_count
 from aer_jax.models.log_mel import log_mel
 
 TOY = Path(aer_jax.__file__).parent / "demo" / "checkpoint"

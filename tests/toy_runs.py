@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from aer_jax.config import load_config
-from aer_jax.corpora import toy
-from aer_jax.data.prepare import prepare
-from aer_jax.pipeline import evaluate_run
+from aer_jax.corpora.toy import corpus as toy
+from aer_jax.data.preparation.prepare import prepare
+from aer_jax.inference.evaluate_run import evaluate_run
 from aer_jax.training.checkpoint import Checkpoints
-from aer_jax.training.loop import train
+from aer_jax.training.trainer import train
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "aer_jax" / "demo" / "checkpoint"
 FOLDER = tempfile.TemporaryDirectory(prefix="aer_jax_tests_")

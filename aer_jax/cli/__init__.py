@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aer_jax import __version__
-from aer_jax.cli import bench, data, experiments, proxies, reports, scale, settings, training
+from aer_jax.cli import annotation as proxies
+from aer_jax.cli import bench, data, experiments, reports, settings, training
+from aer_jax.cli import plan as scale
 from aer_jax.errors import UserError, nearest
-from aer_jax.files import refuse_remote
+from aer_jax.files.atomic import refuse_remote
 
 # Heavy packages are imported by the command that needs them, so that --help answers at once.
 
@@ -81,7 +83,7 @@ def _no_settings(word: str, command: str, args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: 0 for success, 2 and one sentence for wrong use or bad input, 75 for a run that was stopped."""
     code = run(parse(argv))
-    processes = sys.modules.get("aer_jax.training.processes")
+    processes = sys.modules.get("aer_jax.training.distributed")
     return processes.part(code) if processes else code
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.bounds import COUNT, Range, whole
-from aer_jax.cli.command import Command, show, start_jax
+from aer_jax.cli.command import Command, show
 from aer_jax.errors import UserError
+from aer_jax.jax_setup import start_jax
 
 WHAT = {
     "train": "training steps, beside PyTorch as the paper did it and as one may do it carefully",
@@ -22,7 +23,6 @@ WHAT = {
     "start": "from the command to the first training step, with an empty cache of compiled programs and once more",
     "data": "clips to batches on one core, beside a PyTorch DataLoader doing the paper's work",
     "load": "a checkpoint from files to sharded arrays",
-    "curves": "how operations and memory of compiled programs grow with clips, batches, labels, listeners, devices",
 }
 
 
@@ -36,45 +36,36 @@ def bench(args: argparse.Namespace) -> None:
         start_jax()
         if what == "load":
             needs(what, model=args.model)
-            from aer_jax.scale.bench_load import bench_load, table
+            from aer_jax.bench.load import bench_load, table
 
             result: dict[str, Any] = bench_load(config.model, config.mesh)
         elif what == "data":
             needs(what, data=data)
-            from aer_jax.scale.bench_data import bench_data, table
+            from aer_jax.bench.data import bench_data, table
 
             result = bench_data(config)
         elif what == "start":
             needs(what, data=data, model=args.model)
-            from aer_jax.scale.bench_start import bench_start, table
+            from aer_jax.bench.start import bench_start, table
 
             result = bench_start([*args.settings, f"model.checkpoint={args.model}", f"data.dataset={data}"])
-        elif what == "curves":
-            needs(what, out=args.out)
-            from aer_jax.scale.bench_curves import bench_curves, refuse_steep, table
-            from aer_jax.scale.curve_figures import write_curves
-
-            result = bench_curves(config)
-            write_curves(result, args.out)
         elif what == "annotate":
             needs(what, data=data, model=args.model)
-            from aer_jax.scale.bench_annotate import bench_annotate, table
+            from aer_jax.bench.annotate import bench_annotate, table
 
             result = bench_annotate(config, args.clips)
         elif what in ("train", "ablations"):
             needs(what, data=data)
-            from aer_jax.scale.bench_train import bench_train, table
+            from aer_jax.bench.train import bench_train, table
 
             with checkpoints(config) as config:
                 result = bench_train(config, args.steps, ablations=what == "ablations")
         else:
             needs(what, data=data, model=args.model)
-            from aer_jax.scale.bench_predict import bench_predict, table
+            from aer_jax.bench.predict import bench_predict, table
 
             result = bench_predict(config)
     show(args, result, table(result))
-    if what == "curves":
-        refuse_steep(result)
 
 
 def needs(what: str, **flags: str | Path | None) -> None:
@@ -91,7 +82,7 @@ def datasets(args: argparse.Namespace) -> Iterator[str | None]:
         yield args.data
         return
     from aer_jax.corpora import read_corpus
-    from aer_jax.data.prepare import prepare
+    from aer_jax.data.preparation.prepare import prepare
 
     corpus = read_corpus("crema-d", args.root, ("angry", "happy", "neutral", "sad"), False)
     with tempfile.TemporaryDirectory(prefix="aer_jax_bench_") as folder:
@@ -104,7 +95,7 @@ def checkpoints(config: Any) -> Iterator[Any]:
     if config.model.checkpoint:
         yield config
         return
-    from aer_jax.scale.random_checkpoint import write_random_checkpoint
+    from aer_jax.models.random_checkpoint import write_random_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="aer_jax_bench_") as folder:
         path = Path(folder) / "qwen2_audio_7b_random"
@@ -122,10 +113,10 @@ def add(command: Command) -> None:
     sub.add_argument("what", choices=tuple(WHAT))
     sub.add_argument(
         "--model",
-        help="checkpoint directory or hub id; train, ablations: random weights in the 7B's shapes without it, curves: "
-        "these shapes alone; data: of the tokenizer, a small one without it",
+        help="checkpoint directory or hub id; train, ablations: random weights in the 7B's shapes without it; "
+        "data: of the tokenizer, a small one without it",
     )
-    sub.add_argument("--data", help="the dataset directory; all but load and curves need it")
+    sub.add_argument("--data", help="the dataset directory; all but load need it")
     sub.add_argument("--root", type=Path, help="instead of --data: a CREMA-D repository, prepared for this time alone")
     sub.add_argument(
         "--steps",
@@ -134,5 +125,4 @@ def add(command: Command) -> None:
         help="train, ablations: timed steps a turn, after one that is not (2)",
     )
     sub.add_argument("--clips", type=whole(COUNT), default=16, help="annotate: of the dataset, evenly taken (16)")
-    sub.add_argument("--out", type=Path, help="curves: folder for the figures and curves.json")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")

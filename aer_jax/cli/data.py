@@ -16,14 +16,14 @@ _CHOICES = ("excited", "multi_label", "improvised", "audio", "map", "labels")
 def prepare(args: argparse.Namespace) -> None:
     from aer_jax.corpora import read_corpus
     from aer_jax.data.dataset_files import read_about
-    from aer_jax.data.left_out import LeftOut, screen_text
-    from aer_jax.data.prepare import prepare
+    from aer_jax.data.preparation.left_out import LeftOut, screen_text
+    from aer_jax.data.preparation.prepare import prepare
 
     classes = args.classes.split(",") if args.classes else None
     choices = {name: getattr(args, name) for name in _CHOICES}
     corpus = read_corpus(args.corpus, args.root, classes, args.lenient, **choices)
     if args.annotations:
-        from aer_jax.proxies.paper_annotations import read_annotations, write_journal
+        from aer_jax.annotation.paper_annotations import read_annotations, write_journal
 
         synthetic = read_annotations(args.annotations, corpus)
     if corpus.licensed:
@@ -48,7 +48,7 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def augmented(args: argparse.Namespace) -> None:
-    from aer_jax.reports.augmented import write_augmented
+    from aer_jax.reports.pages.augmented import write_augmented
 
     write_augmented(args.run, args.out, args.samples, args.licensed)
     show(args, {"page": str(args.out)}, str(args.out))

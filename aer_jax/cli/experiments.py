@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from aer_jax.bounds import Range, whole
-from aer_jax.cli.command import Command, show, start_jax
+from aer_jax.cli.command import Command, show
+from aer_jax.jax_setup import start_jax
 
 
 def experiment(args: argparse.Namespace) -> None:
@@ -15,7 +16,7 @@ def experiment(args: argparse.Namespace) -> None:
     settings = load_experiment(args.file, args.settings, args.out)
     start_jax()
     from aer_jax.experiments.experiment import PAGE, refuse_failures, run_experiment
-    from aer_jax.experiments.words import text
+    from aer_jax.experiments.report_text import text
 
     result = run_experiment(settings)
     show(args, result, f"{text(result)}\n\nall tables: {Path(settings.out) / PAGE}")

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from aer_jax.data.audio import BadAudio
-from aer_jax.files import csv_line
+from aer_jax.data.audio.read import BadAudio
+from aer_jax.files.atomic import csv_line
 from aer_jax.inference.predict import Model, Prediction, Window, cutting
 from aer_jax.inference.sources import Source, find, listed, read_transcripts, with_transcripts
-from aer_jax.reports.timeline import check_figure, write_figure
+from aer_jax.reports.pages.timeline import check_figure, write_figure
 from aer_jax.training.run import open_run
 
 _STDIN = Path("-")

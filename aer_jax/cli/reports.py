@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from aer_jax.bounds import Range, real
-from aer_jax.cli.command import Command, show, start_jax
+from aer_jax.cli.command import Command, show
+from aer_jax.jax_setup import start_jax
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -19,7 +20,7 @@ def demo(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    from aer_jax.reports.html import write_report
+    from aer_jax.reports.pages.report import write_report
     from aer_jax.reports.table import summary_table
 
     write_report(args.run, args.out, args.split, args.proxies, args.audio)

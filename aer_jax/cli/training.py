@@ -8,16 +8,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aer_jax.cli.command import Command, show, start_jax
+from aer_jax.cli.command import Command, show
 from aer_jax.errors import UserError
-from aer_jax.files import refuse_remote
+from aer_jax.files.atomic import refuse_remote
+from aer_jax.jax_setup import start_jax
 
 if TYPE_CHECKING:
     from aer_jax.config import Config
 
 
 def train(args: argparse.Namespace) -> None:
-    from aer_jax.training.signals import stop_at_start
+    from aer_jax.training.hooks.preemption import stop_at_start
 
     with stop_at_start():
         _train(args)
@@ -29,9 +30,9 @@ def _train(args: argparse.Namespace) -> None:
     config, resume = _settings(args)
     check(config)
     start_jax()
-    from aer_jax.training.loop import train
-    from aer_jax.training.processes import joined
-    from aer_jax.training.profile import parse_window
+    from aer_jax.training.distributed import joined
+    from aer_jax.training.hooks.profile import parse_window
+    from aer_jax.training.trainer import train
 
     window = parse_window(args.profile) if args.profile else None
     with joined() as first:
@@ -61,9 +62,9 @@ def _settings(args: argparse.Namespace) -> tuple[Config, bool]:
 
 def evaluate(args: argparse.Namespace) -> None:
     start_jax()
-    from aer_jax.pipeline import evaluate_run
+    from aer_jax.inference.evaluate_run import evaluate_run
     from aer_jax.reports.table import summary_table
-    from aer_jax.training.processes import joined
+    from aer_jax.training.distributed import joined
 
     with joined() as first:
         metrics = evaluate_run(args.run, args.split)
@@ -80,7 +81,7 @@ def predict(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> None:
     start_jax()
-    from aer_jax.export import export
+    from aer_jax.inference.export import export
 
     written = export(args.run, args.format.split(","), args.out)
     show(args, {name: str(path) for name, path in written.items()}, "\n".join(map(str, written.values())))

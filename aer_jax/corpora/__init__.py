@@ -46,7 +46,7 @@ def read_corpus(
             owners = ", ".join(corpus for corpus, known in CORPORA.items() if choice in known) or "no corpus"
             raise UserError(f"--{choice.replace('_', '-')} is a choice of {owners}, not of {name}; leave it out.")
     if name == "toy":
-        from aer_jax.corpora import toy
+        from aer_jax.corpora.toy import corpus as toy
 
         if root is not None:
             raise UserError("the toy corpus is generated and read from nowhere; leave --root out.")
@@ -60,7 +60,10 @@ def read_corpus(
 
 
 def _reader(name: str) -> Callable[..., Corpus]:
-    from aer_jax.corpora import crema_d, iemocap, manifest, msp_podcast, paper_json
+    from aer_jax.corpora import crema_d, paper_json
+    from aer_jax.corpora.iemocap import reader as iemocap
+    from aer_jax.corpora.manifest import reader as manifest
+    from aer_jax.corpora.msp_podcast import reader as msp_podcast
 
     modules = {"crema-d": crema_d, "iemocap": iemocap, "msp-podcast": msp_podcast, "paper-json": paper_json}
     return modules.get(name, manifest).read

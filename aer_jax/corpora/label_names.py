@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from aer_jax.corpora.tables import delimiter_of
+from aer_jax.corpora.tables.read import delimiter_of
 from aer_jax.corpora.text import parse_json, read_text, tidy
 from aer_jax.errors import UserError
 

@@ -16,12 +16,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from aer_jax.corpora import iemocap, msp_podcast
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus
 from aer_jax.corpora.folders import same_but_for_case
-from aer_jax.corpora.iemocap_blocks import UTTERANCE
+from aer_jax.corpora.iemocap import reader as iemocap
+from aer_jax.corpora.iemocap.blocks import UTTERANCE
 from aer_jax.corpora.label_names import is_missing
-from aer_jax.corpora.msp_votes import TURN
+from aer_jax.corpora.msp_podcast import reader as msp_podcast
+from aer_jax.corpora.msp_podcast.votes import TURN
 from aer_jax.corpora.text import parse_json, read_text
 from aer_jax.errors import UserError, nearest
 from aer_jax.labels.votes import Vote

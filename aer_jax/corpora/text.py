@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aer_jax import json_text
 from aer_jax.errors import UserError
+from aer_jax.files import json_text
 
 # UTF-32's little-endian mark begins with UTF-16's, so it comes first.
 _MARKS = (

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from aer_jax.data import dataset_files
-from aer_jax.data.audio import decode_flac, to_16k
+from aer_jax.data.audio.read import decode_flac, to_16k
+from aer_jax.data.preparation.splits import SPLITS, assert_splits
 from aer_jax.data.records import RecordReader, shard_name
-from aer_jax.data.splits import SPLITS, assert_splits
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from aer_jax.data.splits import SPLITS
-from aer_jax.digests import file_sha256, is_intact
+from aer_jax.data.preparation.splits import SPLITS
 from aer_jax.errors import UserError
-from aer_jax.json_text import parse_json
+from aer_jax.files.content_hash import file_sha256, is_intact
+from aer_jax.files.json_text import parse_json
 
 ABOUT, UTTERANCES, VOTES, SPLIT = "dataset.json", "utterances.jsonl", "votes.jsonl", "splits.json"
 FORMAT = 1

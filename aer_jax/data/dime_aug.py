@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from aer_jax.data.examples import Example
-from aer_jax.digests import DIGEST, is_intact, seal
 from aer_jax.errors import UserError
-from aer_jax.json_text import parse_json
+from aer_jax.files.content_hash import DIGEST, is_intact, seal
+from aer_jax.files.json_text import parse_json
 
 
 @dataclass(frozen=True)

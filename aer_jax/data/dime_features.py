@@ -30,10 +30,10 @@ import librosa
 import numpy as np
 from tqdm import tqdm
 
-from aer_jax.array_cache import load_array, save_array
-from aer_jax.digests import file_sha256
-from aer_jax.files import user_cache
-from aer_jax.lengths import SAMPLE_RATE
+from aer_jax.base.lengths import SAMPLE_RATE
+from aer_jax.files.atomic import user_cache
+from aer_jax.files.cache import load_array, save_array
+from aer_jax.files.content_hash import file_sha256
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset

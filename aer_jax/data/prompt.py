@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aer_jax.data.chat import Chat, Messages, shared_prefix
-from aer_jax.lengths import SAMPLE_RATE
+from aer_jax.base.chat import Chat, Messages, shared_prefix
+from aer_jax.base.lengths import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset

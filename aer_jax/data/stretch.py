@@ -16,7 +16,7 @@ import itertools
 import librosa
 import numpy as np
 
-from aer_jax.lengths import SAMPLE_RATE
+from aer_jax.base.lengths import SAMPLE_RATE
 
 
 def time_stretch(audio_t: np.ndarray, rate: float) -> np.ndarray:

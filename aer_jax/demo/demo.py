@@ -6,16 +6,16 @@ import json
 import sys
 from pathlib import Path
 
+from aer_jax.annotation.annotate import sample_votes
 from aer_jax.config import load_config
 from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.prepare import prepare
-from aer_jax.pipeline import evaluate_run
-from aer_jax.proxies.annotate import sample_votes
-from aer_jax.proxies.quality import quality
-from aer_jax.reports.html import write_report
-from aer_jax.reports.proxies import write_quality
-from aer_jax.training.loop import train
+from aer_jax.data.preparation.prepare import prepare
+from aer_jax.evaluation.raters.quality import quality
+from aer_jax.inference.evaluate_run import evaluate_run
+from aer_jax.reports.pages.report import write_report
+from aer_jax.reports.votes_figure import write_quality
+from aer_jax.training.trainer import train
 
 HERE = Path(__file__).parent
 CHECKPOINT = HERE / "checkpoint"

@@ -28,13 +28,13 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from aer_jax.corpora import toy
+from aer_jax.annotation.prompts import Prompt, load_prompt
+from aer_jax.base.lengths import frame_count, token_count
 from aer_jax.corpora.base import Corpus, Waveform
+from aer_jax.corpora.toy import corpus as toy
 from aer_jax.data.prompt import SYSTEM, TASK
-from aer_jax.lengths import frame_count, token_count
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.weights import base_tensors
-from aer_jax.proxies.prompts import Prompt, load_prompt
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
 VOCABULARY = 512

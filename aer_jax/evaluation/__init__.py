@@ -1,0 +1,4 @@
+"""Metrics, baselines, intervals and tests: predicted distributions against human ones.
+
+No models and no training.
+"""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aer_jax.digests import seal
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.intervals import LEVEL, METHOD, UNIT, speaker_intervals
 from aer_jax.evaluation.metrics import DEFINITIONS, by_class, pointwise, pooled, reliability
 from aer_jax.evaluation.predictions import Prediction, checked, human_distributions
-from aer_jax.files import plain, replace_text
+from aer_jax.files.atomic import plain, replace_text
+from aer_jax.files.content_hash import seal
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset

@@ -1,0 +1,1 @@
+"""Grids of runs: settings, execution, and the tables of their results."""

@@ -18,18 +18,18 @@ import numpy as np
 from aer_jax.config import to_yaml
 from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import Dataset, open_dataset
-from aer_jax.data.prepare import prepare
-from aer_jax.data.resplit import resplit
+from aer_jax.data.preparation.prepare import prepare
+from aer_jax.data.preparation.resplit import resplit
 from aer_jax.errors import Unfinished, UserError
+from aer_jax.experiments.report_text import findings, markdown
 from aer_jax.experiments.results import results
-from aer_jax.experiments.run_cells import MARK, is_finished, refuse_other_settings, run_cells
 from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
-from aer_jax.experiments.tested import Tested, pool
-from aer_jax.experiments.words import findings, markdown
-from aer_jax.files import plain, replace_text
-from aer_jax.json_text import parse_json
+from aer_jax.experiments.test_set import Tested, pool
+from aer_jax.experiments.trials import MARK, is_finished, refuse_other_settings, run_cells
+from aer_jax.files.atomic import plain, replace_text
+from aer_jax.files.json_text import parse_json
 from aer_jax.training.check import check
-from aer_jax.training.signals import stop_signals
+from aer_jax.training.hooks.preemption import stop_signals
 
 ANNOTATE = (sys.executable, "-m", "aer_jax", "annotate")
 RESULT, PAGE, SETTINGS = "experiment.json", "tables.md", "experiment.yaml"

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity_bins
-from aer_jax.experiments.thinning import PRIOR
-from aer_jax.files import replace_bytes
+from aer_jax.evaluation.raters.thinning import PRIOR
+from aer_jax.files.atomic import replace_bytes
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aer_jax.data.data_report import escape
 from aer_jax.data.dataset import Dataset
+from aer_jax.data.preparation.data_report import escape
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import ambiguity
 from aer_jax.evaluation.intervals import not_available
 from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.evaluation.raters.thinning import PRIOR, thinning
 from aer_jax.experiments.figures import levels_figure, raters_figure, reliability_figure
-from aer_jax.experiments.thinning import PRIOR, thinning
-from aer_jax.files import replace_text
-from aer_jax.json_text import parse_json
+from aer_jax.files.atomic import replace_text
+from aer_jax.files.json_text import parse_json
+from aer_jax.labels.journal import read_votes
 from aer_jax.labels.votes import count_votes, normalise
-from aer_jax.proxies.journal import read_votes
 from aer_jax.reports.table import number
 
 Proxy = dict[str, list[float]]

@@ -18,7 +18,7 @@ from aer_jax.evaluation.metrics import DEFINITIONS, POINTWISE, pointwise
 from aer_jax.evaluation.resampled import POOLED, resampled
 from aer_jax.evaluation.significance import holm, sign_flip, wilcoxon_over_speakers
 from aer_jax.experiments.settings import Arm, Cell
-from aer_jax.experiments.tested import Tested, baseline_predictions, own_labels, predictions
+from aer_jax.experiments.test_set import Tested, baseline_predictions, own_labels, predictions
 
 QUANTITIES = (*POINTWISE, *POOLED)
 TESTED = ("js", "bc")  # quantities that arms are compared in

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from aer_jax.bounds import SEED, Range
 from aer_jax.config import RECIPES, Config, build, make_config, merge, read_settings
 from aer_jax.errors import UserError
-from aer_jax.proxies.attempts import Answers
+from aer_jax.labels.attempts import Answers
 
 LABELS = ("human", "synthetic", "combined")
 

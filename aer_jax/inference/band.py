@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from aer_jax.digests import folder_digest, is_intact, seal
-from aer_jax.files import replace_text
-from aer_jax.json_text import parse_json
+from aer_jax.files.atomic import replace_text
+from aer_jax.files.content_hash import folder_digest, is_intact, seal
+from aer_jax.files.json_text import parse_json
 
 LEVEL = 0.9
 # A share that is predicted to be almost 0 or 1 is not known without error: about the step of one vote of ten.

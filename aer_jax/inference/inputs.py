@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from aer_jax.base.lengths import SAMPLE_RATE
 from aer_jax.corpora.base import Waveform
-from aer_jax.corpora.columns import choose
-from aer_jax.data.audio import mono
-from aer_jax.data.bad_audio import BadAudio, check_rate
+from aer_jax.corpora.tables.columns import choose
+from aer_jax.data.audio.bad_audio import BadAudio, check_rate
+from aer_jax.data.audio.read import mono
 from aer_jax.errors import UserError
 from aer_jax.inference.sources import Source, find
-from aer_jax.lengths import SAMPLE_RATE
 
 _MOST_CHANNELS = 64
 _KINDS = (

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from aer_jax.base.lengths import MAX_SAMPLES, SAMPLE_RATE
 from aer_jax.corpora.base import Waveform
-from aer_jax.data.audio import BadAudio, usable
+from aer_jax.data.audio.read import BadAudio, usable
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import ambiguity
 from aer_jax.inference import band as bands
 from aer_jax.inference.sources import Source
-from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import Run
 

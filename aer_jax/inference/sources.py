@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from aer_jax.corpora.base import Waveform
-from aer_jax.corpora.columns import choose
-from aer_jax.corpora.manifest_fields import audio_path, text_of
-from aer_jax.corpora.tables import read_table
-from aer_jax.data.audio import BadAudio, decode_bytes, read_audio, seconds, to_16k, usable
+from aer_jax.corpora.manifest.fields import audio_path, text_of
+from aer_jax.corpora.tables.columns import choose
+from aer_jax.corpora.tables.read import read_table
+from aer_jax.data.audio.read import BadAudio, decode_bytes, read_audio, seconds, to_16k, usable
 from aer_jax.errors import UserError
 
 # What libsndfile and FFmpeg read and a folder of recordings holds; other files are read where they are named.

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from aer_jax.base.lengths import state_count
 from aer_jax.config import Remat
-from aer_jax.lengths import state_count
+from aer_jax.models.adapters.dropout import Draws
+from aer_jax.models.adapters.lora import draws_for
 from aer_jax.models.attention import Mask, attention
-from aer_jax.models.dropout import Draws
 from aer_jax.models.layers import INIT_STD, Embedding, LayerNorm, Linear, gelu, scan, stack
-from aer_jax.models.lora import draws_for
 
 
 class AudioStates(NamedTuple):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from aer_jax.models.dropout import dropout, split_key
+from aer_jax.models.adapters.dropout import dropout, split_key
 from aer_jax.models.layers import LayerNorm, Linear, gelu
 from aer_jax.models.qwen2_audio import Features
 

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from aer_jax.base_config import read_config
+from aer_jax.base.config import read_config
+from aer_jax.base.safetensors_files import Checkpoint
 from aer_jax.config import ModelConfig
 from aer_jax.errors import UserError
-from aer_jax.models import lora
-from aer_jax.models.dropout import split_key
+from aer_jax.models.adapters import lora
+from aer_jax.models.adapters.dropout import split_key
 from aer_jax.models.emotion_head import HeadStatistics, PaperHead, ReadoutHead
 from aer_jax.models.qwen2_audio import NO_PREFIX, Features, Qwen2Audio
-from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.sharding import key_names, sharding
 from aer_jax.models.weights import load_base
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aer_jax.lengths import frame_count
+from aer_jax.base.lengths import frame_count
 from aer_jax.models.attention import Mask, Pattern
 from aer_jax.models.log_mel import log_mel
 from aer_jax.models.qwen2_audio import Qwen2Audio

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.config import Remat
+from aer_jax.models.adapters.dropout import Draws
+from aer_jax.models.adapters.lora import draws_for
 from aer_jax.models.attention import Mask, Pattern, attention
-from aer_jax.models.dropout import Draws
 from aer_jax.models.layers import Embedding, Linear, RMSNorm, scan, stack
-from aer_jax.models.lora import draws_for
 from aer_jax.models.packing import Packing, for_each
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.config import Remat
-from aer_jax.models.dropout import Draws
-from aer_jax.models.lora import LoRA
+from aer_jax.models.adapters.dropout import Draws
+from aer_jax.models.adapters.lora import LoRA
 from aer_jax.models.remat import REMAT, kept
 from aer_jax.models.sharding import by_rows, gathered
 

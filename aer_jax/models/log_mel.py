@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aer_jax.lengths import HOP, SAMPLE_RATE
+from aer_jax.base.lengths import HOP, SAMPLE_RATE
 from aer_jax.models.sharding import on_own_rows
 
 N_FFT = 400

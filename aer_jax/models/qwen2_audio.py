@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from aer_jax.base.lengths import frame_count
 from aer_jax.config import Remat
-from aer_jax.lengths import frame_count
+from aer_jax.models.adapters.dropout import split_key
+from aer_jax.models.adapters.lora import draws_for
 from aer_jax.models.audio_tower import AudioTower
-from aer_jax.models.dropout import split_key
 from aer_jax.models.language_model import LanguageModel
 from aer_jax.models.layers import Linear
 from aer_jax.models.log_mel import log_mel
-from aer_jax.models.lora import draws_for
 
 NO_PREFIX = np.zeros(0, np.int32)
 

@@ -13,8 +13,8 @@ from flax import nnx
 from flax.typing import PathParts
 from tqdm import tqdm
 
+from aer_jax.base.safetensors_files import Checkpoint, Tensor, file_name
 from aer_jax.errors import UserError
-from aer_jax.models.safetensors_files import Checkpoint, Tensor, file_name
 
 PIECE = 64 << 20  # bytes that are read at once
 BLOCK = 1 << 16  # values that are checked at once

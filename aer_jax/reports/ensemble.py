@@ -17,7 +17,7 @@ import numpy as np
 from aer_jax.errors import UserError
 from aer_jax.evaluation.intervals import not_available, speaker_intervals
 from aer_jax.evaluation.metrics import pointwise, pooled
-from aer_jax.files import plain, replace_text
+from aer_jax.files.atomic import plain, replace_text
 from aer_jax.reports.runs import load_runs
 from aer_jax.reports.table import TIES
 

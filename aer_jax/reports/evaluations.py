@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aer_jax.config import load_config
-from aer_jax.digests import folder_digest, is_intact
 from aer_jax.errors import UserError
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.json_text import parse_json
-from aer_jax.training.identity import dataset_digest
+from aer_jax.files.content_hash import folder_digest, is_intact
+from aer_jax.files.json_text import parse_json
+from aer_jax.training.content_hash import dataset_digest
 
 
 class Evaluation(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 from aer_jax.config import Config, load_config
 from aer_jax.errors import UserError
-from aer_jax.json_text import parse_json
+from aer_jax.files.json_text import parse_json
 from aer_jax.reports.evaluations import read_evaluation
 from aer_jax.training.run import refuse_edited
 

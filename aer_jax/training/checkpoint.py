@@ -15,10 +15,10 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from aer_jax.digests import DIGESTS, folder_digests, written_digests
 from aer_jax.errors import UserError
-from aer_jax.files import replace_text
-from aer_jax.training.processes import is_first
+from aer_jax.files.atomic import replace_text
+from aer_jax.files.content_hash import DIGESTS, folder_digests, written_digests
+from aer_jax.training.distributed import is_first
 
 
 @contextmanager

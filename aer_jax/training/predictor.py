@@ -12,23 +12,23 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from aer_jax.base_config import read_config
-from aer_jax.data.batches import evaluation_batches
-from aer_jax.data.chat import shared_prefix
-from aer_jax.data.collate import Batch, collate
+from aer_jax.base.chat import shared_prefix
+from aer_jax.base.config import read_config
+from aer_jax.base.lengths import MAX_SAMPLES
+from aer_jax.data.batching.batches import evaluation_batches
+from aer_jax.data.batching.collate import Batch, collate
+from aer_jax.data.batching.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.data.dataset import Dataset
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.data.shapes import choose_shapes, cut_into_batches, needs_of, place
 from aer_jax.errors import UserError
 from aer_jax.evaluation.projection import gather
-from aer_jax.lengths import MAX_SAMPLES
+from aer_jax.models.adapters.lora import LoRA
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, load_model
-from aer_jax.models.lora import LoRA
 from aer_jax.models.sharding import make_mesh
-from aer_jax.training import heard
+from aer_jax.training import feature_cache as heard
 from aer_jax.training.checkpoint import Checkpoints
-from aer_jax.training.processes import fetch, host_of, is_first
+from aer_jax.training.distributed import fetch, host_of, is_first
 from aer_jax.training.run import Run
 from aer_jax.training.step import make_predict_step, model_batch, take_apart, to_device
 

@@ -24,24 +24,24 @@ from scipy.special import softmax
 from tqdm import tqdm
 
 from aer_jax.config import Config
-from aer_jax.digests import is_intact, seal
 from aer_jax.errors import UserError
 from aer_jax.evaluation.linear_probe import L2, expand, fit, fit_coordinates, left_out, temperature
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.projection import Projection, gather, load_parts, sentence
-from aer_jax.files import replace_text
-from aer_jax.json_text import parse_json
+from aer_jax.files.atomic import replace_text
+from aer_jax.files.content_hash import is_intact, seal
+from aer_jax.files.json_text import parse_json
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.emotion_model import EmotionModel
-from aer_jax.training import heard
-from aer_jax.training.alarm import refuse_features
+from aer_jax.training import feature_cache as heard
+from aer_jax.training.distributed import is_first
+from aer_jax.training.hooks.nonfinite import refuse_features
 from aer_jax.training.predictor import predict_blocks
-from aer_jax.training.processes import is_first
 from aer_jax.training.step import model_batch
 from aer_jax.training.targets import clip_weights
 
 if TYPE_CHECKING:
-    from aer_jax.data.batches import EvaluationBatches
+    from aer_jax.data.batching.batches import EvaluationBatches
     from aer_jax.data.dataset import Dataset
     from aer_jax.data.prompt import PromptEncoder
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import jax
 
+from aer_jax.base.fingerprint import is_base
 from aer_jax.config import Config, load_config, to_yaml
-from aer_jax.digests import DIGEST, seal
 from aer_jax.errors import UserError
-from aer_jax.files import replace_text
-from aer_jax.json_text import parse_json
-from aer_jax.locks import locked
-from aer_jax.models.fingerprint import is_base
-from aer_jax.provenance import provenance
+from aer_jax.files.atomic import replace_text
+from aer_jax.files.content_hash import DIGEST, seal
+from aer_jax.files.json_text import parse_json
+from aer_jax.files.locks import locked
+from aer_jax.files.provenance import provenance
 from aer_jax.training.checkpoint import latest_step
-from aer_jax.training.identity import identities, refuse_others
+from aer_jax.training.content_hash import identities, refuse_others
 
 # What may differ when a run goes on: where things lie (what lies there is compared), on which devices and in how much
 # memory it computes, how often it is saved.

@@ -14,11 +14,11 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from aer_jax.lengths import frame_count
+from aer_jax.base.lengths import frame_count
 from aer_jax.models.emotion_model import TRAINABLE, Batch, EmotionModel, key_names
 from aer_jax.models.sharding import BATCH, replicated, sharding
+from aer_jax.training.distributed import host_of
 from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
-from aer_jax.training.processes import host_of
 
 
 class TrainState(NamedTuple):

@@ -13,9 +13,9 @@ import numpy as np
 from aer_jax.config import LabelsConfig
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
+from aer_jax.labels.journal import read_votes
 from aer_jax.labels.pooling import learn_weights
 from aer_jax.labels.votes import Vote, count_votes, normalise, whole_counts
-from aer_jax.proxies.journal import read_votes
 
 
 def settle_missing(dataset: Dataset, labels: LabelsConfig) -> tuple[Dataset, dict[str, Any]]:

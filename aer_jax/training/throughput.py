@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import jax
 
-from aer_jax.scale.chips import CHIPS
-from aer_jax.scale.flops import model_flops
+from aer_jax.chips import CHIPS
+from aer_jax.models.flops import model_flops
 
 # What JAX calls the chips of that table.
 KINDS = {

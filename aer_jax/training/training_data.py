@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.data.dataset import Dataset
-from aer_jax.digests import DIGEST, is_intact, seal
 from aer_jax.errors import UserError
-from aer_jax.files import replace_text
-from aer_jax.json_text import parse_json
-from aer_jax.training.identity import dataset_digest
+from aer_jax.files.atomic import replace_text
+from aer_jax.files.content_hash import DIGEST, is_intact, seal
+from aer_jax.files.json_text import parse_json
+from aer_jax.training.content_hash import dataset_digest
 from aer_jax.training.run import Run, add_facts
 
 FILE = "training_data.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aer_jax.data.audio import BadAudio, decode_bytes, read_audio, seconds
+from aer_jax.data.audio.read import BadAudio, decode_bytes, read_audio, seconds
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "audio"
 EXPECTED = json.loads((CASES / "expected.json").read_text()) if CASES.exists() else {}

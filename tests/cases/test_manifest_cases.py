@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aer_jax.corpora import manifest
-from aer_jax.data.prepare import prepare
+from aer_jax.corpora.manifest import reader as manifest
+from aer_jax.data.preparation.prepare import prepare
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "manifests"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="no cases beside the checkout")

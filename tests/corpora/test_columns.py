@@ -1,6 +1,6 @@
 import pytest
 
-from aer_jax.corpora.columns import find_columns, looks_like_time_or_channel, normalise, parse_map
+from aer_jax.corpora.tables.columns import find_columns, looks_like_time_or_channel, normalise, parse_map
 from aer_jax.errors import UserError
 
 BASE = ("id", "audio", "speaker", "votes")

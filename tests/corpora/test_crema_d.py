@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aer_jax.corpora import choose_classes, crema_d, read_corpus
 from aer_jax.corpora.base import UNREADABLE, Corpus
-from aer_jax.data.prepare import NO_VOTE, NO_VOTE_INSIDE, prepare
+from aer_jax.data.preparation.prepare import NO_VOTE, NO_VOTE_INSIDE, prepare
 from aer_jax.errors import UserError
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "crema-d"

@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aer_jax import cli
-from aer_jax.corpora import iemocap, read_corpus
+from aer_jax.corpora import read_corpus
 from aer_jax.corpora.base import UNREADABLE, Corpus
-from aer_jax.corpora.iemocap_blocks import read_answers
+from aer_jax.corpora.iemocap import reader as iemocap
+from aer_jax.corpora.iemocap.blocks import read_answers
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import count_votes

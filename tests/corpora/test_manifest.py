@@ -4,8 +4,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aer_jax.corpora import manifest, read_corpus
+from aer_jax.corpora import read_corpus
 from aer_jax.corpora.base import UNREADABLE
+from aer_jax.corpora.manifest import reader as manifest
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 

@@ -8,8 +8,8 @@ import math
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from aer_jax.corpora import manifest
 from aer_jax.corpora.label_names import is_missing
+from aer_jax.corpora.manifest import reader as manifest
 from aer_jax.errors import UserError
 
 CELLS = """

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from aer_jax.corpora import manifest, read_corpus
+from aer_jax.corpora import read_corpus
 from aer_jax.corpora.base import UNREADABLE
-from aer_jax.corpora.tables import read_table
+from aer_jax.corpora.manifest import reader as manifest
+from aer_jax.corpora.tables.read import read_table
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 

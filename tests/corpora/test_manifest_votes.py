@@ -1,7 +1,7 @@
 import pytest
 
 from aer_jax.corpora.label_names import LabelNames
-from aer_jax.corpora.manifest_votes import read_distribution, read_votes
+from aer_jax.corpora.manifest.votes import read_distribution, read_votes
 from aer_jax.errors import UserError
 
 

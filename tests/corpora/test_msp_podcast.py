@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aer_jax import cli
-from aer_jax.corpora import msp_podcast
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, UNREADABLE, Corpus
-from aer_jax.corpora.msp_votes import read_votes
+from aer_jax.corpora.msp_podcast import reader as msp_podcast
+from aer_jax.corpora.msp_podcast.votes import read_votes
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 

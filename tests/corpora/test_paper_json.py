@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aer_jax import cli
+from aer_jax.annotation.paper_annotations import read_annotations
 from aer_jax.config import LabelsConfig
 from aer_jax.corpora import paper_json
 from aer_jax.corpora.base import UNREADABLE, Corpus
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
+from aer_jax.labels.journal import read_journal
 from aer_jax.labels.votes import count_votes
-from aer_jax.proxies.journal import read_journal
-from aer_jax.proxies.paper_annotations import read_annotations
 from aer_jax.training.targets import label_distributions
 
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from aer_jax.corpora import binary_tables
-from aer_jax.corpora.tables import delimiter_of, read_table
+from aer_jax.corpora.tables import binary as binary_tables
+from aer_jax.corpora.tables.read import delimiter_of, read_table
 from aer_jax.errors import UserError
 
 ROWS = [{"id": "a", "text": "Well, well."}, {"id": "b", "text": "ü\u2028|;"}]

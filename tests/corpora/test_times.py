@@ -2,7 +2,7 @@ import datetime
 
 import pytest
 
-from aer_jax.corpora.times import past_the_end, read_seconds
+from aer_jax.corpora.tables.times import past_the_end, read_seconds
 from aer_jax.errors import UserError
 
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from aer_jax.corpora import toy
+from aer_jax.corpora.toy import corpus as toy
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import count_votes
 

@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from aer_jax.corpora.base import Waveform
-from aer_jax.data.audio import SAMPLE_RATE, BadAudio, decode_flac, encode_flac, read_audio, to_16k, usable
+from aer_jax.data.audio.read import SAMPLE_RATE, BadAudio, decode_flac, encode_flac, read_audio, to_16k, usable
 from aer_jax.errors import UserError
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)

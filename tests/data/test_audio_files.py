@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from aer_jax.corpora import manifest
-from aer_jax.data.audio import BadAudio, decode, decode_bytes, mono, read_audio, seconds
-from aer_jax.data.prepare import prepare
+from aer_jax.corpora.manifest import reader as manifest
+from aer_jax.data.audio.read import BadAudio, decode, decode_bytes, mono, read_audio, seconds
+from aer_jax.data.preparation.prepare import prepare
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)

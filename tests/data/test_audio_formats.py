@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from audio_formats import EXACT, NAMES, RATE, SECONDS, encoded, pcm16
 
-from aer_jax.data.audio import BadAudio, decode, decode_bytes, seconds, to_16k
+from aer_jax.data.audio.read import BadAudio, decode, decode_bytes, seconds, to_16k
 
 NEAR = 0.1
 # A stream of MP3 frames has no beginning and no length: two of them are one.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from noise_clips import FakePrompt, assert_same, first, stream
 
-from aer_jax.data.batches import Host, evaluation_batches
+from aer_jax.data.batching.batches import Host, evaluation_batches
 from aer_jax.data.examples import Example, real_examples
 
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from noise_clips import FakeDataset, FakePrompt, K, check_content, first, rows_of_epoch, stream
 from scipy import stats
 
+from aer_jax.base.lengths import frame_count, token_count
 from aer_jax.data import dime_aug
-from aer_jax.data.batches import Host, collate, evaluation_batches, train_batches
+from aer_jax.data.batching.batches import Host, collate, evaluation_batches, train_batches
 from aer_jax.data.dime_features import features
 from aer_jax.data.examples import Example, mix_audio, real_examples, weighed
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import count_votes, normalise
-from aer_jax.lengths import frame_count, token_count
 
 
 def test_uniform_epoch_visits_every_example_once_and_carries_its_content(dataset, targets):
@@ -260,8 +260,8 @@ def test_audio_longer_than_promised_is_an_error():
 @pytest.fixture(scope="module")
 def toy_dataset(tmp_path_factory):
     """A prepared dataset directory with its record store."""
-    from aer_jax.corpora import toy
-    from aer_jax.data.prepare import prepare
+    from aer_jax.corpora.toy import corpus as toy
+    from aer_jax.data.preparation.prepare import prepare
 
     return prepare(toy.generate(clips=60, speakers=6), tmp_path_factory.mktemp("data") / "toy")
 

@@ -14,10 +14,10 @@ import pytest
 import soundfile
 from scipy.io import wavfile
 
-from aer_jax.corpora import manifest
 from aer_jax.corpora.base import Waveform
-from aer_jax.data.audio import BadAudio, read_audio, to_16k
-from aer_jax.data.prepare import prepare
+from aer_jax.corpora.manifest import reader as manifest
+from aer_jax.data.audio.read import BadAudio, read_audio, to_16k
+from aer_jax.data.preparation.prepare import prepare
 
 EACH = 8
 RATE = 16_000

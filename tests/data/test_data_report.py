@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from aer_jax.corpora.base import Clip, Corpus, Waveform
-from aer_jax.data.data_figures import bars, columns, histogram, nice_step
-from aer_jax.data.prepare import prepare
+from aer_jax.data.preparation.data_figures import bars, columns, histogram, nice_step
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.labels.votes import Vote
 
 SVG = "{http://www.w3.org/2000/svg}"

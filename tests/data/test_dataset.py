@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aer_jax.corpora.base import Clip, Corpus, Waveform
-from aer_jax.data.audio import to_16k
+from aer_jax.data.audio.read import to_16k
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.prepare import prepare
-from aer_jax.digests import file_sha256, seal
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.errors import UserError
+from aer_jax.files.content_hash import file_sha256, seal
 from aer_jax.labels.votes import Vote
 
 TEXTS = ("utterances.jsonl", "votes.jsonl", "splits.json")

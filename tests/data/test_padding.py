@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from aer_jax.base.lengths import HOP, frame_count, token_count
 from aer_jax.corpora import crema_d
-from aer_jax.data.batches import train_batches
+from aer_jax.data.batching.batches import train_batches
+from aer_jax.data.batching.windows import window_for
 from aer_jax.data.examples import real_examples
-from aer_jax.data.prepare import prepare
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.data.windows import window_for
-from aer_jax.lengths import HOP, frame_count, token_count
 
 MOST = 0.10
 EPOCHS = 3

@@ -12,11 +12,11 @@ import soundfile
 
 from aer_jax import cli
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus, Waveform
-from aer_jax.data import prepare as prepare_module
-from aer_jax.data import shards
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.left_out import summarize
-from aer_jax.data.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
+from aer_jax.data.preparation import prepare as prepare_module
+from aer_jax.data.preparation import shards
+from aer_jax.data.preparation.left_out import summarize
+from aer_jax.data.preparation.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
 from aer_jax.data.records import ShardWriter
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote, count_votes
@@ -291,8 +291,8 @@ from pathlib import Path
 from aer_jax.corpora import manifest
 from aer_jax.data import shards
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.left_out import summarize
-from aer_jax.data.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
+from aer_jax.data.preparation.left_out import summarize
+from aer_jax.data.preparation.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
 from aer_jax.data.records import ShardWriter
 
 shards.SHARD_BYTES = 40_000  # five clips

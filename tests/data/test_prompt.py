@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import aer_jax
+from aer_jax.base.chat import LONGEST_PROMPT
 from aer_jax.corpora.base import Clip, Corpus, Waveform
-from aer_jax.data.batches import evaluation_batches
-from aer_jax.data.chat import LONGEST_PROMPT
-from aer_jax.data.prepare import prepare
+from aer_jax.data.batching.batches import evaluation_batches
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote

@@ -7,8 +7,8 @@ import pytest
 
 from aer_jax.data import records
 from aer_jax.data.records import Record, RecordReader, ShardWriter, shard_name
-from aer_jax.digests import file_sha256
 from aer_jax.errors import UserError
+from aer_jax.files.content_hash import file_sha256
 
 RNG = np.random.default_rng(0)
 RECORDS = [Record(f"utt-{i}", "s", "ü", 8000 + i, RNG.bytes(1000)) for i in range(20)]

@@ -5,9 +5,9 @@ import pytest
 import soundfile
 
 from aer_jax.corpora.base import Clip, Corpus
-from aer_jax.data import shards
-from aer_jax.data.audio import decode_flac
-from aer_jax.data.prepare import prepare
+from aer_jax.data.audio.read import decode_flac
+from aer_jax.data.preparation import shards
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.labels.votes import Vote
 
 RATE = 11_025

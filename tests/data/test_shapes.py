@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aer_jax.data.shapes import CANDIDATES, choose_shapes, cut_into_batches, place
+from aer_jax.data.batching.shapes import CANDIDATES, choose_shapes, cut_into_batches, place
 
 needs = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 9)), min_size=1, max_size=40).map(np.array)
 
@@ -70,7 +70,7 @@ def test_many_lengths_take_seconds_and_more_candidates_gain_little(n, monkeypatc
     shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), 8, 32)
     seconds = time.process_time() - began
     more = CANDIDATES * 3 // 2
-    monkeypatch.setattr("aer_jax.data.shapes.CANDIDATES", more)
+    monkeypatch.setattr("aer_jax.data.batching.shapes.CANDIDATES", more)
     cost, finer = (total(needs_n2, s) for s in (shapes_k2, choose_shapes(needs_n2, needs_n2.max(axis=0), 8, 32)))
     print(f"\n{n:,} utterances in {seconds:.1f} s; computed {cost:.4f} of what is needed, {finer:.4f} with {more}")
     assert seconds < 10

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Corpus, Waveform
-from aer_jax.data.prepare import prepare
-from aer_jax.data.splits import parse_rule, split_clips
+from aer_jax.data.preparation.prepare import prepare
+from aer_jax.data.preparation.splits import parse_rule, split_clips
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 

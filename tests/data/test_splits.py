@@ -3,7 +3,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from aer_jax.corpora.base import UNKNOWN_SPEAKER, Clip, Waveform
-from aer_jax.data.splits import (
+from aer_jax.data.preparation.splits import (
     Rule,
     assert_splits,
     draw_speakers,

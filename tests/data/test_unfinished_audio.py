@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from audio_formats import RATE, SECONDS, encode, encoded, pcm16
 
-from aer_jax.data.audio import BadAudio, decode_bytes, seconds
+from aer_jax.data.audio.read import BadAudio, decode_bytes, seconds
 
 
 class Pipe:

@@ -20,7 +20,7 @@ from aer_jax.evaluation.intervals import (
 )
 from aer_jax.evaluation.metrics import pointwise, pooled
 from aer_jax.evaluation.resampled import resampled
-from aer_jax.experiments import interval_coverage as coverage
+from aer_jax.studies import interval_coverage as coverage
 
 
 def unequal(speakers=7, seed=0):

@@ -12,7 +12,7 @@ SPEAKERS = 6
 
 def write(folder: Path, clips: int = 36) -> Path:
     """The manifest; six speakers, five listeners."""
-    from aer_jax.corpora import toy
+    from aer_jax.corpora.toy import corpus as toy
 
     corpus = toy.generate(clips=clips, speakers=SPEAKERS)
     with (folder / "clips.csv").open("w", newline="") as file:

@@ -19,13 +19,15 @@ import toy_runs
 from aer_jax import cli
 from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.prepare import prepare
-from aer_jax.digests import seal
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.experiments import experiment, run_cells, words
+from aer_jax.experiments import experiment
+from aer_jax.experiments import report_text as words
+from aer_jax.experiments import trials as run_cells
 from aer_jax.experiments.experiment import run_experiment
 from aer_jax.experiments.settings import load_experiment
-from aer_jax.proxies.journal import read_journal
+from aer_jax.files.content_hash import seal
+from aer_jax.labels.journal import read_journal
 
 FOLDS = ["fold:1/3", "fold:2/3", "fold:3/3"]
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.special import softmax
 
 from aer_jax.evaluation import linear_probe
-from aer_jax.experiments import speech_student
-from aer_jax.experiments.speech_student import study, table, thin
+from aer_jax.studies import speech_student
+from aer_jax.studies.speech_student import study, table, thin
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,17 @@ import pytest
 import small_corpus
 
 from aer_jax import cli
-from aer_jax.corpora import read_corpus, toy
-from aer_jax.data.prepare import prepare
+from aer_jax.corpora import read_corpus
+from aer_jax.corpora.toy import corpus as toy
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.errors import UserError
 from aer_jax.evaluation.baselines import best_constant
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.experiments import thinning as module
-from aer_jax.experiments import toy_student, toy_truth
+from aer_jax.evaluation.raters import thinning as module
+from aer_jax.evaluation.raters.thinning import PRIOR, deal, estimates, thinning, worth
 from aer_jax.experiments.raters import _worth, markdown
-from aer_jax.experiments.thinning import PRIOR, deal, estimates, thinning, worth
 from aer_jax.labels.votes import Vote
+from aer_jax.studies import toy_student, toy_truth
 
 CLASSES = ("a", "b", "c")
 

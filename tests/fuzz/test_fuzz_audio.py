@@ -8,7 +8,7 @@ import numpy as np
 from audio_formats import NAMES, SECONDS, encoded
 
 from aer_jax.corpora.base import Waveform
-from aer_jax.data.audio import decode_bytes, usable
+from aer_jax.data.audio.read import decode_bytes, usable
 
 TOLERANCE = 0.13  # seconds; encoders pad by less
 PART = 0.05

@@ -14,14 +14,21 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 import aer_jax
-from aer_jax.base_config import read_config
+from aer_jax.base.config import read_config
+from aer_jax.base.fingerprint import fingerprint, is_base
+from aer_jax.base.safetensors_files import Checkpoint
 from aer_jax.config import LoraConfig, ModelConfig
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.models.fingerprint import fingerprint, is_base
-from aer_jax.models.peft_format import HEAD, PREFIX, abstract_model, adapted_layers, adapter_config, head_layout
-from aer_jax.models.peft_import import read_adapter
+from aer_jax.models.adapters.peft_format import (
+    HEAD,
+    PREFIX,
+    abstract_model,
+    adapted_layers,
+    adapter_config,
+    head_layout,
+)
+from aer_jax.models.adapters.peft_import import read_adapter
 from aer_jax.models.qwen2_audio import Qwen2Audio
-from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.weights import load_base
 
 TOY = Path(aer_jax.__file__).parent / "demo" / "checkpoint"

@@ -5,8 +5,8 @@ import random
 import mutations
 import yaml
 
-from aer_jax import strict_yaml
 from aer_jax.config import Config, load_config, make_config, to_yaml
+from aer_jax.files import strict_yaml
 from aer_jax.training.check import check
 from aer_jax.training.run import flat
 

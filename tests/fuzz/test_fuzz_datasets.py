@@ -8,9 +8,9 @@ import mutations
 import numpy as np
 import pytest
 
-from aer_jax.corpora import toy
+from aer_jax.corpora.toy import corpus as toy
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.prepare import prepare
+from aer_jax.data.preparation.prepare import prepare
 
 
 @pytest.fixture(scope="module")

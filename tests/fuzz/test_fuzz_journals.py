@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from aer_jax.config import LabelsConfig
-from aer_jax.corpora import toy
-from aer_jax.data.prepare import prepare
-from aer_jax.proxies.attempts import Attempt
-from aer_jax.proxies.journal import Journal, read_journal
-from aer_jax.proxies.quality import quality
+from aer_jax.corpora.toy import corpus as toy
+from aer_jax.data.preparation.prepare import prepare
+from aer_jax.evaluation.raters.quality import quality
+from aer_jax.labels.attempts import Attempt
+from aer_jax.labels.journal import Journal, read_journal
 from aer_jax.training.targets import label_distributions, settle_missing
 
 

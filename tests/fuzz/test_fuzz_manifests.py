@@ -14,7 +14,7 @@ import soundfile
 from aer_jax.corpora import read_corpus
 from aer_jax.corpora.base import UNREADABLE
 from aer_jax.corpora.label_names import is_missing
-from aer_jax.data.prepare import prepare
+from aer_jax.data.preparation.prepare import prepare
 
 FIELDS = ("id", "audio", "speaker", "votes", "transcript", "split", "start", "end")
 ROWS = [

@@ -13,8 +13,8 @@ from flax import nnx
 from toy_runs import CHECKPOINT
 
 from aer_jax.config import load_config
-from aer_jax.corpora import toy
-from aer_jax.data.prepare import prepare
+from aer_jax.corpora.toy import corpus as toy
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, load_model
 from aer_jax.models.sharding import make_mesh

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aer_jax.data.audio import BadAudio
+from aer_jax.data.audio.read import BadAudio
 from aer_jax.errors import UserError
 from aer_jax.inference.inputs import is_many, read_inputs
 from aer_jax.inference.predict import cutting

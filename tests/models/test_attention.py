@@ -18,17 +18,17 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo  # what it asks of a GPU that is not here
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
+from aer_jax.chips import parse_slice
 from aer_jax.config import MeshConfig, load_config
 from aer_jax.models import attention as attention_module
 from aer_jax.models.attention import Mask, Pattern, _cudnn, _splash, attention, kernel_for
 from aer_jax.models.label_scores import _packed
 from aer_jax.models.language_model import causal
 from aer_jax.models.sharding import AXES, make_mesh
-from aer_jax.scale.abstract_step import abstract_step, trace
-from aer_jax.scale.ahead_of_time import compile_for, devices_of
-from aer_jax.scale.chips import parse_slice
-from aer_jax.scale.compilers import has_compiler
-from aer_jax.scale.plan_shapes import BatchShape
+from aer_jax.plan.abstract_step import abstract_step, trace
+from aer_jax.plan.aot_compile import compile_for, devices_of
+from aer_jax.plan.compilers import has_compiler
+from aer_jax.plan.shapes import BatchShape
 
 
 def test_splash_attention_is_as_exact_as_xlas_for_every_mask():

@@ -11,12 +11,12 @@ import toy_runs
 from flax import nnx
 from tiny_qwen2_audio import make_batch, unequal_batch
 
-from aer_jax.base_config import read_config
+from aer_jax.base.config import read_config
+from aer_jax.base.fingerprint import _first_form, fingerprint, is_base
 from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
 from aer_jax.errors import UserError
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE, load_model
-from aer_jax.models.fingerprint import _first_form, fingerprint, is_base
 from aer_jax.models.sharding import make_mesh
 
 CLASSES = 4

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 from tiny_qwen2_audio import AUDIO_TOKEN, VOCABULARY, load_ours, load_torch, make_batch, prompt, relative_error, voice
 from transformers import WhisperFeatureExtractor
 
+from aer_jax.base.lengths import SAMPLE_RATE
 from aer_jax.errors import UserError
-from aer_jax.lengths import SAMPLE_RATE
 from aer_jax.models.label_scores import label_log_probs
 
 # One to four tokens; the second begins with all of the first, the third with all of the second.

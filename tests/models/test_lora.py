@@ -19,7 +19,7 @@ from transformers import Qwen2AudioConfig
 
 from aer_jax.config import LoraConfig, ModelConfig
 from aer_jax.errors import UserError
-from aer_jax.models import lora
+from aer_jax.models.adapters import lora
 from aer_jax.models.emotion_model import TRAINABLE, EmotionModel
 from aer_jax.models.layers import Linear
 
@@ -113,7 +113,7 @@ import jax, jax.numpy as jnp
 from flax import nnx
 from aer_jax.config import MeshConfig
 from aer_jax.models.layers import Linear
-from aer_jax.models.lora import LoRA, draws_for
+from aer_jax.models.adapters.lora import LoRA, draws_for
 from aer_jax.models.sharding import make_mesh
 from jax.sharding import PartitionSpec as P
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aer_jax.models.lora import LoRA, draws_for
-from aer_jax.models.low_rank import low_rank
+from aer_jax.models.adapters.lora import LoRA, draws_for
+from aer_jax.models.adapters.low_rank import low_rank
 from aer_jax.models.remat import REMAT, kept
 
 D_IN, D_OUT, RANK = 96, 64, 8

@@ -16,9 +16,9 @@ from tiny_qwen2_audio import (
     valid,
 )
 
-from aer_jax.data.audio import read_audio, to_16k
+from aer_jax.base.lengths import frame_count, token_count
+from aer_jax.data.audio.read import read_audio, to_16k
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.lengths import frame_count, token_count
 from aer_jax.models.log_mel import log_mel
 
 pytestmark = pytest.mark.real

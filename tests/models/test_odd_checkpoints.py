@@ -13,12 +13,12 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import aer_jax
-from aer_jax.base_config import read_config
-from aer_jax.data.chat import Chat
+from aer_jax.base.chat import Chat
+from aer_jax.base.config import read_config
+from aer_jax.base.safetensors_files import Checkpoint, file_name
 from aer_jax.errors import UserError
 from aer_jax.models import weights
 from aer_jax.models.qwen2_audio import Qwen2Audio
-from aer_jax.models.safetensors_files import Checkpoint, file_name
 from aer_jax.models.weights import check_fit, load_base
 
 TOY = Path(aer_jax.__file__).parent / "demo" / "checkpoint"

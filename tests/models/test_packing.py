@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from aer_jax.models.dropout import keep_mask
+from aer_jax.models.adapters.dropout import keep_mask
+from aer_jax.models.adapters.lora import LoRA, draws_for
 from aer_jax.models.layers import Linear
-from aer_jax.models.lora import LoRA, draws_for
 from aer_jax.models.packing import UNIT, Packing, for_each
 
 

@@ -24,7 +24,7 @@ from tiny_qwen2_audio import (
 )
 from transformers import WhisperFeatureExtractor
 
-from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE, frame_count, state_count, token_count
+from aer_jax.base.lengths import MAX_SAMPLES, SAMPLE_RATE, frame_count, state_count, token_count
 from aer_jax.models.log_mel import log_mel
 
 

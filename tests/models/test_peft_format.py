@@ -17,13 +17,13 @@ from tiny_qwen2_audio import load_torch, reference, unequal_batch
 from torch import nn
 from torch.nn.functional import gelu
 
+from aer_jax.base.fingerprint import fingerprint
 from aer_jax.config import LoraConfig, MeshConfig, ModelConfig, load_config
 from aer_jax.errors import UserError
+from aer_jax.models.adapters.peft_format import LEARNED, adapted_layers, adapter_config, adapter_tensors, weight_updates
+from aer_jax.models.adapters.peft_import import read_adapter
 from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import load_model
-from aer_jax.models.fingerprint import fingerprint
-from aer_jax.models.peft_format import LEARNED, adapted_layers, adapter_config, adapter_tensors, weight_updates
-from aer_jax.models.peft_import import read_adapter
 from aer_jax.models.sharding import make_mesh
 
 H, CLASSES, RANK, ALPHA = 48, ("angry", "happy", "neutral", "sad"), 4, 8.0

@@ -14,9 +14,9 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 from tiny_qwen2_audio import VOCABULARY, load_ours, load_torch, reference, save_tiny, unequal_batch
 
+from aer_jax.base.safetensors_files import Checkpoint
 from aer_jax.errors import UserError
 from aer_jax.models import weights
-from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.weights import base_tensors
 
 

@@ -10,12 +10,12 @@ import torch
 from flax import nnx
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, WhisperFeatureExtractor
 
-from aer_jax.base_config import read_config
-from aer_jax.data.windows import window_for
-from aer_jax.lengths import MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
+from aer_jax.base.config import read_config
+from aer_jax.base.lengths import MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
+from aer_jax.base.safetensors_files import Checkpoint
+from aer_jax.data.batching.windows import window_for
 from aer_jax.models.emotion_model import Batch
 from aer_jax.models.qwen2_audio import Qwen2Audio
-from aer_jax.models.safetensors_files import Checkpoint
 from aer_jax.models.weights import load_base
 
 VOCABULARY, AUDIO_TOKEN = 99, 98

@@ -11,12 +11,13 @@ import numpy as np
 from flax import nnx
 
 from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
-from aer_jax.corpora import crema_d, toy
+from aer_jax.corpora import crema_d
 from aer_jax.corpora.base import Waveform
-from aer_jax.data.audio import read_audio, to_16k
-from aer_jax.data.collate import NO_PREFIX, Batch, collate
+from aer_jax.corpora.toy import corpus as toy
+from aer_jax.data.audio.read import read_audio, to_16k
+from aer_jax.data.batching.collate import NO_PREFIX, Batch, collate
+from aer_jax.data.batching.windows import window_for
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.data.windows import window_for
 from aer_jax.labels.votes import count_votes, normalise
 from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, load_model
 from aer_jax.models.sharding import make_mesh

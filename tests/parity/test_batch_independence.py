@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from our_model import load_ours
 
-from aer_jax.data.collate import collate
+from aer_jax.base.lengths import TAIL
+from aer_jax.data.batching.collate import collate
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.lengths import TAIL
 from aer_jax.training.step import model_batch
 
 CLASSES = ("angry", "happy", "neutral", "sad")

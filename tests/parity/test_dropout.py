@@ -10,8 +10,8 @@ from flax import nnx
 from our_model import load_ours, our_batch
 
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.models import lora
-from aer_jax.models.dropout import keep_mask, kept_share
+from aer_jax.models.adapters import lora
+from aer_jax.models.adapters.dropout import keep_mask, kept_share
 from aer_jax.models.layers import Linear
 from aer_jax.training.step import model_batch
 

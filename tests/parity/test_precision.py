@@ -17,6 +17,7 @@ import torch
 from flax import nnx
 from our_model import load_ours, named_tensors, one_device, our_batch
 
+from aer_jax.bench.workers.pytorch_model import PaperModel, paper_inputs
 from aer_jax.config import TrainConfig
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.evaluation.metrics import js_divergence
@@ -24,7 +25,6 @@ from aer_jax.models.emotion_head import HeadStatistics
 from aer_jax.models.emotion_model import TRAINABLE
 from aer_jax.models.language_model import rotary, rotate
 from aer_jax.models.layers import LayerNorm, RMSNorm
-from aer_jax.scale.pytorch_model import PaperModel, paper_inputs
 from aer_jax.training import readout
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import make_optimizer

@@ -16,10 +16,10 @@ from our_model import load_ours, named_tensors, one_device, our_batch
 from tqdm import tqdm
 from transformers import Trainer
 
+from aer_jax.bench.workers.pytorch_model import PaperModel, PaperTraining, paper_inputs, paper_loss
 from aer_jax.config import TrainConfig
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.models import emotion_head
-from aer_jax.scale.pytorch_model import PaperModel, PaperTraining, paper_inputs, paper_loss
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import decays, make_optimizer, schedule
 from aer_jax.training.step import init_state, make_train_step, model_batch, take_apart, to_device

@@ -8,7 +8,7 @@ import numpy as np
 from aer_jax.config import Config, DataConfig, DimeAugConfig, LabelsConfig, ModelConfig, to_yaml
 from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.prepare import prepare
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.evaluation.evaluate import evaluate, write_evaluation
 from aer_jax.evaluation.predictions import Prediction, human_distributions
 from aer_jax.labels.votes import Vote

@@ -18,8 +18,8 @@ from aer_jax.data.augment import augment
 from aer_jax.data.examples import mix_audio
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import count_votes, normalise
-from aer_jax.reports.augmented import choose, write_augmented
-from aer_jax.reports.sounds import Scale, picture
+from aer_jax.reports.pages.augmented import choose, write_augmented
+from aer_jax.reports.pages.sounds import Scale, picture
 
 
 def planned_run(path, dataset, *settings):

@@ -11,10 +11,10 @@ from small_runs import small_run
 
 from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.prepare import prepare
+from aer_jax.data.preparation.prepare import prepare
+from aer_jax.labels.journal import Attempt, Journal
 from aer_jax.labels.votes import Vote
-from aer_jax.proxies.journal import Attempt, Journal
-from aer_jax.reports.html import write_report
+from aer_jax.reports.pages.report import write_report
 
 HOSTILE = "</script><img src=x onerror=\"document.title='taken'\"><b>&amp;'\u2028"
 CLASSES = ("anger", "happiness<i>", "neutral", "sadness")
@@ -191,7 +191,7 @@ def test_clips_play(page, browser):
 
 def test_a_page_of_time_lines(browser, tmp_path):
     from aer_jax.inference.predict import Prediction, Window
-    from aer_jax.reports.timeline import write_figure
+    from aer_jax.reports.pages.timeline import write_figure
 
     probs = dict(zip(CLASSES, (0.1, 0.2, 0.3, 0.4), strict=True))
     windows = [Window(0, 5, probs, 0.9), Window(5, 10, None, None), Window(10, 15, probs, 0.9)]

@@ -15,7 +15,7 @@ from small_runs import TRANSCRIPT, small_dataset, small_run
 
 from aer_jax import reports
 from aer_jax.errors import UserError
-from aer_jax.reports.html import write_report
+from aer_jax.reports.pages.report import write_report
 from aer_jax.reports.table import BASELINES
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}

@@ -4,7 +4,7 @@ import dataclasses
 from small_runs import small_run
 
 from aer_jax.config import LabelsConfig
-from aer_jax.reports.html import write_report
+from aer_jax.reports.pages.report import write_report
 from aer_jax.reports.runs import load_runs
 from aer_jax.reports.table import BASELINES, SHARED, about, learned_from, number, percent, rows, span, summary_table
 

@@ -9,7 +9,7 @@ import optax
 from toy_runs import CHECKPOINT
 
 from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
-from aer_jax.data.batches import evaluation_batches
+from aer_jax.data.batching.batches import evaluation_batches
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.models.emotion_model import load_model
 from aer_jax.models.sharding import make_mesh

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aer_jax.errors import UserError
-from aer_jax.training.alarm import not_finite, refuse_features
+from aer_jax.training.hooks.nonfinite import not_finite, refuse_features
 
 
 def test_features_that_are_no_numbers():

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from aer_jax.training.alive import alive
+from aer_jax.training.hooks.heartbeat import alive
 
 FAST = {"beat": 0.01, "silent": 0.3}
 

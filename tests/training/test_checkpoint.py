@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aer_jax.digests import DIGESTS, folder_digest
 from aer_jax.errors import UserError
+from aer_jax.files.content_hash import DIGESTS, folder_digest
 from aer_jax.training.checkpoint import Checkpoints
 
 

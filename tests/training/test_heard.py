@@ -13,11 +13,12 @@ from aer_jax.config import load_config
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.evaluation.projection import gather
-from aer_jax.pipeline import evaluate_run
-from aer_jax.training import heard, predictor, readout
-from aer_jax.training.loop import train
+from aer_jax.inference.evaluate_run import evaluate_run
+from aer_jax.training import feature_cache as heard
+from aer_jax.training import predictor, readout
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import open_run
+from aer_jax.training.trainer import train
 
 
 @pytest.fixture

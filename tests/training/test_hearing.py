@@ -8,9 +8,9 @@ from kit import make_batch, make_kit
 from toy_runs import CHECKPOINT, toy_dataset
 
 from aer_jax.corpora import crema_d
-from aer_jax.data.collate import collate
+from aer_jax.data.batching.collate import collate
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.prepare import prepare
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.data.prompt import PromptEncoder
 
 

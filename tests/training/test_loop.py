@@ -15,13 +15,13 @@ import toy_runs
 from aer_jax import cli
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
-from aer_jax.training import loop
+from aer_jax.training import trainer as loop
 from aer_jax.training.checkpoint import Checkpoints
-from aer_jax.training.loop import train
 from aer_jax.training.optimizer import make_optimizer
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import open_run
 from aer_jax.training.targets import label_distributions
+from aer_jax.training.trainer import train
 
 
 def validation_lines(run):

@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tqdm import tqdm
 
 from aer_jax.errors import UserError
-from aer_jax.training.metrics_log import MetricsLog
+from aer_jax.training.hooks.metrics_log import MetricsLog
 
 COUNTS = {"utterances": 8, "frames": 4000, "tokens": 900, "padded_tokens": 1000}
 

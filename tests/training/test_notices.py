@@ -7,10 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import toy_runs
 
-from aer_jax.training import notices
-from aer_jax.training.loop import train
-from aer_jax.training.metrics_log import MetricsLog
-from aer_jax.training.signals import Stopped
+from aer_jax.training.hooks import maintenance_notice as notices
+from aer_jax.training.hooks.metrics_log import MetricsLog
+from aer_jax.training.hooks.preemption import Stopped
+from aer_jax.training.trainer import train
 
 
 @pytest.fixture

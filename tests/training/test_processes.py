@@ -13,7 +13,7 @@ import pytest
 import toy_runs
 
 from aer_jax.errors import UserError
-from aer_jax.training import processes
+from aer_jax.training import distributed as processes
 
 DEVICES = 4
 

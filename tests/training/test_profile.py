@@ -4,8 +4,8 @@ import pytest
 import toy_runs
 
 from aer_jax.errors import UserError
-from aer_jax.training.loop import train
-from aer_jax.training.profile import Profile, parse_window
+from aer_jax.training.hooks.profile import Profile, parse_window
+from aer_jax.training.trainer import train
 
 
 def traces(folder):

@@ -16,9 +16,9 @@ from aer_jax.evaluation import projection
 from aer_jax.evaluation.linear_probe import L2
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.inference.evaluate_run import evaluate_run
 from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.qwen2_audio import Features
-from aer_jax.pipeline import evaluate_run
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.readout import Clips, fit_readout, left_out_of

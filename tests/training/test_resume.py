@@ -10,11 +10,11 @@ import pytest
 import toy_runs
 
 from aer_jax import cli
-from aer_jax.pipeline import evaluate_run
-from aer_jax.training import loop
-from aer_jax.training.loop import train
-from aer_jax.training.metrics_log import MetricsLog
+from aer_jax.inference.evaluate_run import evaluate_run
+from aer_jax.training import trainer as loop
+from aer_jax.training.hooks.metrics_log import MetricsLog
 from aer_jax.training.run import open_run
+from aer_jax.training.trainer import train
 
 
 def steps_done(run):

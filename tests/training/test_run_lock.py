@@ -9,9 +9,9 @@ import toy_runs
 from test_resume import assert_same_run, steps_done
 
 from aer_jax.errors import UserError
-from aer_jax.export import export
-from aer_jax.locks import locked
-from aer_jax.pipeline import evaluate_run
+from aer_jax.files.locks import locked
+from aer_jax.inference.evaluate_run import evaluate_run
+from aer_jax.inference.export import export
 
 
 def test_of_two_started_at_once_one_trains(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from aer_jax.config import LabelsConfig
 from aer_jax.corpora.base import Clip, Corpus, Waveform
-from aer_jax.data.prepare import prepare
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
 from aer_jax.training.targets import clip_weights, label_distributions, settle_missing, synthetic_weight

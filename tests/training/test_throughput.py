@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from toy_runs import CHECKPOINT
 
-from aer_jax.base_config import read_config
-from aer_jax.scale.chips import CHIPS
+from aer_jax.base.config import read_config
+from aer_jax.chips import CHIPS
 from aer_jax.training.throughput import KINDS, Throughput
 
 COUNTS = {"utterances": 8.0, "frames": 4000.0, "tokens": 900.0, "padded_tokens": 1000.0}

@@ -11,9 +11,9 @@ import toy_runs
 
 from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data.dataset import open_dataset
-from aer_jax.data.prepare import prepare
-from aer_jax.digests import file_sha256, seal
+from aer_jax.data.preparation.prepare import prepare
 from aer_jax.errors import UserError
+from aer_jax.files.content_hash import file_sha256, seal
 from aer_jax.labels.votes import Vote
 from aer_jax.training.run import create_run, read_run
 from aer_jax.training.training_data import FILE, Relation, compare, keep_training_data

@@ -1,0 +1,61 @@
+"""What every engine does: questions in, answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from aer_jax.annotation.listeners import Listener
+from aer_jax.labels.attempts import Answers
+
+
+class Asked(NamedTuple):
+    """One question: a listener and an utterance."""
+
+    utterance: str
+    listener: Listener
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of it: a response, a distribution over the labels, or an error.
+
+    Attributes:
+        response: as it came.
+        probs: label -> probability, where nothing was sampled.
+        error: why there is neither; a response that is no answer, such as one that was cut off, may stand beside it.
+        tokens_in, tokens_out: as a paid server counts them.
+        request: see `Attempt`.
+    """
+
+    response: str = ""
+    probs: dict[str, float] | None = None
+    error: str | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    request: str | None = None
+
+
+class Engine(Protocol):
+    """An annotating model.
+
+    Attributes:
+        model: the name by which its votes are known; it changes with the weights.
+        answers: "free", "constrained" or "exact", see `Attempt`.
+        price: dollars for a million tokens in, and out.
+    """
+
+    model: str
+    answers: Answers
+    price: tuple[float, float]
+
+    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
+        """Answer each question once, some at a time and in any order.
+
+        Closing the iterator ends whatever was started for it.
+
+        Raises:
+            UserError: the engine cannot go on; what was answered has been handed out.
+        """
+        ...

@@ -1,0 +1,123 @@
+"""The PyTorch process: questions come in as JSON lines, a model listens, answers go out as JSON lines.
+
+Started by `process.py`. The first line names model, dataset and what will be asked, each further one is a batch.
+It ends when its input ends, so it never outlives the process that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList
+
+from aer_jax.annotation.engines.gumbel import GumbelSampler
+from aer_jax.annotation.engines.pytorch.model import ChatModel
+from aer_jax.annotation.engines.pytorch.qwen2_audio import Qwen2Audio
+from aer_jax.annotation.engines.trie import make_trie
+from aer_jax.base.chat import Messages
+from aer_jax.data.dataset import Dataset, open_dataset
+from aer_jax.errors import UserError
+
+NEW_TOKENS = 8  # a label is short; what does not fit is no label
+
+
+def open_model(checkpoint: str | Path, asked: Messages, labels: Sequence[str] | None = None) -> ChatModel:
+    """The checkpoint as what its config.json says that it is; see `ChatModel`."""
+    file = Path(checkpoint) / "config.json"
+    try:
+        kind = json.loads(file.read_text())["model_type"]
+    except (ValueError, KeyError):
+        raise UserError(f"{file} is not valid JSON or names no model_type; copy the whole checkpoint.") from None
+    return (Qwen2Audio if kind == "qwen2_audio" else ChatModel)(checkpoint, asked, labels)
+
+
+class Annotator:
+    """Answers questions about the clips of a dataset.
+
+    Args:
+        chat: the model, bound to labels or not.
+        dataset: where the audio comes from.
+    """
+
+    def __init__(self, chat: ChatModel, dataset: Dataset):
+        self.chat, self.dataset = chat, dataset
+        tokenizer, model, labels = chat.processor.tokenizer, chat.model, chat.labels
+        ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
+        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._trie = None if labels is None else make_trie(labels)
+        if labels is not None:
+            ends = sorted({label[-1] for label in labels})
+        # Replaced, not merged: a published configuration brings its own penalties and cut-offs.
+        model.generation_config = GenerationConfig(
+            max_new_tokens=NEW_TOKENS if labels is None else max(map(len, labels)),
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=padding,
+        )
+
+    def answer(self, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+        """Responses in order: {"response": text}, or {"error": text} where a row fails also on its own.
+
+        Args:
+            rows: {"utterance", "messages", "temperature", "seed"} each.
+        """
+        try:
+            return [{"response": text} for text in self.generate(rows)]
+        except Exception as error:
+            traceback.print_exc()
+            if len(rows) > 1:
+                return [answer for row in rows for answer in self.answer([row])]
+            return [{"error": f"{type(error).__name__}: {error}"}]
+
+    @torch.inference_mode()
+    def generate(self, rows: list[dict[str, Any]]) -> list[str]:
+        """What the model says to each row."""
+        sampler = GumbelSampler([row["temperature"] for row in rows], [row["seed"] for row in rows])
+        with self.chat.hearing(rows, self.dataset) as inputs:
+            length = inputs["input_ids"].shape[1]
+            tokens = self.chat.model.generate(  # type: ignore[operator]  # its mixin hides behind torch's attributes
+                **inputs,
+                logits_processor=LogitsProcessorList([sampler]),
+                prefix_allowed_tokens_fn=self._allowed(length),
+            )
+        return self.chat.processor.tokenizer.batch_decode(tokens[:, length:], skip_special_tokens=True)
+
+    def _allowed(self, length: int) -> Callable[[int, torch.Tensor], list[int]] | None:
+        """What each row may go on with, `length` being that of its prompt."""
+        trie = self._trie
+        if trie is None:
+            return None
+        padding = [self.chat.model.generation_config.pad_token_id]  # behind an answer's end anything may stand
+        return lambda row, tokens: trie.get(tuple(tokens[length:].tolist()), padding)
+
+
+def main() -> None:
+    """Answer batches until the input ends, or say in one sentence why that cannot be."""
+    # Whatever a library prints belongs to the log; only answers may go through the pipe.
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def reply(message: dict[str, Any]) -> None:
+        pipe.write(json.dumps(message) + "\n")
+        pipe.flush()
+
+    setup = json.loads(sys.stdin.readline())
+    try:
+        chat = open_model(setup["model"], setup["asked"], setup["labels"])
+        annotator = Annotator(chat, open_dataset(setup["dataset"]))
+    except UserError as error:
+        return reply({"refused": str(error)})
+    reply({"ready": str(chat.device)})
+    for line in sys.stdin:
+        reply({"answers": annotator.answer(json.loads(line))})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The annotation prompt and its labels as tokens, without PyTorch."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from aer_jax.annotation.task import Questions
+from aer_jax.base.chat import Chat, reply
+
+
+class AnnotationEncoder(Chat):
+    """What listeners are asked, and what they may answer.
+
+    Args:
+        checkpoint: directory with the tokenizer and processor files.
+        questions: the questions.
+
+    Attributes:
+        labels: tokens of each label as an assistant's whole turn: the token that ends the turn is the last of them,
+            since it alone tells a label from a longer one that begins with it.
+        labels_ln: int32 [labels, longest label], the same as one array.
+        label_mask_ln: bool, True at these tokens; the rest is padding.
+
+    Raises:
+        UserError: see `Chat`; or the tokenizer does not keep a label apart from the prompt.
+    """
+
+    def __init__(self, checkpoint: str | Path, questions: Questions):
+        super().__init__(checkpoint)
+        prompt = questions.prompt
+        asked = prompt.messages("", prompt.personas[0])  # what a label merges with is the template's, whoever is asked
+        self.labels = [reply(self.processor, asked, label) for label in prompt.labels]
+        self.label_mask_ln = np.arange(max(map(len, self.labels))) < np.array([[len(label)] for label in self.labels])
+        self.labels_ln = np.full(self.label_mask_ln.shape, self.pad_id, np.int32)
+        self.labels_ln[self.label_mask_ln] = np.concatenate(self.labels)
+        # The longest prompts are looked at once for their lengths and once to be asked.
+        self._around = functools.lru_cache(maxsize=65536)(
+            lambda utterance, persona: self.around_audio(questions.messages(utterance, persona))
+        )
+
+    def encode(self, utterance: str, persona: str, samples: int) -> np.ndarray:
+        """The prompt of one clip.
+
+        Args:
+            utterance: its id.
+            persona: of the listener.
+            samples: the clip's length at 16 kHz.
+
+        Returns:
+            int32 [tokens].
+        """
+        return self.with_audio(*self._around(utterance, persona), samples)

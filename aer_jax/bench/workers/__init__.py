@@ -1,0 +1,4 @@
+"""The processes that the benchmarks start and time.
+
+They are run as modules and imported by nobody.
+"""

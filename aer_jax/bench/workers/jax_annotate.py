@@ -1,0 +1,48 @@
+"""Our exact proxies in a process of its own that `bench_annotate` starts; each further line asks for all clips once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from aer_jax.annotation.engines.exact import ExactEngine
+from aer_jax.annotation.engines.tokens import AnnotationEncoder
+from aer_jax.annotation.prompts import load_prompt
+from aer_jax.annotation.task import Questions
+from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.config import MeshConfig, load_config
+from aer_jax.data.dataset import open_dataset
+from aer_jax.models.sharding import make_mesh
+
+
+def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    config, ids = load_config(job["config"]), job["ids"]
+    dataset = open_dataset(config.data.dataset)
+    questions = Questions(dataset, load_prompt(dataset.classes))
+    engine = ExactEngine(config.model.checkpoint, questions, batch=config.train.microbatch, dtype=config.model.dtype)
+    engine.mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+
+    def annotate() -> dict[str, Any]:
+        # An utterance is annotated once: nothing may be left of the prompts of a pass before.
+        engine.encoder = AnnotationEncoder(config.model.checkpoint, questions)
+        clock = Clock()
+        found: dict[str, list[list[float]]] = {}
+        for some, log_probs_nplt in engine.log_probs(ids, questions.prompt.personas):
+            found |= zip(some, log_probs_nplt.sum(-1).tolist(), strict=True)
+        return {**clock.taken(), "log_likelihoods": [found[id] for id in ids], "peak_bytes": peak_bytes()}
+
+    first = annotate()["seconds"]
+    reset_peak()
+    about = {
+        "device": jax.devices()[0].device_kind,
+        "versions": {"jax": jax.__version__},
+        "labels": engine.encoder.labels_ln.tolist(),
+        "label_mask": engine.encoder.label_mask_ln.tolist(),
+        "first_seconds": first,
+    }
+    return about, lambda _: annotate()
+
+
+if __name__ == "__main__":
+    serve(start)

@@ -1,0 +1,118 @@
+"""Synthetic votes by transformers, in a process of its own that `bench_annotate` starts.
+
+Each further line asks about all clips once:
+
+- `loop`: every label of every persona is read by a forward pass of its own, rows of a batch at a time, the whole model
+  on each row;
+- `careful`: the same rows, but the audio tower hears a clip once a batch and the output layer reads labels alone;
+- `sampled`: a free answer of each listener, by the engine that `aer-jax annotate` has for it.
+
+All make log-mel of 30 s once a clip and batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from aer_jax.annotation.engines.pytorch.qwen2_audio import Qwen2Audio
+from aer_jax.annotation.engines.pytorch.worker import Annotator
+from aer_jax.annotation.listeners import Listener, crossed
+from aer_jax.annotation.prompts import load_prompt
+from aer_jax.annotation.task import Questions
+from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.data.dataset import open_dataset
+from aer_jax.labels.parsing import parse, synonyms_of
+
+
+class Votes:
+    """The job's clips, and each way to get votes about them.
+
+    Attributes:
+        asked: by likelihoods about (utterance, persona, label), and by sampling of (utterance, listener).
+    """
+
+    def __init__(self, job: dict[str, Any]):
+        self.batch = job["batch"]
+        self.dataset = open_dataset(job["dataset"])
+        self.questions = Questions(self.dataset, load_prompt(self.dataset.classes))
+        sample = self.questions.messages(job["ids"][0], self.questions.prompt.personas[0])
+        self.chat = Qwen2Audio(job["checkpoint"], sample)
+        self.chat.model.to(getattr(torch, job["dtype"]))
+        self.annotator = Annotator(self.chat, self.dataset)
+        self.labels_ln, self.label_mask_ln = torch.tensor(job["labels"]), torch.tensor(job["label_mask"])
+        ids, personas = job["ids"], self.questions.prompt.personas
+        labels, people = range(len(self.labels_ln)), crossed(job["listeners"], personas)
+        scored = list(itertools.product(ids, personas, labels))
+        sampled = list(itertools.product(ids, people))
+        self.asked: dict[str, list[Any]] = {"loop": scored, "careful": scored, "sampled": sampled}
+
+    def answers(self, how: str, limit: int | None = None) -> list[Any]:
+        """Log-likelihoods, or what was said, of all that is asked or the first so much of it."""
+        asked = self.asked[how][:limit]
+        found: list[Any] = []
+        for first in range(0, len(asked), self.batch):
+            some = asked[first : first + self.batch]
+            found += self._sample(some) if how == "sampled" else self._score(some, how)
+        return found
+
+    @torch.inference_mode()
+    def _score(self, asked: Sequence[tuple[str, str, int]], how: str) -> list[float]:
+        rows = [{"utterance": id, "messages": self.questions.messages(id, persona)} for id, persona, _ in asked]
+        label_r = torch.tensor([label for *_, label in asked])
+        model, device = self.chat.model, self.chat.device
+        inputs, first_row, clip_of_row = self.chat.inputs(rows, self.dataset)
+        said_rn, mask_rn = self.labels_ln[label_r].to(device), self.label_mask_ln[label_r].to(device)
+        before = inputs["input_ids"].shape[1] - 1  # the prompt's last token, which predicts the label's first
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], said_rn], dim=1)
+        inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask_rn.long()], dim=1)
+        if how == "loop":
+            logits_rnv = model(**inputs).logits[:, before:-1]
+        else:
+            with self.chat.heard_once(first_row, clip_of_row):
+                states_rth = model.model(**inputs, use_cache=False).last_hidden_state
+            logits_rnv = model.lm_head(states_rth[:, before:-1])
+        log_probs_rn = logits_rnv.float().log_softmax(-1).gather(-1, said_rn[..., None])[..., 0]
+        return (log_probs_rn * mask_rn).sum(-1).tolist()
+
+    def _sample(self, asked: Sequence[tuple[str, Listener]]) -> list[str]:
+        return self.annotator.generate(
+            [
+                {
+                    "utterance": id,
+                    "messages": self.questions.messages(id, person.persona),
+                    "temperature": person.temperature,
+                    "seed": person.seed(id),
+                }
+                for id, person in asked
+            ]
+        )
+
+    def parsed(self, answers: list[str]) -> float:
+        """The share of sampled answers that are labels."""
+        labels = self.questions.prompt.labels
+        synonyms = synonyms_of(self.dataset.name, labels)
+        return sum(parse(answer, labels, synonyms) is not None for answer in answers) / len(answers)
+
+
+def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    votes = Votes(job)
+    for how in votes.asked:
+        votes.answers(how, votes.batch)
+    reset_peak()
+
+    def answer(how: str) -> dict[str, Any]:
+        clock = Clock()
+        found = votes.answers(how)
+        taken = clock.taken()
+        result = {"parsed": votes.parsed(found)} if how == "sampled" else {"log_likelihoods": found}
+        return {**taken, **result, "peak_bytes": peak_bytes()}
+
+    return {"versions": {"torch": torch.__version__}}, answer
+
+
+if __name__ == "__main__":
+    serve(start)

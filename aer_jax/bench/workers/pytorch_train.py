@@ -1,0 +1,185 @@
+"""The paper's training step in PyTorch, or a careful one, in a process of its own that `bench_train` starts and asks.
+
+The job says how:
+
+- `paper`: the processor makes log-mel of 30 s and tokens as each step comes, the whole model runs with its output
+  layer and keeps every layer's states, microbatches are padded to their longest prompt, gradients accumulate;
+- `careful`: log-mel and tokens are made before a step's time begins, no output layer, no cache of keys;
+- `cut`: as `careful`, and windows end with the microbatch's longest clip. transformers refuses anything but 30 s, so
+  this needs a hand inside it: the audio tower's table of positions is cut.
+
+All attend by PyTorch's fused attention (sdpa), which is transformers' default. Where a GPU has no room for a
+microbatch, it is halved until there is.
+
+Each further line is the number of a step; the answer has its loss (mean over the batch, nats), seconds and microbatch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+from transformers import Qwen2AudioProcessor
+
+from aer_jax.base.lengths import HOP, MAX_SAMPLES
+from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.bench.workers.pytorch_model import PaperModel, paper_inputs, paper_loss, parameter_groups
+from aer_jax.data.batching.windows import window_for
+from aer_jax.data.dataset import open_dataset
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Training:
+    """The job's steps on its clips, `rows` at a time."""
+
+    def __init__(self, job: Mapping[str, Any]):
+        self.job, self.how, self.rows = job, job["how"], job["microbatch"]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.processor = Qwen2AudioProcessor.from_pretrained(job["checkpoint"], local_files_only=True)
+        dataset = open_dataset(job["dataset"])
+        most = round(job["max_seconds"] * 16_000)
+        self.audio = {clip["id"]: dataset.audio(clip["id"])[:most] for step in job["steps"] for clip in step}
+        self.model = load(job).to(self.device).train()
+        self.parameters = list(self.model.trained().values())
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, job["weight_decay"]))
+
+    def microbatches(self, step: int) -> Iterator[tuple[Tensors, torch.Tensor]]:
+        """Inputs and targets of some rows at a time."""
+        clips = self.job["steps"][step]
+        for first in range(0, len(clips), self.rows):
+            some = clips[first : first + self.rows]
+            audio = [self.audio[clip["id"]] for clip in some]
+            inputs = make_inputs(self.processor, [clip["text"] for clip in some], audio, self.how)
+            yield inputs, torch.tensor([clip["target"] for clip in some])
+
+    def step(self, number: int) -> dict[str, Any]:
+        """One update."""
+        while self.rows > 1:
+            with suppress(torch.OutOfMemoryError):  # before anything was updated
+                return self._step(number)
+            self.rows //= 2
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        return self._step(number)
+
+    def _step(self, number: int) -> dict[str, Any]:
+        batches = self.microbatches(number)
+        if self.how != "paper":
+            batches = iter(list(batches))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        clock, waited, total = Clock(), 0.0, 0.0
+        computed: Counter[str] = Counter()
+        rates = dict(zip(("adapters", "head"), self.job["rates"][number], strict=True))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["part"]]
+        self.optimizer.zero_grad()
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - asked
+            if batch is None:
+                break
+            inputs, target_bk = ({n: x.to(self.device) for n, x in batch[0].items()}, batch[1].to(self.device))
+            logits_bk = run(self.model, inputs, self.how)
+            share = len(target_bk) / len(self.job["steps"][number])
+            loss = paper_loss(logits_bk, target_bk, self.job["entropy_weight"]) * share
+            loss.backward()
+            total = total + loss.detach()
+            for name, mask in (("positions", "attention_mask"), ("frames", "feature_attention_mask")):
+                computed[name] += inputs[mask].numel()
+                computed[f"padded_{name}"] += int((inputs[mask] == 0).sum())
+        nn.utils.clip_grad_norm_(self.parameters, self.job["clip_norm"])
+        self.optimizer.step()
+        loss = float(total)  # waits for the device
+        return {"loss": loss, **clock.taken(), "input_seconds": waited, "microbatch": self.rows, **computed}
+
+
+def load(job: Mapping[str, Any]) -> PaperModel:
+    """The model that a job names, its trainables from the job's file."""
+    exported = load_file(job["trainables"])
+    prefix, inside = "base_model.model.", "base_model.model.emotion_head."
+    named: dict[str, np.ndarray] = {}
+    for name, tensor in exported.items():
+        if name.startswith(inside):
+            name = name.removeprefix(prefix)
+            if ".attention.in_proj_" in name:
+                parts = zip("qkv", np.split(tensor, 3), strict=True)
+                kind = name.rpartition("in_proj_")[2]
+                named |= {f"emotion_head.{part}_proj.{kind}": piece for part, piece in parts}
+            else:
+                named[name.replace(".attention.out_proj.", ".out_proj.")] = tensor
+        else:
+            named[f"adapted.{name.removesuffix('.weight')}.default.weight"] = tensor
+    lora = job["lora"]
+    return PaperModel(
+        job["checkpoint"],
+        job["classes"],
+        lora["r"],
+        lora["lora_alpha"],
+        named,
+        lora["target_modules"],
+        getattr(torch, job["dtype"]),
+    )
+
+
+def make_inputs(processor: Qwen2AudioProcessor, texts: list[str], audio: list[np.ndarray], how: str) -> Tensors:
+    """Prompts padded on the left and log-mel of 30 s, or as long as the longest clip needs."""
+    if how != "cut":
+        return dict(paper_inputs(processor, texts, audio))
+    features = processor.feature_extractor
+    window = int(window_for([len(clip) for clip in audio]).max())
+    features.n_samples, features.nb_max_frames = window, window // HOP
+    try:
+        return dict(paper_inputs(processor, texts, audio))
+    finally:
+        features.n_samples, features.nb_max_frames = MAX_SAMPLES, MAX_SAMPLES // HOP
+
+
+def run(model: PaperModel, inputs: Tensors, how: str) -> torch.Tensor:
+    """Logits [batch, classes]."""
+    if how == "paper":
+        return model.as_published(inputs)
+    model.cut_window(inputs["input_features"].shape[-1])
+    return model(inputs)
+
+
+def matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of the fastest of some large matrix products."""
+    size, best = (8192 if device.type == "cuda" else 2048), float("inf")
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    training = Training(job)
+    about = {
+        "device": torch.cuda.get_device_name() if training.device.type == "cuda" else "cpu",
+        "matmul_flops": matmul_flops(getattr(torch, job["dtype"]), training.device),
+        "versions": {"torch": torch.__version__},
+    }
+    reset_peak()
+
+    def answer(message: Any) -> dict[str, Any]:
+        if message == "memory":
+            cuda = training.device.type == "cuda"
+            return {"peak_bytes": torch.cuda.max_memory_allocated() if cuda else peak_bytes()}
+        return training.step(message)
+
+    return about, answer
+
+
+if __name__ == "__main__":
+    serve(start)

@@ -1,0 +1,268 @@
+"""Commands about synthetic votes: ask for them, and see how good they are."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aer_jax.bounds import COUNT, Range, real, whole
+from aer_jax.cli.command import Command, show
+from aer_jax.errors import UserError
+from aer_jax.jax_setup import start_jax
+
+if TYPE_CHECKING:
+    from aer_jax.annotation.engines.interface import Engine
+    from aer_jax.annotation.task import Questions
+
+
+def annotate(args: argparse.Namespace) -> None:
+    from aer_jax.annotation.annotate import annotate, without_vote
+    from aer_jax.annotation.listeners import TEMPERATURES, coupled, crossed
+    from aer_jax.annotation.prompts import FOLDER, load_prompt
+    from aer_jax.annotation.task import Questions
+    from aer_jax.data.dataset import open_dataset
+
+    dataset = open_dataset(args.data)
+    prompt = load_prompt(dataset.classes, args.prompts or FOLDER)
+    questions = Questions(dataset, prompt, args.transcript, args.speaker, args.context)
+    if args.listeners_plan == "paper":
+        people = coupled(args.listeners, prompt.personas)
+    else:
+        people = crossed(args.listeners, prompt.personas, args.temperatures or TEMPERATURES)
+    result = annotate(
+        questions,
+        _engine(args, questions),
+        people,
+        args.out,
+        limit=args.limit,
+        part=args.part,
+        attempts=args.attempts,
+        only_missing=args.only_missing,
+    )
+    result["clips_without_vote"] = len(without_vote(dataset, args.out))
+    show(args, result, _summary(args, result))
+    if result["utterances"] and not result["labelled"]:
+        raise UserError(f"no vote came; {_reason(args.out)}")
+
+
+def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
+    if not result["utterances"]:
+        return f"{args.out}: every clip has a vote"
+    answers = result["labelled"] + result["unparsed"] + result["failed"]
+    text = (
+        f"{args.out}: {result['labelled']} votes of {answers} answers, {result['unparsed']} unparsed "
+        f"({result['unparsed_share']:.1%}), {result['failed']} failed"
+    )
+    if result["given_up"]:
+        text += f", of which {result['given_up']} are not asked again (--attempts {args.attempts})"
+    if result["tokens_in"]:
+        text += f"; this run: {result['tokens_in']:,} tokens in, {result['tokens_out']:,} out"
+        text += f", ${result['cost']:.2f}" if result["cost"] else ""
+    if result["clips_without_vote"]:
+        text += (
+            f"\n{result['clips_without_vote']} clips were asked about and have no vote; to ask about them again, add "
+            "--only-missing and --answers constrained, --engine exact or more --listeners"
+        )
+    return text
+
+
+def _reason(journal: Path) -> str:
+    """What came instead of a vote, by the journal's last line."""
+    from aer_jax.labels.journal import read_journal
+
+    last = read_journal(journal)[-1]
+    if last.error:
+        return f"the last attempt failed with: {last.error.rstrip('.')}."
+    return (
+        f'the last answer is "{last.response[:200]}", which is no label; try --answers constrained or --engine exact.'
+    )
+
+
+def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
+    if args.settings and args.engine != "exact":
+        raise UserError(f"{args.settings[0]} is a setting of --engine exact; leave it out.")
+    if args.engine == "transformers":
+        from aer_jax.annotation.engines.pytorch.transformers_engine import TransformersEngine
+
+        return TransformersEngine(
+            args.model,
+            questions,
+            constrained=args.answers == "constrained",
+            workers=args.workers,
+            batch=args.batch,
+            timeout=args.timeout,
+        )
+    if args.engine == "openai":
+        from aer_jax.annotation.engines.served.openai_engine import OpenAIEngine
+
+        if args.answers == "constrained":
+            raise UserError("servers have no common way to constrain an answer; leave --answers constrained out.")
+        return OpenAIEngine(
+            args.model,
+            questions,
+            base_url=args.base_url,
+            concurrency=args.concurrency,
+            timeout=args.timeout,
+            price=args.price,
+            send_licensed=args.send_licensed_audio,
+            request=args.request,
+        )
+    if args.answers == "free":
+        raise UserError("--engine exact has the labels' own probabilities; leave --answers free out.")
+    start_jax()
+    from aer_jax.annotation.engines.exact import ExactEngine
+    from aer_jax.config import load_config
+
+    for setting in args.settings:
+        if not setting.startswith(("mesh.", "model.dtype=")):
+            raise UserError(f"{setting} is no setting of --engine exact; it has mesh.* and model.dtype.")
+    config = load_config(None, args.settings)
+    return ExactEngine(args.model, questions, batch=args.batch, mesh=config.mesh, dtype=config.model.dtype)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError(f'"{text[:40]}" is no part; the first of three is 1/3')
+    return int(number), int(parts)
+
+
+def _prices(text: str) -> tuple[float, float]:
+    way_in, way_out = _numbers(text, Range(0, 1e6), 2)
+    return way_in, way_out
+
+
+def _temperatures(text: str) -> tuple[float, ...]:
+    return _numbers(text, Range(0, 2))
+
+
+def _numbers(text: str, allowed: Range, count: int | None = None) -> tuple[float, ...]:
+    read = real(allowed)
+    values = tuple(read(part) for part in text.split(","))
+    if count not in (None, len(values)):
+        raise argparse.ArgumentTypeError(f'"{text[:40]}" must be {count} numbers with a comma between them')
+    return values
+
+
+def proxies(args: argparse.Namespace) -> None:
+    from aer_jax.data.dataset import open_dataset
+    from aer_jax.evaluation.raters.quality import quality
+    from aer_jax.reports.votes_text import text
+
+    result = quality(open_dataset(args.data), args.journal, args.exact, args.group)
+    said = text(result)
+    if args.out:
+        from aer_jax.reports.votes_figure import write_quality
+
+        said += f"\n\n{write_quality(args.out, result)}: the figures, and all of this in proxies.json"
+    show(args, result, said)
+
+
+def add(command: Command) -> None:
+    """Define annotate, proxies."""
+    sub = command(
+        annotate,
+        "synthetic votes by an audio-language model: sampled from a checkpoint in PyTorch or from a server, or exact",
+        "annotate --data data/crema_d --model Qwen2-Audio-7B-Instruct --out data/crema_d.jsonl",
+    )
+    sub.add_argument("--data", type=Path, required=True)
+    sub.add_argument(
+        "--model",
+        required=True,
+        help="checkpoint directory, or a hub id: owner/name or owner/name@revision; Qwen2-Audio or, with transformers, "
+        "another that takes audio; openai: the server's name for it",
+    )
+    sub.add_argument("--out", type=Path, required=True, help="the journal; one that exists is continued")
+    sub.add_argument(
+        "--engine",
+        choices=("transformers", "openai", "exact"),
+        default="transformers",
+        help="PyTorch processes (default), a server of the OpenAI kind that takes audio, or label likelihoods in JAX",
+    )
+    sub.add_argument(
+        "--answers",
+        choices=("free", "constrained"),
+        help="whatever the model says, parsed (default), or labels alone; exact is constrained by nature",
+    )
+    who = sub.add_argument_group("listeners")
+    who.add_argument(
+        "--listeners", type=whole(Range(1, 10_000)), default=8, help="synthetic listeners an utterance (8)"
+    )
+    who.add_argument(
+        "--listeners-plan",
+        choices=("crossed", "paper"),
+        default="crossed",
+        help="personas and temperatures crossed (default), or the paper's five pairs of them",
+    )
+    who.add_argument(
+        "--temperatures",
+        type=_temperatures,
+        metavar="T,T",
+        help="of the crossed plan (0.2,0.4,0.6,0.8,1.0)",
+    )
+    who.add_argument("--prompts", type=Path, help="folder with system.txt, question.txt, personas.txt of your own")
+    who.add_argument("--no-transcript", dest="transcript", action="store_false", help="do not quote the words")
+    who.add_argument("--speaker", action="store_true", help="name the speaker")
+    who.add_argument(
+        "--context", type=whole(Range(0, 1000)), default=0, metavar="TURNS", help="quote the turns before (0)"
+    )
+    how = sub.add_argument_group("work")
+    how.add_argument("--limit", type=whole(Range(1, 10**9)), help="only the first so many utterances")
+    how.add_argument(
+        "--only-missing",
+        action="store_true",
+        help="ask only about clips that have no vote in --out yet; another --engine or --answers may then go on with "
+        "a journal, each line says which it was",
+    )
+    how.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="every N-th utterance from the I-th on")
+    how.add_argument("--attempts", type=whole(Range(1, 1000)), default=3, help="how often a question may fail (3)")
+    how.add_argument(
+        "--workers", type=whole(Range(1, 1000)), default=1, help="transformers: processes, one GPU each (1)"
+    )
+    how.add_argument(
+        "--batch", type=whole(COUNT), default=16, help="questions, or utterances with exact, at a time (16)"
+    )
+    how.add_argument(
+        "--timeout",
+        type=real(Range(0, 1e6, above=True)),
+        default=600,
+        help="seconds a batch or a request may take (600)",
+    )
+    how.add_argument("settings", nargs="*", metavar="key=value", help="exact: mesh.fsdp=8, model.dtype=bfloat16")
+    server = sub.add_argument_group("openai")
+    server.add_argument(
+        "--base-url", default="", help="of the server, for instance http://localhost:8000/v1; or OPENAI_BASE_URL"
+    )
+    server.add_argument(
+        "--concurrency", type=whole(Range(1, 10_000)), default=8, help="requests under way at a time (8)"
+    )
+    server.add_argument("--price", type=_prices, default=(0.0, 0.0), metavar="IN,OUT", help="$ a million tokens")
+    server.add_argument(
+        "--request",
+        default="",
+        metavar="FIELD=...",
+        help="fields of a request left out, named otherwise or set: "
+        "seed=,max_tokens=max_completion_tokens,reasoning_effort=low",
+    )
+    server.add_argument(
+        "--send-licensed-audio", action="store_true", help="you may send this corpus' licensed audio to that server"
+    )
+
+    sub = command(
+        proxies,
+        "how good are synthetic votes: agreement with people, also by ambiguity, persona, temperature and speakers, "
+        "how many are enough, what they are worth when pooled",
+        "proxies --data data/crema_d --journal data/crema_d.jsonl --out data/crema_d_proxies",
+    )
+    sub.add_argument("--data", type=Path, required=True)
+    sub.add_argument("--journal", type=Path, required=True)
+    sub.add_argument("--out", type=Path, help="folder for proxies.json and the figures")
+    sub.add_argument(
+        "--exact", type=Path, metavar="JOURNAL", help="by the exact engine: what infinitely many votes would give"
+    )
+    sub.add_argument(
+        "--group",
+        metavar="ATTRIBUTE",
+        help="of the speakers, as the corpus names it, for instance sex; speaker: each by itself (what the corpus has)",
+    )

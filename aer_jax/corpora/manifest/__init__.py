@@ -1,0 +1,1 @@
+"""Any corpus that is described by one table."""

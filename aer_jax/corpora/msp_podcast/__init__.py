@@ -1,0 +1,1 @@
+"""MSP-Podcast as its owners ship it."""

@@ -1,0 +1,1 @@
+"""Tables of every format as rows of named fields, and which column is which."""

@@ -1,0 +1,1 @@
+"""The toy corpus and its formant synthesizer."""

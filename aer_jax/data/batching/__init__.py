@@ -1,0 +1,1 @@
+"""Batch shapes, and the batches of training, prediction and exact annotation."""

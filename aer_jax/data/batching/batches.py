@@ -1,0 +1,191 @@
+"""Training and evaluation streams: Grain over whole batches, so an iterator's state is one exact number."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from aer_jax.base.lengths import SAMPLE_RATE
+from aer_jax.data import augment
+from aer_jax.data.batching.buckets import ALONE, BatchPlan, Buckets, Draws, Host
+from aer_jax.data.batching.collate import Batch, collate
+from aer_jax.data.batching.sampling import draw_epoch, expected_draws
+from aer_jax.data.examples import Example, real_examples
+from aer_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from aer_jax.data.dataset import Dataset
+    from aer_jax.data.prompt import PromptEncoder
+
+__all__ = ["Batch", "EvaluationBatches", "Host", "TrainBatches", "collate", "evaluation_batches", "train_batches"]
+
+# Beside the seed, so that none of them changes what another draws.
+_VISITS, _AUGMENT, _ORDER = 1, 2, 3
+
+
+class TrainBatches:
+    """An endless, reproducible stream of training batches; every host draws the same ones and reads its own rows.
+
+    Attributes:
+        shapes: (S, T) of each batch shape; no other ever comes.
+        steps_per_epoch: batches an epoch, the same for every epoch; all are full but one of the shortest shape.
+        cut: how many examples are longer than `max_seconds`.
+        padding: shares of the first epoch; others differ by what augmentation draws.
+        blanks: makes a batch of each shape without clips.
+        iter_dataset: a Grain dataset whose iterators Orbax saves; a restored one goes on with the next batch.
+    """
+
+    def __init__(self, buckets: Buckets, seed: int, probability: float, how: Literal["uniform", "balanced"]):
+        self._buckets, self._seed, self._probability = buckets, seed, probability
+        self._class_n = np.array([int(np.argmax(example.target)) for example in buckets.examples])
+        self._draws_n = expected_draws(self._class_n, how)
+        buckets.choose(self._draw(0), augment.SLOWEST if probability > 0 else 1.0)
+        # Threads read batches of one epoch, or of two around its end.
+        self._plan = functools.lru_cache(maxsize=2)(self._plan_epoch)
+        self.shapes, self.cut = buckets.shapes, buckets.cut
+        self.blanks = buckets.blanks
+        self.steps_per_epoch = len(self._plan(0))
+        self.padding = buckets.padding(self._plan(0))
+        self.iter_dataset = buckets.iter_dataset(self.read, sys.maxsize)
+
+    def read(self, step: int) -> Batch:
+        """Batch number `step`, counted from 0 over all epochs: a function of seed and number alone."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        return self._buckets.batch(self._plan(epoch)[position])
+
+    def contents(self, step: int) -> list[dict[str, Any]]:
+        """What is in batch number `step`, without reading it: one dict a clip, of all hosts.
+
+        Each has `utterance` and how it is changed, `semitones` and `tempo`; a mix also `mixed_with` and its share.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        clips = []
+        for row, semitones, tempo in zip(*self._plan(epoch)[position].draws, strict=True):
+            example = self._buckets.examples[row]
+            mix = {"mixed_with": example.second, "share": example.alpha} if example.second else {}
+            clips.append({"utterance": example.first, **mix, "semitones": float(semitones), "tempo": float(tempo)})
+        return clips
+
+    def facts(self) -> dict[str, Any]:
+        """Shapes, steps and padding, for JSON."""
+        shapes = [{"seconds": samples / SAMPLE_RATE, "tokens": tokens} for samples, tokens in self.shapes]
+        padding = {name: round(share, 4) for name, share in self.padding._asdict().items()}
+        return {
+            "shapes": shapes,
+            "prefix_tokens": len(self._buckets.prefix),
+            "steps_per_epoch": self.steps_per_epoch,
+            "padding": padding,
+            "cut": self.cut,
+        }
+
+    def sentence(self) -> str:
+        """The same for a person."""
+        longest = f"the longest {self.shapes[-1][0] / SAMPLE_RATE:.1f} s and {self.shapes[-1][1]} tokens"
+        longest += f" after {len(self._buckets.prefix)} common ones"
+        cut = f"; {self.cut} clip(s) are longer than data.max_seconds and are cut" if self.cut else ""
+        return (
+            f"{self.steps_per_epoch} steps an epoch in {len(self.shapes)} batch shape(s), {longest}; padding is "
+            f"{self.padding.frames:.1%} of audio frames and {self.padding.positions:.1%} of token positions{cut}"
+        )
+
+    def _draw(self, epoch: int) -> Draws:
+        samples_n = self._buckets.samples_n
+        rows = draw_epoch(self._class_n, self._draws_n, self._rng(_VISITS, epoch))
+        changes = augment.draw(samples_n[rows], samples_n.max(), self._probability, self._rng(_AUGMENT, epoch))
+        return Draws(rows, *changes)
+
+    def _plan_epoch(self, epoch: int) -> list[BatchPlan]:
+        plans = self._buckets.plan(self._draw(epoch))
+        return [plans[i] for i in self._rng(_ORDER, epoch).permutation(len(plans))]
+
+    def _rng(self, purpose: int, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, purpose, epoch])
+
+
+class EvaluationBatches:
+    """Each utterance once, as it is.
+
+    Attributes:
+        shapes: (S, T) of each batch shape.
+        cut: how many utterances are longer than `max_seconds`.
+        blanks: makes a batch of each shape without clips.
+    """
+
+    def __init__(self, buckets: Buckets):
+        self._buckets = buckets
+        n = len(buckets.examples)
+        every = Draws(np.arange(n), np.zeros(n), np.ones(n))
+        buckets.choose(every, slowest=1.0)
+        self.shapes, self.cut, self.blanks = buckets.shapes, buckets.cut, buckets.blanks
+        self._plans = buckets.plan(every)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._buckets.iter_dataset(lambda i: self._buckets.batch(self._plans[i]), len(self)))
+
+
+def train_batches(
+    examples: Sequence[Example],
+    dataset: Dataset,
+    prompt: PromptEncoder,
+    *,
+    shapes: int,
+    batch: int,
+    seed: int,
+    augment: float,
+    sampling: Literal["uniform", "balanced"],
+    max_seconds: float,
+    host: Host = ALONE,
+) -> TrainBatches:
+    """The training stream.
+
+    Args:
+        examples: real clips (`real_examples`) and DiME-Aug's mixes; `row` of a batch counts in this list.
+        dataset: where audio, transcripts and durations come from.
+        prompt: makes the tokens.
+        shapes: how many batch shapes at most; see `choose_shapes`.
+        batch: rows of each batch, over all hosts.
+        seed: at least 0; order, draws and augmentation depend on it, on the epoch and the position alone.
+        augment: probability of pitch or tempo augmentation.
+        sampling: "uniform" or "balanced", see `sampling.expected_draws`.
+        max_seconds: longer audio is cut.
+        host: which rows of every batch are read here: [i B / n, (i + 1) B / n) for host i of n.
+
+    Raises:
+        UserError: there are no examples, or a setting is out of range.
+    """
+    if seed < 0:
+        raise UserError(f"seed is {seed}; it must be 0 or more.")
+    if not 0 <= augment <= 1:
+        raise UserError(f"data.augment is {augment}; it is a probability, 0 to 1.")
+    buckets = Buckets(examples, dataset, prompt, shapes=shapes, batch=batch, max_seconds=max_seconds, host=host)
+    return TrainBatches(buckets, seed, augment, sampling)
+
+
+def evaluation_batches(
+    ids: Sequence[str],
+    dataset: Dataset,
+    prompt: PromptEncoder,
+    targets_nk: np.ndarray | None = None,
+    *,
+    shapes: int,
+    batch: int,
+    max_seconds: float,
+    host: Host = ALONE,
+) -> EvaluationBatches:
+    """Every utterance exactly once, longest first, unmixed and unaugmented.
+
+    Arguments are those of `train_batches`; targets are zeros where nobody asks for them.
+
+    Raises:
+        UserError: there are no utterances, or a setting is out of range.
+    """
+    examples = real_examples(ids, np.zeros((len(ids), len(dataset.classes))) if targets_nk is None else targets_nk)
+    buckets = Buckets(examples, dataset, prompt, shapes=shapes, batch=batch, max_seconds=max_seconds, host=host)
+    return EvaluationBatches(buckets)

@@ -1,0 +1,1 @@
+"""`aer-jax prepare`: a corpus becomes a dataset directory."""

@@ -1,0 +1,120 @@
+"""What people and synthetic listeners said about the same utterances, as arrays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aer_jax.data.dataset import Dataset
+from aer_jax.errors import UserError
+from aer_jax.labels.journal import Attempt, read_journal, read_votes
+from aer_jax.labels.votes import count_votes, normalise, whole_counts
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A journal beside the human votes, on the utterances that have votes of both.
+
+    Attributes:
+        classes: K labels.
+        ids, speakers_n: N utterances and who speaks in each.
+        counts_nk: human votes, weighted.
+        whole_nk: whole human votes, int; a vote that was shared between labels is left aside.
+        votes_nlk: the vote of each of L listeners: one-hot, shares that sum to 1 (an exact proxy), or zero where
+            there is none.
+        people: one attempt a listener; they agree in persona and temperature.
+        outcomes: of each listener, how many pairs ended with a vote (None), "unparsed" and "failed".
+        origin: model and prompt of the journal.
+        answers: "free", "constrained" or "exact", see `Attempt`; of a journal that has several, each with its
+            number, for instance "128 free + 32 exact".
+    """
+
+    classes: tuple[str, ...]
+    ids: list[str]
+    speakers_n: np.ndarray
+    counts_nk: np.ndarray
+    whole_nk: np.ndarray
+    votes_nlk: np.ndarray
+    people: list[Attempt]
+    outcomes: list[Counter[str | None]]
+    origin: tuple[str, str]
+    answers: str
+
+    @property
+    def human_nk(self) -> np.ndarray:
+        """Human distributions."""
+        return normalise(self.counts_nk)
+
+    @property
+    def synthetic_nk(self) -> np.ndarray:
+        """Synthetic distributions, all listeners pooled."""
+        return normalise(self.votes_nlk.sum(axis=1))
+
+
+def open_panel(dataset: Dataset, journal: Path) -> Panel:
+    """Read a journal that was made about a dataset.
+
+    Raises:
+        UserError: the journal is damaged, empty, is about other utterances, holds several models or prompts, or
+            fewer than two utterances have both human and synthetic votes.
+    """
+    latest = _latest(dataset, journal)
+    first = {attempt.listener: attempt for attempt in latest}
+    people = [first[index] for index in sorted(first)]
+    row = {person.listener: i for i, person in enumerate(people)}
+    outcomes: list[Counter[str | None]] = [Counter() for _ in people]
+    for attempt in latest:
+        outcomes[row[attempt.listener]][attempt.outcome] += 1
+
+    asked = {attempt.utterance for attempt in latest}
+    ids = [id for id in dataset.utterances if id in asked]
+    votes_of: list[list] = [[] for _ in people]
+    for vote in read_votes(journal, dataset.classes):
+        assert vote.rater is not None  # a journal's votes have one
+        votes_of[row[int(vote.rater.rpartition("#")[2])]].append(vote)
+    votes_nlk = np.stack([count_votes(votes, ids, dataset.classes) for votes in votes_of], axis=1)
+    human = [vote for vote in dataset.votes if vote.source == "human"]
+    counts_nk = count_votes(human, ids, dataset.classes)
+    both = np.flatnonzero((counts_nk.sum(axis=1) > 0) & (votes_nlk.sum(axis=(1, 2)) > 0))
+    if len(both) < 2:
+        raise UserError(
+            f"{len(both)} utterances have both human and synthetic votes; at least 2 are needed to compare them."
+        )
+    ids = [ids[n] for n in both]
+    return Panel(
+        dataset.classes,
+        ids,
+        np.array([dataset.utterances[id].speaker for id in ids]),
+        counts_nk[both],
+        whole_counts(human, ids, dataset.classes),
+        votes_nlk[both],
+        people,
+        outcomes,
+        (latest[0].model, latest[0].prompt),
+        _kinds(latest),
+    )
+
+
+def _kinds(attempts: list[Attempt]) -> str:
+    counts = Counter(attempt.answers for attempt in attempts)
+    return next(iter(counts)) if len(counts) == 1 else " + ".join(f"{n} {kind}" for kind, n in counts.most_common())
+
+
+def _latest(dataset: Dataset, journal: Path) -> list[Attempt]:
+    """The last attempt of each pair, after checking that the journal is one and is about this dataset."""
+    attempts = {attempt.key: attempt for attempt in read_journal(journal)}
+    if not attempts:
+        raise UserError(f"the journal {journal} is empty; `aer-jax annotate` fills it.")
+    foreign = [id for id, _ in attempts if id not in dataset.utterances]
+    if foreign:
+        raise UserError(
+            f"{journal} is about {len(foreign)} utterances that {dataset.path} does not hold, the first is "
+            f'"{foreign[0]}"; give the dataset that was annotated.'
+        )
+    origins = {(attempt.model, attempt.prompt) for attempt in attempts.values()}
+    if len(origins) > 1:
+        raise UserError(f"{journal} mixes models or prompts: {', '.join(sorted(map(' '.join, origins)))}.")
+    return list(attempts.values())

@@ -1,0 +1,68 @@
+"""What human and synthetic votes pooled are worth: held-out votes predicted, on speakers that no weight has seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from aer_jax.data.dataset import Dataset
+from aer_jax.evaluation.intervals import speaker_intervals
+from aer_jax.evaluation.raters.aligned_votes import Panel
+from aer_jax.labels.pooling import held_out_loss, learn_weights
+from aer_jax.labels.votes import normalise
+
+FIXED = 0.5
+
+
+def pooling(panel: Panel, dataset: Dataset) -> dict[str, Any]:
+    """Ways to pool, each scored by `held_out_loss` on the speakers outside the validation split.
+
+    Returns:
+        reason: why there is nothing to say, or None; learned_on and n, utterances that weights are learned from and
+        scored on; rows: name -> weight (a list for `listeners`), loss and ci, better (human votes alone - this, above
+        0 is better) and better_ci. `constant` is the control: as many votes of the mean human distribution instead of
+        synthetic ones, which hear nothing and only smooth.
+    """
+    usable_n = panel.whole_nk.sum(axis=1) >= 2
+    validation = set(dataset.splits["validation"])
+    learn_n = usable_n & np.array([id in validation for id in panel.ids])
+    score_n = usable_n & ~learn_n
+    if not learn_n.any() or not score_n.any():
+        missing = "validation speakers" if not learn_n.any() else "speakers outside the validation split"
+        return {"reason": f"the journal has no clip of {missing} with two human votes", "rows": {}}
+    human_nk = panel.whole_nk.astype(float)
+    together_nmk = panel.votes_nlk.sum(axis=1, keepdims=True)
+    constant_k = normalise(human_nk[learn_n]).mean(axis=0)
+    constant_nmk = constant_k * together_nmk.sum(axis=2, keepdims=True)
+
+    def learned(sources_nmk: np.ndarray) -> list[float]:
+        return learn_weights(human_nk[learn_n], sources_nmk[learn_n]).tolist()
+
+    ways = {
+        "human": (together_nmk, [0.0]),
+        "synthetic": (together_nmk, [np.inf]),
+        "counts": (together_nmk, [1.0]),
+        "fixed": (together_nmk, [FIXED]),
+        "learned": (together_nmk, learned(together_nmk)),
+        "listeners": (panel.votes_nlk, learned(panel.votes_nlk)),
+        "constant": (constant_nmk, learned(constant_nmk)),
+    }
+    losses = {
+        name: held_out_loss(human_nk[score_n], sources_nmk[score_n], weights)[0]
+        for name, (sources_nmk, weights) in ways.items()
+    }
+    better = {name: losses["human"] - loss_n for name, loss_n in losses.items()}
+    speakers_n = panel.speakers_n[score_n]
+    ci, better_ci = speaker_intervals(losses, speakers_n), speaker_intervals(better, speakers_n)
+    rows = {
+        name: {
+            "weight": weights if name == "listeners" else None if np.isinf(weights[0]) else weights[0],
+            "loss": float(losses[name].mean()),
+            "ci": ci[name],
+            "better": float(better[name].mean()),
+            "better_ci": better_ci[name],
+        }
+        for name, (_, weights) in ways.items()
+    }
+    return {"reason": None, "learned_on": int(learn_n.sum()), "n": int(score_n.sum()), "rows": rows}

@@ -1,0 +1,180 @@
+"""The runs of an experiment, each a process of its own, as many at a time as the accelerators allow.
+
+A run is an ordinary run directory, `OUT/runs/NAME`, from an ordinary config, `OUT/configs/NAME.yaml`; what it prints
+goes to `OUT/logs/NAME.log`. `cell.json` in it says that it was trained and evaluated to the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
+
+from aer_jax.config import to_yaml
+from aer_jax.errors import Unfinished
+from aer_jax.experiments.devices import accelerators, shares
+from aer_jax.experiments.settings import Cell, Experiment
+from aer_jax.files.atomic import replace_text
+from aer_jax.training.hooks.preemption import stop_signals
+from aer_jax.training.run import holds_run, read_run, refuse_changed
+
+COMMAND = (sys.executable, "-m", "aer_jax.cli.cell")  # to be called with a config file and a run directory
+MARK = "cell.json"
+STOPPED = Unfinished.exit_code
+
+
+def is_finished(cell: Cell) -> bool:
+    """Whether a run was trained and evaluated."""
+    return (Path(cell.config.out) / MARK).is_file()
+
+
+def refuse_other_settings(cells: Sequence[Cell]) -> None:
+    """Refuse an experiment some of whose runs were begun with other settings, data, votes or base.
+
+    Raises:
+        UserError: the first such run and the difference; nothing has been done then.
+    """
+    for cell in cells:
+        if is_finished(cell) or holds_run(cell.config):
+            refuse_changed(read_run(cell.config.out), cell.config)
+
+
+def run_cells(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
+    """Train and evaluate all runs that are not finished; what is half done goes on.
+
+    Args:
+        experiment: where things lie, and how many at a time.
+        cells: its runs, which `refuse_other_settings` let pass; each dataset and journal must be there.
+
+    Returns:
+        name of a run that failed -> the last thing that it said.
+
+    Raises:
+        UserError: the devices cannot be shared out.
+        Unfinished: Ctrl-C, SIGTERM or a notice; the runs have saved and stopped, the same call goes on.
+    """
+    places = shares(*accelerators(), experiment.parallel)
+    out = Path(experiment.out)
+    for folder in ("configs", "logs", "runs"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    todo = [cell for cell in cells if not is_finished(cell)]
+    with (
+        stop_signals() as stop,
+        ThreadPoolExecutor(len(places)) as pool,
+        tqdm(total=len(cells), initial=len(cells) - len(todo), unit="run", desc="experiment") as bar,
+    ):
+        work = _Work(out, stop)
+        for place in places:
+            work.places.put(place)
+        waiting = [pool.submit(work.do, cell, bar) for cell in todo]
+        said, asked = "", False
+        while not all(future.done() for future in waiting):
+            time.sleep(0.2)
+            if stop.is_set() and not asked:
+                work.end_running()
+                asked = True
+            if (now := work.progress()) != said:
+                bar.set_postfix_str(said := now)
+        for future in waiting:
+            future.result()
+    if stop.is_set():
+        left = sum(not is_finished(cell) for cell in cells)
+        raise Unfinished(f"stopped as asked with {left} of {len(cells)} runs to do; the same command goes on.")
+    return work.failed
+
+
+@dataclass
+class _Work:
+    """What the threads share, one thread a running process."""
+
+    out: Path
+    stop: threading.Event
+    places: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    running: dict[str, subprocess.Popen] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def end_running(self) -> None:
+        """Runs save and stop at SIGTERM."""
+        for process in list(self.running.values()):
+            process.terminate()
+
+    def do(self, cell: Cell, bar: tqdm) -> None:
+        """One run from its config to its mark."""
+        if self.stop.is_set():
+            return
+        place = self.places.get()
+        run, log = Path(cell.config.out), self.out / "logs" / f"{cell.name}.log"
+        config = self.out / "configs" / f"{cell.name}.yaml"
+        replace_text(config, to_yaml(cell.config))
+        began = time.monotonic()
+        try:
+            with log.open("ab") as file:
+                code = self._wait(cell.name, [*COMMAND, str(config), str(run)], place, file)
+        finally:
+            self.places.put(place)
+        seconds = round(time.monotonic() - began, 1)
+        if code == 0:
+            replace_text(run / MARK, json.dumps({"seconds": seconds}) + "\n")
+            bar.write(f"{cell.name}: {_score(run)} after {seconds:.0f} s", file=sys.stderr)
+        elif not self.stop.is_set():
+            self.failed[cell.name] = _last_words(log, code)
+            bar.write(f"{cell.name} failed: {self.failed[cell.name]} (see {log})", file=sys.stderr)
+        bar.update()
+
+    def _wait(self, name: str, command: list[str], place: dict[str, str], log: IO[bytes]) -> int:
+        # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | place,
+            start_new_session=True,
+            close_fds=False,  # it holds the experiment's lock too
+        )
+        self.running[name] = process
+        if self.stop.is_set():  # asked between the check above and here
+            process.terminate()
+        try:
+            return process.wait()
+        finally:
+            del self.running[name]
+
+    def progress(self) -> str:
+        """The running ones and their steps."""
+        return ", ".join(f"{name} {_step(self.out / 'runs' / name)}".strip() for name in list(self.running))
+
+
+def _step(run: Path) -> str:
+    try:
+        with (run / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 2000))
+            lines = file.read().split(b"\n")
+        return f"step {json.loads(lines[-2])['step']}"
+    except (OSError, ValueError, LookupError):
+        return ""
+
+
+def _score(run: Path) -> str:
+    metrics = json.loads((run / "evaluation" / "test" / "metrics.json").read_text("utf-8"))
+    return f"JS {metrics['js']:.3f}, training mean {metrics['baselines']['train_mean']['js']:.3f}"
+
+
+def _last_words(log: Path, code: int) -> str:
+    """The command's own sentence, else the last line of its log."""
+    lines = [line.strip() for line in log.read_text("utf-8", "replace").replace("\r", "\n").split("\n") if line.strip()]
+    said = [line.removeprefix("aer-jax: ") for line in lines if line.startswith("aer-jax: ")]
+    how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"{how}: {(said or lines or ['it said nothing'])[-1]}"

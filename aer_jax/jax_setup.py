@@ -1,0 +1,49 @@
+"""JAX and transformers as every command starts them: which devices, which cache, no PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aer_jax.files.atomic import user_cache
+
+# Their plugins complain when JAX is asked for devices where there are none; they are installed there to compile.
+PLUGINS = ("libtpu", "jax_cuda13_plugin", "jax_cuda12_plugin")
+
+
+def prefer_cpu() -> None:
+    """JAX_PLATFORMS=cpu, unless set, where a plugin for accelerators is installed and no accelerator is there."""
+    devices = [device for kind in ("accel*", "vfio/*", "nvidia*", "dxg") for device in Path("/dev").glob(kind)]
+    if not devices and any(map(importlib.util.find_spec, PLUGINS)):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def start_jax() -> None:
+    """Settings that must be made before JAX is imported. A compilation cache of the user's own is respected."""
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs with a traceback
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(user_cache() / "jax"))
+    prefer_cpu()
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that there is no PyTorch
+    with without_torch():
+        from transformers.utils import is_torch_available
+
+        is_torch_available()  # it remembers the answer
+
+
+@contextmanager
+def without_torch() -> Iterator[None]:
+    """Hide PyTorch from the imports inside: some libraries import it wherever it is installed, which takes seconds."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # so Python is told that there is no such module
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]

@@ -1,0 +1,113 @@
+"""Low-rank adapters (Hu et al., 2021, arXiv 2106.09685), equal to peft's in value and initialisation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Key
+
+from aer_jax.errors import UserError
+from aer_jax.models.adapters.dropout import Draws, keep_mask, kept_share
+from aer_jax.models.adapters.low_rank import low_rank
+from aer_jax.models.remat import kept
+
+
+class LoRA(nnx.Module):
+    """(alpha / rank) B A dropout(x), in float32; of x in bfloat16 see `low_rank`.
+
+    Args:
+        shape: of the base kernel, [..., d_in, d_out]; leading axes are stacked layers.
+        rank, alpha, dropout: as published; B starts at zero, so a new adapter changes nothing.
+        key: draws A from U(-1/sqrt(d_in), 1/sqrt(d_in)), peft's Kaiming-uniform.
+    """
+
+    def __init__(self, shape: Sequence[int], rank: int, alpha: float, dropout: float, key: jax.Array):
+        *stacked, d_in, d_out = shape
+        bound = d_in**-0.5
+        self.a = nnx.LoRAParam(jax.random.uniform(key, (*stacked, d_in, rank), minval=-bound, maxval=bound))
+        self.b = nnx.LoRAParam(jnp.zeros((*stacked, rank, d_out)))
+        self.scaling = alpha / rank
+        self.dropout = dropout
+
+    def __call__(self, x: jax.Array, draws: Draws | None = None) -> jax.Array:
+        """[..., d_in] -> [..., d_out], in the dtype of x; `draws` say what dropout keeps, None that it is off."""
+        scaling = self.scaling
+        if draws is not None and self.dropout:
+            # What is dropped is made up for behind x, which stays exact in any dtype.
+            x = jnp.where(draws.take(x.shape[-1]), x, 0)
+            scaling /= kept_share(self.dropout)
+        if x.dtype == jnp.float32:
+            return kept(x @ self.a[...]) @ self.b[...] * scaling
+        return low_rank(x, self.a[...], self.b[...] * scaling)
+
+
+def draws_for(
+    layer: nnx.Module,
+    keys: jax.Array | None,
+    shapes: Sequence[tuple[int, ...]],
+    join: Callable[[Sequence[jax.Array]], jax.Array] = itemgetter(0),
+) -> Draws | None:
+    """What dropout keeps of the inputs of a layer's adapters; None without keys, or where nothing is dropped.
+
+    Args:
+        keys: one for each part of its states.
+        shapes: rows and time of each.
+        join: lays what is drawn for the parts as the states lie.
+    """
+    adapters = [module for _, module in nnx.iter_modules(layer) if isinstance(module, LoRA)]
+    rate = max((each.dropout for each in adapters), default=0)  # `attach` gives the same to all
+    if keys is None or rate == 0:
+        return None
+    width = sum(each.a.shape[-2] for each in adapters)
+    return Draws(join([keep_mask(own, rate, (*shape, width)) for own, shape in zip(keys, shapes, strict=True)]))
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A linear layer with room for an adapter, see `layers.Linear`."""
+
+    kernel: nnx.Param[jax.Array]
+    lora: LoRA | None
+
+
+def torch_name(path: Sequence[Key]) -> str:
+    """A module's name in torch, the layer's number written N: `language_model.layers.N.mlp.up_proj`."""
+    return ".".join("layers.N" if part == "layers" else str(part) for part in path)
+
+
+def attach(
+    model: nnx.Module, targets: Sequence[str], *, rank: int, alpha: float, dropout: float, key: jax.Array
+) -> list[str]:
+    """Give an adapter to every linear layer of `model` that a pattern matches.
+
+    Args:
+        targets: regular expressions on the whole torch name, see `torch_name`.
+
+    Returns:
+        the names that got one.
+
+    Raises:
+        UserError: a pattern is no regular expression or matches nothing.
+    """
+    linears = {torch_name(path): module for path, module in nnx.iter_modules(model) if isinstance(module, Adaptable)}
+    chosen: dict[str, Adaptable] = {}
+    for pattern in targets:
+        try:
+            hits = {name: module for name, module in linears.items() if re.fullmatch(pattern, name)}
+        except re.error as error:
+            raise UserError(f'model.lora.targets: "{pattern}" is not a regular expression: {error}.') from None
+        if not hits:
+            raise UserError(
+                f'model.lora.targets: "{pattern}" matches no linear layer; the layers are {", ".join(sorted(linears))}.'
+            )
+        chosen |= hits
+    for adapter_key, name in zip(jax.random.split(key, len(chosen)), sorted(chosen), strict=True):
+        linear = chosen[name]
+        linear.lora = LoRA(linear.kernel.shape, rank, alpha, dropout, adapter_key)
+    return sorted(chosen)

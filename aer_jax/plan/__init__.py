@@ -1,0 +1,1 @@
+"""Plans: a training step compiled and costed for devices that are absent."""

@@ -1,0 +1,118 @@
+"""Ahead-of-time compilation: a program for TPUs or GPUs that are not here, and what it needs of each chip."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import jax
+
+from aer_jax.chips import GIB, Slice
+from aer_jax.errors import UserError
+from aer_jax.plan.compilers import compiler_for, has_compiler
+from aer_jax.plan.gpu_target import target_config
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program for one chip of a slice.
+
+    Attributes:
+        peak: bytes of the chip's memory: arguments, results that do not take their place, temporaries and the program.
+        temporaries: bytes of activations, gathered weights, gradients and whatever else lives during a step; None
+            where the program did not fit and the compiler said only the peak.
+        program: HLO text; "" where it did not fit.
+        seconds: it took to compile.
+    """
+
+    peak: float
+    temporaries: float | None
+    program: str
+    seconds: float
+
+
+def devices_of(topology: Slice) -> list[jax.Device]:
+    """The devices of a slice, to make a mesh of; they can be compiled for and nothing else.
+
+    Raises:
+        UserError: the compiler is missing, or knows no such slice.
+    """
+    compiler = compiler_for(topology)
+    if not has_compiler(topology):
+        raise UserError(compiler.missing)
+    from jax.experimental import topologies
+
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no metadata server: this is no TPU machine
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # its lock guards TPUs, and there are none
+    try:
+        with _silence():
+            if topology.is_tpu:
+                described = topologies.get_topology_desc(platform="tpu", topology_name=str(topology))
+            else:  # groups of hosts x hosts x GPUs
+                described = topologies.get_topology_desc(
+                    platform="cuda", topology=f"1x1x{topology.chips}", target_config=target_config(topology.chip)
+                )
+            return list(described.devices)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{compiler.name} has no slice {topology} ({reason}); {compiler.mend}.") from None
+
+
+def compile_for(traced, topology: Slice, held: int) -> Compiled:
+    """Compile a traced step for the devices of its shardings.
+
+    Args:
+        traced: see `abstract_step.trace`.
+        topology: whose devices they are.
+        held: bytes of its arguments on one chip.
+
+    Raises:
+        UserError: the compiler refused it for something else than memory.
+    """
+    compiler, start = compiler_for(topology), time.monotonic()
+    try:
+        lowered = traced.lower(lowering_platforms=(compiler.platform,))
+        compiled = lowered.compile(compiler_options=compiler.options)
+    except jax.errors.JaxRuntimeError as error:
+        peak = _refused_peak(str(error), held)
+        if peak is None:
+            reason = " ".join(str(error).split())[:400]
+            raise UserError(f"{compiler.name} refused the step: {reason}") from None
+        return Compiled(peak, None, "", time.monotonic() - start)
+    memory = compiled.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+    return Compiled(peak, memory.temp_size_in_bytes, compiled.as_text(), time.monotonic() - start)
+
+
+def _refused_peak(message: str, held: int) -> float | None:
+    """Bytes that a step which does not fit would need, from either of the ways in which the compiler says so."""
+    units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+    if used := re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message):
+        return float(used[1]) * units[used[2]]
+    if used := re.search(r"HLO temporaries \(([\d.]+)([KMGT])\) exceeds", message):
+        return float(used[1]) * units[used[2]] + held
+    return None
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep a compiler's C++ from telling stderr that its chips are not there."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

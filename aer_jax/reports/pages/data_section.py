@@ -1,0 +1,64 @@
+"""What a report says of its dataset: who and how much is in each split, what listeners heard, how they disagreed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from aer_jax.data.dataset import Dataset
+from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
+from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.reports.pages import figures
+
+_BINS = 12
+
+
+def data_section(dataset: Dataset) -> dict[str, Any]:
+    """Rows of the splits, shares of the classes, and the figure of ambiguity."""
+    rows, levels = [], {}
+    human = [vote for vote in dataset.votes if vote.source == "human"]
+    for split, ids in dataset.splits.items():
+        if not ids:
+            continue
+        counts_nk = count_votes(human, ids, dataset.classes)
+        shares_nk = normalise(counts_nk[counts_nk.sum(axis=1) > 0])
+        levels[split] = ambiguity(shares_nk)
+        bins = np.bincount(ambiguity_bins(levels[split]), minlength=len(NAMES))
+        rows.append(
+            {
+                "split": split,
+                "clips": len(ids),
+                "speakers": len({dataset.utterances[id].speaker for id in ids}),
+                "minutes": sum(dataset.utterances[id].seconds for id in ids) / 60,
+                "votes": float(counts_nk.sum(axis=1).mean()),
+                "ambiguity": float(levels[split].mean()),
+                "bins": [int(n) for n in bins],
+                "unanimous": float((levels[split] < 1e-9).mean()),
+                "shares": list(zip(dataset.classes, shares_nk.mean(axis=0).tolist(), strict=True)),
+            }
+        )
+    return {"rows": rows, "ambiguity": _ambiguity(np.concatenate(list(levels.values())))}
+
+
+def _ambiguity(level_n: np.ndarray):
+    """How many clips are how ambiguous, with the edges of the bins by value."""
+    with matplotlib.rc_context(figures.style(figures.PLACEHOLDERS)):
+        figure = Figure((figures.WIDTH, 2.2), layout="constrained")
+        ax = figure.add_subplot()
+        ax.hist(level_n, bins=_BINS, range=(0, 1), color=figures.MUTED, rwidth=0.92)
+        for edge in EDGES:
+            ax.axvline(edge, color=figures.INK, lw=0.8, ls=(0, (3, 3)))
+        for name, left, right in zip(NAMES, (0, *EDGES), (*EDGES, 1), strict=True):
+            ax.text(
+                (left + right) / 2, 1.02, name, transform=ax.get_xaxis_transform(), ha="center", color=figures.MUTED
+            )
+        ax.set_xlim(-0.01, 1.01)
+        ax.set_xlabel("ambiguity of the human votes, H / log K")
+        ax.set_ylabel("clips")
+        ax.tick_params(length=0)
+        ax.tick_params(axis="y", labelcolor=figures.MUTED)
+        ax.spines["left"].set_visible(False)
+        return figures.svg(figure, "how many clips are how ambiguous")

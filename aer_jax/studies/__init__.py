@@ -1,0 +1,1 @@
+"""Scripts behind `docs/results/`; nothing imports them."""

@@ -1,0 +1,27 @@
+"""Predictions beside a transformers loop: the same probabilities, and ratios that follow from the times."""
+
+import pytest
+import toy_runs
+
+from aer_jax.bench import predict as bench
+from aer_jax.bench.train import PYTORCH
+from aer_jax.config import load_config
+from aer_jax.errors import UserError
+
+
+def test_both_loops_give_our_probabilities():
+    settings = [f"model.checkpoint={toy_runs.CHECKPOINT}", f"data.dataset={toy_runs.toy_dataset()}"]
+    config = load_config(None, [*settings, "train.microbatch=2", "data.shapes=1"])
+    result = bench.bench_predict(config, clips=3, passes=1)
+    speed = {name: side["utterances_per_second"] for name, side in result["sides"].items()}
+    for how in PYTORCH:
+        assert result["sides"][how]["probs_error"] <= 1e-5
+        assert result[f"ratio_to_{how}_pytorch"] == pytest.approx(speed["ours"] / speed[how])
+    assert "transformers, the paper's way" in bench.table(result)
+
+
+def test_other_probabilities_end_the_command():
+    bench.refuse_other("careful", 1e-5, 1e-4)
+    for error in (2e-4, float("nan")):
+        with pytest.raises(UserError, match="no time is reported"):
+            bench.refuse_other("careful", error, 1e-4)

@@ -1,0 +1,175 @@
+"""Side by side with PyTorch: all sides compute the same, the figures follow from the times, and a lie is not shown."""
+
+import json
+
+import pytest
+import toy_runs
+from transformers import Qwen2AudioConfig
+
+from aer_jax import cli
+from aer_jax.bench import train as bench
+from aer_jax.bench.worker_process import Side
+from aer_jax.config import load_config
+from aer_jax.models import random_checkpoint
+
+SETTINGS = ["train.batch=2", "train.microbatch=1", "data.shapes=1", "model.remat=none"]
+KEYS = {
+    "seconds", "input_seconds", "loss", "loss_error", "utterances_per_second", "tokens_per_second", "padded_frames",
+    "padded_positions", "mfu", "peak_bytes",
+}  # fmt: skip
+
+
+def run(capsys, *words) -> dict:
+    code = cli.main(
+        ["bench", *map(str, words), "--data", str(toy_runs.toy_dataset()), "--json", "--steps", "1", *SETTINGS]
+    )
+    streams = capsys.readouterr()
+    assert code == 0, streams.err
+    return json.loads(streams.out)
+
+
+@pytest.fixture
+def small_7b(monkeypatch):
+    """The published configuration, but small: what is written where no checkpoint is named."""
+    small = json.loads(json.dumps(random_checkpoint.published_config(audio_layers=1, text_layers=2)))
+    small["audio_config"] |= {"d_model": 32, "encoder_attention_heads": 2, "encoder_ffn_dim": 64}
+    small["text_config"] |= {
+        "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "vocab_size": 2048, "bos_token_id": 0, "eos_token_id": 2,
+    }  # fmt: skip
+    assert Qwen2AudioConfig.from_dict(small).audio_config.num_mel_bins == 128
+    monkeypatch.setattr(random_checkpoint, "published_config", lambda *layers: small)
+
+
+def test_both_pytorch_sides_have_our_losses_and_the_ratios_are_those_of_the_times(capsys, small_7b, monkeypatch):
+    """A dry run of what an accelerator is timed with: random weights, no --model."""
+    monkeypatch.delitem(bench.PYTORCH, "careful")  # it differs from `cut` in its windows alone
+    result = run(capsys, "train")
+    sides = result["sides"]
+    assert set(sides) == {"ours", *bench.PYTORCH}
+    assert set(sides["ours"]) > KEYS and all(set(sides[how]) >= KEYS for how in bench.PYTORCH)
+    for how in bench.PYTORCH:
+        assert len(sides[how]["loss"]) == 4 and sides[how]["loss"] == pytest.approx(sides["ours"]["loss"], rel=1e-5)
+        assert sides[how]["loss_error"] <= result["tolerance"]
+        ratio = sum(sides[how]["seconds"]) / sum(sides["ours"]["seconds"])
+        assert result[f"ratio_to_{how}_pytorch"] == pytest.approx(ratio)
+        assert sides[how]["utterances_per_second"] == pytest.approx(4 / sum(sides[how]["seconds"]))
+    assert sides["ours"]["loss"][0] != sides["ours"]["loss"][1]
+    assert sides["paper"]["padded_frames"] > 0.9 > sides["cut"]["padded_frames"]
+    assert 0 < sides["ours"]["mfu"] < 1 and sum(sides["ours"]["compile_seconds"].values()) > 0
+    text = bench.table(result)
+    assert f"{result['ratio_to_paper_pytorch']:.2f}" in text and "the paper's way" in text
+
+
+class FakeSide:
+    """Answers at once, and knows which of its kind are alive."""
+
+    device, alive, most = "cpu", 0, 0
+
+    def __init__(self, module, job, environment=None):
+        steps = range(job["steps"] if isinstance(job["steps"], int) else len(job["steps"]))
+        needs = {"frames": 10, "tokens": 10, "flops": 100}
+        self.about = {"device": self.device, "matmul_flops": 1e3, "versions": {}, "from_cache": False, "rates": [],
+                      "lora": {}, "classes": 4, "compile_seconds": {"ours": {"shape": 1.0}},
+                      "clips": [[] for _ in steps], "needs": [needs for _ in steps]}  # fmt: skip
+        self.seconds = 1.0 if module == "jax_train" else 4.0
+        self.living = True
+        FakeSide.alive += 1
+        FakeSide.most = max(FakeSide.most, FakeSide.alive)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        FakeSide.alive -= self.living
+        self.living = False
+
+    def ask(self, message):
+        assert self.living
+        if message == "memory":
+            return {"peak_bytes": 1}
+        counts = {name: 10 for name in ("frames", "positions", "padded_frames", "padded_positions")}
+        microbatch = 1 if self.seconds == 4.0 else 2
+        times = {"seconds": self.seconds, "cpu_seconds": 1.0, "input_seconds": 0.0}
+        return {"loss": 1.0, "microbatch": microbatch} | times | counts
+
+
+@pytest.mark.parametrize(("device", "at_once"), [("cpu", 1 + len(bench.PYTORCH)), ("a GPU", 1)])
+def test_sides_share_a_cpu_and_follow_one_another_on_an_accelerator(device, at_once, monkeypatch):
+    monkeypatch.setattr(bench, "Side", FakeSide)
+    for name, value in (("device", device), ("alive", 0), ("most", 0)):
+        monkeypatch.setattr(FakeSide, name, value)
+    config = load_config(None, [f"model.checkpoint={toy_runs.CHECKPOINT}", f"data.dataset={toy_runs.toy_dataset()}"])
+    result = bench.bench_train(config, steps=1)
+    assert (FakeSide.most, FakeSide.alive) == (at_once, 0)
+    assert result["device"] == device and result["ratio_to_paper_pytorch"] == 4.0
+    assert [side["microbatch"] for side in result["sides"].values()] == [2, 1, 1, 1]
+    assert "clips at a time" in bench.table(result)
+
+
+def test_pytorch_halves_its_microbatch_until_it_fits(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from aer_jax.bench.workers.pytorch_train import Training
+
+    training = object.__new__(Training)
+    training.rows = 32
+
+    def step(number):
+        if training.rows > 8:
+            raise torch.OutOfMemoryError
+        return {"step": number, "rows": training.rows}
+
+    monkeypatch.setattr(training, "_step", step, raising=False)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    assert [training.step(number) for number in (0, 1)] == [{"step": 0, "rows": 8}, {"step": 1, "rows": 8}]
+    monkeypatch.setattr(training, "_step", lambda number: (_ for _ in ()).throw(torch.OutOfMemoryError), raising=False)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.step(2)
+
+
+@pytest.mark.slow
+def test_in_bfloat16_too(capsys, small_7b):
+    result = run(capsys, "train", "model.dtype=bfloat16")
+    assert result["dtype"] == "bfloat16" and result["tolerance"] == bench.TOLERANCE["bfloat16"]
+
+
+@pytest.mark.slow
+def test_every_ablation_computes_the_same(capsys):
+    result = run(capsys, "ablations", "--model", toy_runs.CHECKPOINT)
+    errors = {name: side["loss_error"] for name, side in result["sides"].items()}
+    assert errors.pop("with dropout") is None
+    assert len(errors) >= 5 and max(errors.values()) <= 1e-5 and "attention by XLA" not in errors
+    assert "output layer computed" in bench.table(result)
+
+
+@pytest.mark.slow
+def test_in_bfloat16_attention_by_xla_is_one_of_them(capsys):
+    """On this CPU it is the same program; where a kernel serves, test_attention says how it is left out."""
+    result = run(capsys, "ablations", "--model", toy_runs.CHECKPOINT, "model.dtype=bfloat16")
+    assert result["sides"]["attention by XLA"]["loss_error"] == 0.0
+
+
+def test_different_losses_end_the_command_without_times():
+    rows = {"ours": {"loss_error": 0.0, "loss": [1.0]}, "careful": {"loss_error": 2e-4, "loss": [1.0002]}}
+    bench.refuse_disagreement(rows, 1e-3)
+    with pytest.raises(bench.Disagreement, match=r"careful differ from ours by 2\.0e-04"):
+        bench.refuse_disagreement(rows, 1e-4)
+    with pytest.raises(bench.Disagreement):
+        bench.refuse_disagreement(rows | {"careful": {"loss_error": float("nan"), "loss": [float("nan")]}}, 1e-4)
+    assert bench.Disagreement.exit_code == 1
+
+
+def test_bad_input_is_one_sentence(capsys):
+    assert cli.main(["bench", "train", "--model", str(toy_runs.CHECKPOINT)]) == 2
+    assert "bench train needs --data (or --root)" in capsys.readouterr().err
+    assert cli.main(["bench", "predict", "--data", str(toy_runs.toy_dataset())]) == 2
+    assert "needs --model" in capsys.readouterr().err
+
+
+def test_a_side_that_dies_says_so():
+    with pytest.raises(RuntimeError, match="died"):
+        Side("no_such_side", {})
