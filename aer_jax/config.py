@@ -6,19 +6,16 @@ A number's range is declared next to it. The docstrings' Attributes are what `ae
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 
-from aer_jax.bounds import COUNT, SEED, Range, number
-from aer_jax.errors import UserError, nearest
-from aer_jax.files import strict_yaml
-from aer_jax.files.atomic import refuse_remote
+from aer_jax.bounds import COUNT, SEED, Range
+from aer_jax.errors import UserError
+from aer_jax.files.typed_settings import LocalPath, build, merge, read_settings, short
 
 Remat = Literal["none", "dots", "full"]  # see `ModelConfig`
 Share = Annotated[float, Range(0, 1)]
@@ -45,7 +42,7 @@ class LabelsConfig:
     """
 
     source: Literal["human", "synthetic", "combined"] = "human"
-    journal: str | None = None
+    journal: LocalPath | None = None
     synthetic_weight: Weight | Literal["learned", "listeners"] = 1.0
     prior_votes: Weight = 0.0
     missing: Literal["human", "drop"] = "human"
@@ -79,7 +76,7 @@ class DataConfig:
         sampling: "uniform" visits every clip once an epoch, "balanced" draws classes equally often.
     """
 
-    dataset: str = ""
+    dataset: LocalPath = ""
     transcript: bool = True
     speaker: bool = False
     max_seconds: Annotated[float, Range(0.1, 30, unit="s")] = 30.0
@@ -126,8 +123,8 @@ class ModelConfig:
             "dots", all but the results of its matrices; "none", nothing.
     """
 
-    checkpoint: str = ""
-    adapter: str = ""
+    checkpoint: LocalPath = ""
+    adapter: LocalPath = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
     head: Literal["paper", "readout"] = "readout"
     readout: Literal["audio+text", "audio"] = "audio+text"
@@ -195,7 +192,7 @@ class Config:
         seed: of all random choices of the run.
     """
 
-    out: str = ""
+    out: LocalPath = ""
     recipe: Literal["default", "paper"] = "default"
     seed: Annotated[int, SEED] = 0
     labels: LabelsConfig = field(default_factory=LabelsConfig)
@@ -204,11 +201,6 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
-
-MOST_BYTES = 2**20  # of a config file
-
-# Places on disk.
-PLACES = ("out", "data.dataset", "labels.journal", "model.checkpoint", "model.adapter")
 
 # What the paper and its released configuration set differently from the defaults above.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -225,7 +217,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def load_config(path: str | Path | None, overrides: typing.Sequence[str] = ()) -> Config:
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `section.key=value` overrides.
 
     Raises:
@@ -245,59 +237,8 @@ def make_config(settings: dict[str, Any], where: str) -> Config:
     """
     recipe = settings.get("recipe", "default")
     if recipe not in list(RECIPES):  # it may be a list, which has no hash
-        raise UserError(f'{where}: recipe is "{_short(recipe)}"; it must be one of {", ".join(RECIPES)}.')
+        raise UserError(f'{where}: recipe is "{short(recipe)}"; it must be one of {", ".join(RECIPES)}.')
     return build(Config, merge(RECIPES[recipe], settings), where)
-
-
-def read_settings(path: str | Path | None, overrides: typing.Sequence[str] = ()) -> tuple[dict[str, Any], str]:
-    """A YAML file with overrides on top, not yet checked, and where it stands in words.
-
-    Raises:
-        UserError: the file is missing or not YAML, or an override is none.
-    """
-    settings: dict[str, Any] = {}
-    where = "the command line"
-    if path is not None:
-        where = str(path)
-        settings = _read_file(path)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(
-                f'"{_short(override)}" is not an override; write section.key=value, for instance train.epochs=3.'
-            )
-        try:
-            value = strict_yaml.load(text)
-        except strict_yaml.BadYaml:
-            raise UserError(f'the value of "{_short(override)}" is not valid YAML; quote it.') from None
-        node = settings
-        *sections, leaf = key.split(".")
-        for section in sections:
-            node = node.setdefault(section, {})
-            if not isinstance(node, dict):
-                raise UserError(f'"{_short(key)}": {_short(section)} is a value, not a section.')
-        node[leaf] = value
-    return settings, where
-
-
-def _read_file(path: str | Path) -> dict[str, Any]:
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read the config {path}: {why}; check the path.") from None
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{path} is larger than a megabyte, so it is no config; check the path.")
-    try:
-        settings = strict_yaml.load(content.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not valid YAML: it is not UTF-8 text; save it as UTF-8.") from None
-    except strict_yaml.BadYaml as error:
-        raise UserError(f"{path} is not valid YAML: {error}.") from None
-    if not isinstance(settings, dict | None):
-        raise UserError(f"{path} must hold `key: value` lines, not {type(settings).__name__}.")
-    return settings or {}
 
 
 def to_yaml(config: Any) -> str:
@@ -309,106 +250,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """`top` over `base`, section by section."""
-    merged = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
-
-
-def build(cls: type, settings: dict[str, Any], where: str, prefix: str = "") -> Any:
-    """`settings` as a frozen dataclass.
-
-    Raises:
-        UserError: a key is unknown or a value has the wrong type.
-    """
-    hints = typing.get_type_hints(cls, include_extras=True)
-    values = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if key not in hints:
-            hint = nearest(str(key), hints) or _elsewhere(cls, key, value)
-            raise UserError(f'{where}: unknown key "{_short(name)}".{hint} Known here: {", ".join(hints)}.')
-        values[key] = _convert(hints[key], value, where, name)
-    return cls(**values)
-
-
-def _elsewhere(cls: type, key: Any, value: Any) -> str:
-    """' Did you mean "train.lr"?' for a key of a run, or the one below it, that stands in another section; else ''."""
-    while isinstance(value, dict) and len(value) == 1:
-        [(key, value)] = value.items()
-    known = dict(_keys(Config))
-    hits = [f'"{name}"' for name in known if name.rpartition(".")[2] == key] if cls in known.values() else []
-    return f" Did you mean {' or '.join(hits)}?" if hits else ""
-
-
-def _keys(cls: type, prefix: str = "") -> Iterator[tuple[str, type]]:
-    """The dotted name of each key, and the section that it stands in."""
-    for name, kind in typing.get_type_hints(cls).items():
-        yield prefix + name, cls
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            yield from _keys(kind, f"{prefix}{name}.")
-
-
-def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
-    """`value` as `kind`, or a UserError that names the key; YAML reads 1e-4 as text, so numbers are parsed again."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Annotated:
-        value = _convert(args[0], value, where, name)
-        if value not in args[1]:
-            raise UserError(f"{where}: {name} is {number(value)}; it must lie {args[1]}.")
-        return value
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise UserError(f"{where}: {name} is a section; write its keys below it.")
-        return build(kind, value, where, f"{name}.")
-    if origin is Literal:
-        if value not in args:
-            raise UserError(f'{where}: {name} is "{_short(value)}"; it must be one of {", ".join(map(str, args))}.')
-        return value
-    if origin in (types.UnionType, typing.Union):  # a kind, or None, or one of a few words
-        words = [word for arg in args[1:] for word in typing.get_args(arg)]
-        if value in words or (value is None and type(None) in args):
-            return value
-        if words and isinstance(value, str) and not _is_number(value):
-            raise UserError(f'{where}: {name} is "{_short(value)}"; it must be a number or {", ".join(words)}.')
-        return _convert(args[0], value, where, name)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise UserError(f"{where}: {name} is a section; write its keys below it.")
-        return value
-    if origin is tuple:
-        values = value if isinstance(value, list | tuple) else [value]
-        return tuple(_convert(args[0], v, where, name) for v in values)
-    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        if name in PLACES:
-            refuse_remote(value, f"{where}: {name}")
-            if "\0" in value:
-                raise UserError(f"{where}: {name} holds a zero byte, which no path can; remove it.")
-        return value
-    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):  # the latter of whole numbers with hundreds of digits
-            pass
-    hint = ""
-    if kind is str and isinstance(value, bool | int | float):
-        hint = f"; where it is meant as text, put it in quotes: '\"{_short(value)}\"'"
-    raise UserError(f"{where}: {name} must be {kind.__name__}, not {_short(repr(value))}{hint}.")
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -3,5 +3,5 @@
 #   bash launch/demo.sh [OUT_DIR]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source launch/setup.sh proxies
+source launch/setup.sh annotate,report
 aer-jax demo --out "${1:-runs/demo}"

@@ -66,8 +66,16 @@ def test_help_is_quick():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    assert "Votes about speech" in done.stdout
+    assert "listeners' votes" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_a_missing_extra_is_named():
+    script = "import sys; sys.modules['jinja2'] = None; from aer_jax import cli; sys.exit(cli.main(sys.argv[1:]))"
+    report = ["report", "--run", "r", "--out", "page.html"]
+    done = subprocess.run([sys.executable, "-c", script, *report], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "aer-jax: report needs jinja2: `pip install 'aer-jax[report]'`.\n"
 
 
 @pytest.mark.parametrize("args", [[], ["sing"], ["train", "--epochs", "3"], ["evaluate"], ["predict", "--run", "r"]])

@@ -1,4 +1,8 @@
-"""The commands: thin wrappers that parse, call and print; the logic is in the packages."""
+"""The commands: thin wrappers that parse, call and print; the logic is in the packages.
+
+argparse stays: with cyclopts or tyro the help texts, which are most of these files, would be as long, the core would
+depend on six more packages, and their errors are not the one sentence that is promised.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +28,15 @@ ORDER = (
     "augmented", "experiment", "raters", "plan", "bench", "export",
 )  # fmt: skip
 GO_ON = ("prepare", "annotate")  # train and experiment say it themselves
+EXTRAS = {"matplotlib": "report", "jinja2": "report"}  # other extras are named where they are imported
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their flags."""
     top = argparse.ArgumentParser(
         prog="aer-jax",
-        description="Votes about speech go in; a Qwen2-Audio that predicts emotion distributions, and an honest "
-        "report, come out.",
+        description="Fine-tune Qwen2-Audio to predict the distribution of emotions that listeners hear in speech. "
+        "Input: listeners' votes. Output: a fine-tuned model and an evaluation report.",
     )
     top.add_argument("--version", action="version", version=f"aer-jax {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -98,10 +103,19 @@ def run(args: argparse.Namespace) -> int:
     except UserError as error:
         print(f"aer-jax: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # who was reading has seen enough
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        print(
+            f"aer-jax: {args.run_command.__name__} needs {package}: `pip install 'aer-jax[{EXTRAS[package]}]'`.",
+            file=sys.stderr,
+        )
+        return 2
+    except BrokenPipeError:  # the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:  # a full disk, a directory that may not be written: not ours to foresee at every line
+    except OSError as error:  # a full disk, a directory that may not be written
         where = f" ({error.filename})" if error.filename else ""
         print(f"aer-jax: {error.strerror or error}{where}; make room or choose another place.", file=sys.stderr)
         return 2

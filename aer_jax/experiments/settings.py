@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from aer_jax.bounds import SEED, Range
-from aer_jax.config import RECIPES, Config, build, make_config, merge, read_settings
+from aer_jax.config import RECIPES, Config, make_config
 from aer_jax.errors import UserError
+from aer_jax.files.typed_settings import build, merge, read_settings
 from aer_jax.labels.attempts import Answers
 
 LABELS = ("human", "synthetic", "combined")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from aer_jax.config import Config, build
+from aer_jax.config import Config
 from aer_jax.errors import UserError
+from aer_jax.files.typed_settings import build
 
 
 def check(config: Config) -> None:

@@ -130,10 +130,13 @@ def test_parquet(tmp_path):
         read_table(path)
 
 
-def test_parquet_without_pyarrow(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install 'aer-jax\[tables\]'"):
-        binary_tables.read_parquet(b"PAR1", tmp_path / "t.parquet")
+@pytest.mark.parametrize(
+    ("package", "read"), [("pyarrow", binary_tables.read_parquet), ("openpyxl", binary_tables.read_workbook)]
+)
+def test_a_table_without_its_package(tmp_path, monkeypatch, package, read):
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(UserError, match=rf"needs {package}: `pip install 'aer-jax\[tables\]'"):
+        read(b"PAR1", tmp_path / "table")
 
 
 @pytest.mark.parametrize(

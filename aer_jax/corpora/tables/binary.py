@@ -18,10 +18,12 @@ def read_workbook(data: bytes, path: Path) -> Cells:
     """Header and rows of the only sheet with content; formulas are read as the values that Excel kept.
 
     Raises:
-        UserError: it is no workbook, several sheets have content, or a formula was never computed.
+        UserError: openpyxl is missing, it is no workbook, several sheets have content, or a formula was never computed.
     """
-    import openpyxl
-
+    try:
+        import openpyxl
+    except ImportError:
+        raise _needs("openpyxl", path, "an Excel workbook") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of extensions that hold no cells
@@ -73,9 +75,7 @@ def read_parquet(data: bytes, path: Path) -> Cells:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise UserError(
-            f"{path} is a Parquet file, which needs pyarrow: `pip install 'aer-jax[tables]'`, or save it as CSV."
-        ) from None
+        raise _needs("pyarrow", path, "a Parquet file") from None
     try:
         table = parquet.ParquetFile(io.BytesIO(data)).read()
         rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
@@ -84,6 +84,10 @@ def read_parquet(data: bytes, path: Path) -> Cells:
             f"{path} is not a Parquet file that can be read ({_sentence(error)}); write it again."
         ) from None
     return table.column_names, ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _needs(package: str, path: Path, what: str) -> UserError:
+    return UserError(f"{path} is {what}, which needs {package}: `pip install 'aer-jax[tables]'`, or save it as CSV.")
 
 
 def _sentence(error: Exception) -> str:

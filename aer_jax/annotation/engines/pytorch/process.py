@@ -133,7 +133,7 @@ class Worker:
         self._log.seek(0)
         log = self._log.read().decode(errors="replace")
         if "No module named 'torch'" in log:
-            return "it needs PyTorch: pip install 'aer-jax[proxies]'"
+            return "it needs PyTorch: pip install 'aer-jax[annotate]'"
         if self._hung:
             how = "it had not answered in time (a longer --timeout, or a smaller --batch, helps where it is only slow)"
         elif code == -signal.SIGKILL:
