@@ -17,7 +17,7 @@ from aer_jax.plan.mesh_search import candidates, fitting, pareto, settled, whole
 from aer_jax.plan.plan import plan
 from aer_jax.plan.shapes import BatchShape, Work, work_of
 
-RECORDS = Path(__file__).resolve().parents[2] / "docs/bench"
+RECORDS = Path(__file__).resolve().parents[2] / "docs/results"
 SEVEN_B = Config(model=ModelConfig(dtype="bfloat16"), train=TrainConfig(batch=64, microbatch=16))
 LONGEST = BatchShape(480000, 912)
 WORK = Work([LONGEST], 8, None)
