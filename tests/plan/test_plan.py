@@ -136,7 +136,7 @@ def test_the_7b_fits_sixteen_v5e_with_a_quarter_to_spare(capsys):
 @needs_cuda
 @pytest.mark.slow
 def test_the_7b_on_one_h100_needs_the_memory_that_it_was_seen_to_take():
-    """`bench train` saw 49.9 GB in shapes of 2.90 s and 112 tokens, and 3.46 s and 128 (docs/results/train_h100.json)."""
+    """docs/results/train_h100.json: 49.9 GB in shapes of 2.90 s and 112 tokens, and 3.46 s and 128."""
     settings = ["train.batch=64", "train.microbatch=64", "model.remat=dots", "model.dtype=bfloat16", "model.head=paper"]
     settings += ["model.lora.dropout=0", "mesh.data=1", "mesh.fsdp=-1"]
     made = command("--topology", "h100:1", "--seconds", "3.46", "--prompt", "42", "--prefix", "106", *settings)
