@@ -28,7 +28,7 @@ class Side:
     """A program of this package in its process. Use it as a context manager; leaving it ends the process.
 
     Args:
-        module: of `aer_jax.scale`, which calls `serve`.
+        module: of `aer_jax.bench.workers`, which calls `serve`.
         job: what it is told first.
         environment: on top of this process's.
 
@@ -43,7 +43,7 @@ class Side:
     def __init__(self, module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None):
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"aer_jax.scale.{module}"],
+            [sys.executable, "-m", f"aer_jax.bench.workers.{module}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -25,19 +25,19 @@ import numpy as np
 from aer_jax.config import MeshConfig, ModelConfig
 from aer_jax.models import weights
 from aer_jax.models.weights import load_parameter
-from aer_jax.scale import bench_load
+from aer_jax.bench import load as bench
 
 loaded = []
 def load(parameter, *args):
     array = load_parameter(parameter, *args)
     loaded.append((parameter, array))
     return array
-bench_load.load_parameter = load
+bench.load_parameter = load
 
 checkpoint, dtype, mesh, piece = sys.argv[1:]
 weights.PIECE = int(piece)
 mesh = MeshConfig(*map(int, mesh.split("x")))
-result = bench_load.bench_load(ModelConfig(checkpoint=checkpoint, dtype=dtype), mesh)
+result = bench.bench_load(ModelConfig(checkpoint=checkpoint, dtype=dtype), mesh)
 assert jax.device_count() == 8
 
 import safetensors

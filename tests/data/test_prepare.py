@@ -288,8 +288,8 @@ def test_what_an_older_run_left_behind_is_swept_up(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from aer_jax.corpora import manifest
-from aer_jax.data import shards
+from aer_jax.corpora.manifest import reader as manifest
+from aer_jax.data.preparation import shards
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.preparation.left_out import summarize
 from aer_jax.data.preparation.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare

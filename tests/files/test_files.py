@@ -39,7 +39,7 @@ def test_what_fails_leaves_the_old_content_alone(tmp_path, monkeypatch, named):
 def test_a_killed_process_leaves_nothing(tmp_path):
     program = (
         "import os, pathlib, sys\n"
-        "from aer_jax import files\n"
+        "from aer_jax.files import atomic as files\n"
         "class Killed(bytes): pass\n"
         "unnamed = files._unnamed\n"
         "def opened(folder):\n"

@@ -23,9 +23,9 @@ def test_what_is_written_down(monkeypatch):
 def test_the_commit_is_that_of_the_package_alone(tmp_path):
     """A copy that lies in somebody else's repository has none until it is committed there; a change is marked."""
     here = Path(aer_jax.__file__).parent
-    (tmp_path / "aer_jax").mkdir()
-    for name in ("__init__.py", "provenance.py"):
-        shutil.copy(here / name, tmp_path / "aer_jax")
+    (tmp_path / "aer_jax" / "files").mkdir(parents=True)
+    for name in ("__init__.py", "files/__init__.py", "files/provenance.py"):
+        shutil.copy(here / name, tmp_path / "aer_jax" / name)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)

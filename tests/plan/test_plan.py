@@ -27,8 +27,8 @@ TOY = [f"model.checkpoint={toy_runs.CHECKPOINT}", "train.batch=8", "train.microb
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    for module in ("plan", "ahead_of_time"):
-        monkeypatch.setattr(f"aer_jax.scale.{module}.has_compiler", lambda topology: False)
+    for module in ("plan", "aot_compile"):
+        monkeypatch.setattr(f"aer_jax.plan.{module}.has_compiler", lambda topology: False)
 
 
 def command(*args, **environment) -> dict:

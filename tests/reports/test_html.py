@@ -80,7 +80,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing(page):
 
 def test_the_one_script_is_ours_and_the_policy_allows_no_other(page):
     scripts = Page(page).scripts
-    ours = (Path(reports.__file__).parent / "explorer.js").read_text()
+    ours = (Path(reports.__file__).parent / "pages" / "explorer.js").read_text()
     assert [about for about, _ in scripts] == [{"type": "application/json", "id": "clip-data"}, {}]
     assert scripts[1][1] == ours
     policy = re.search(r'Policy" content="([^"]*)"', page)[1]
