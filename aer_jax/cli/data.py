@@ -70,7 +70,7 @@ def add(command: Command) -> None:
         help="where the corpus lies; the file, for paper-json and a manifest: a table (.csv, .tsv, .xlsx, .json, "
         ".jsonl, .parquet) with the columns id, audio, speaker, votes (happy;happy;sad or happy:2;sad:1) or "
         "distribution (happy:0.7;sad:0.3), and optionally transcript, split, start and end in seconds, rater "
-        "(docs/data.md)",
+        "(docs/your-data.md)",
     )
     sub.add_argument("--out", type=Path, required=True, help="dataset directory, must not exist")
     sub.add_argument("--classes", help="comma-separated; the corpus' usual ones without it")
@@ -102,7 +102,7 @@ def add(command: Command) -> None:
         "--map",
         metavar="FIELD=COLUMN,...",
         help="manifest: columns by other names than the usual, audio=file_name,speaker=spk; votes in several columns, "
-        "counts=Angry+Sad, shares=Angry+Sad, raters=R1+R2; FIELD= leaves a field unread (docs/data.md)",
+        "counts=Angry+Sad, shares=Angry+Sad, raters=R1+R2; FIELD= leaves a field unread (docs/your-data.md)",
     )
     own.add_argument(
         "--labels", type=Path, help="manifest: a table of synonyms, lines `anger,angry`; with it case does not matter"

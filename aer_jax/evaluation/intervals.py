@@ -4,7 +4,7 @@ The utterances of one speaker resemble each other, so the speaker is the samplin
 and McCaffrey (2002), an interval is value +- t(df) sqrt(V), df by Satterthwaite's approximation for speakers who differ
 (Imbens and Kolesar, 2016). For a mean over utterances V is exactly CR2, and with as many utterances of each speaker the
 interval is Student's t over speakers' means; any other statistic takes the changes by leaving each speaker out, the
-jackknife. `python -m aer_jax.studies.interval_coverage` shows what it covers; docs/method.md has the table.
+jackknife. `python -m aer_jax.studies.interval_coverage` shows what it covers; docs/results/intervals.md has the table.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 XLA writes the scores of all heads, [batch, heads, queries, keys], to the chip's memory. Long sequences use a block-wise
 kernel instead, whose scores live in fast memory alone: on TPUs Pallas' splash attention, for any mask; on a GPU cuDNN's
-fused attention, for audio and for causal text. docs/performance-model.md has what they save.
+fused attention, for audio and for causal text. docs/results/speed_gpu.md has what they save.
 """
 
 from __future__ import annotations

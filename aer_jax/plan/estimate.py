@@ -31,7 +31,7 @@ EFFICIENCY = {"compute": 0.6, "hbm": 0.8, "links": 0.5}
 SHOWS = 0.1  # of what should hide behind the largest of the three
 # What the kernels of a step on a GPU read and write, times the sums below: attention's scores, where XLA writes them,
 # and all else. With these two and the shares above come out three steps that an H100 took; the program moves a twelfth
-# less since (docs/performance-model.md).
+# less since (docs/results/speed_gpu.md).
 GPU_SCORES, GPU_TRAFFIC = 3.9, 1.9
 
 

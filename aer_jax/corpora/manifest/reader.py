@@ -1,6 +1,6 @@
 """Any corpus at all, described by one table with a line per clip, per segment of a recording, or per vote.
 
-docs/data.md documents the columns; in short: `id`, `audio` (relative to the manifest), `speaker`; optional
+docs/your-data.md documents the columns; in short: `id`, `audio` (relative to the manifest), `speaker`; optional
 `transcript`, `split`, `start` and `end` in seconds; and votes in one of the forms
 
     votes          JSON: ["angry", "sad"], [{"rater": "r1", "label": "angry"}, ...] or {"angry": 2, "sad": 1}
