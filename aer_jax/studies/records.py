@@ -27,8 +27,8 @@ def pages(directory: Path) -> list[Path]:
 def render(file: Path) -> str:
     """A page in Markdown."""
     page = json.loads(file.read_text())
-    made = f"Made from [{file.name}]({file.name}), which has more columns, by `python -m aer_jax.studies.records`."
-    parts = [f"# {page['title']}", *page["intro"], made]
+    data = f"Data: [{file.name}]({file.name})"
+    parts = [f"# {page['title']}", *page["intro"], data]
     for record in page["records"]:
         parts += _record(record, file.parent)
     return "\n\n".join(parts) + "\n"
@@ -62,7 +62,8 @@ def _shown(choice: dict[str, Any], columns: list[str], rows: list[list[str]]) ->
     rows = rows[: choice.get("shown_rows", len(rows))]
     if not rows or not shown:
         return []
-    return [markdown([{name: row[columns.index(name)] for name in shown} for row in rows])]
+    made = markdown([{name or "side": row[columns.index(name)] for name in shown} for row in rows])
+    return ["\n".join(line[2:-1].rstrip() for line in made.splitlines())]
 
 
 if __name__ == "__main__":
