@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from aer_jax.base.hub import find_checkpoint
+from aer_jax.bench.driver import MEMORY, BenchWorker, compare
 from aer_jax.bench.tables import markdown
 from aer_jax.bench.train import Disagreement
-from aer_jax.bench.worker_process import MEMORY, Side, compare
 from aer_jax.config import Config, to_yaml
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
@@ -59,7 +59,9 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
         (folder / "config.yaml").write_text(to_yaml(config))
-        ours = stack.enter_context(Side("jax_annotate", {"config": str(folder / "config.yaml"), "ids": ids}, MEMORY))
+        ours = stack.enter_context(
+            BenchWorker("jax_annotate", {"config": str(folder / "config.yaml"), "ids": ids}, MEMORY)
+        )
         job = {
             "checkpoint": str(find_checkpoint(config.model.checkpoint)),
             "dataset": config.data.dataset,
@@ -70,7 +72,7 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
             **{name: ours.about[name] for name in ("labels", "label_mask")},
         }
         answers, theirs = compare(
-            ours, lambda: Side("pytorch_annotate", job), list(NAMES), Side.ask, passes, "bench annotate"
+            ours, lambda: BenchWorker("pytorch_annotate", job), list(NAMES), BenchWorker.ask, passes, "bench annotate"
         )
     reference_npl, tolerance = np.array(answers["ours"][0]["log_likelihoods"]), TOLERANCE[config.model.dtype]
     sides = {}

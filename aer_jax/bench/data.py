@@ -20,7 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 from aer_jax.base.hub import find_checkpoint
-from aer_jax.bench.worker_process import Side
+from aer_jax.bench.driver import BenchWorker
 from aer_jax.config import Config
 from aer_jax.data.audio.read import decode_flac
 from aer_jax.data.dataset import Dataset, open_dataset
@@ -84,9 +84,9 @@ def bench_data(config: Config, clips: int = CLIPS, epochs: int = EPOCHS) -> dict
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
         files = write_wavs(dataset, drawn_ids, folder)
         stack.enter_context(one_core())
-        ours = stack.enter_context(Side("grain_data", job, _ALONE))
+        ours = stack.enter_context(BenchWorker("grain_data", job, _ALONE))
         pytorch = stack.enter_context(
-            Side("pytorch_data", job | {"visits": ours.about["visits"], "files": files}, _ALONE)
+            BenchWorker("pytorch_data", job | {"visits": ours.about["visits"], "files": files}, _ALONE)
         )
         seconds: dict[str, list[dict[str, float]]] = {"ours": [], "pytorch": []}
         for _ in tqdm(range(epochs), "bench data", unit="epoch", delay=2):

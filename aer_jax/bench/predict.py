@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from aer_jax.base.hub import find_checkpoint
+from aer_jax.bench.driver import MEMORY, BenchWorker, compare
 from aer_jax.bench.tables import markdown
 from aer_jax.bench.train import PYTORCH, Disagreement, comparable
-from aer_jax.bench.worker_process import MEMORY, Side, compare
 from aer_jax.config import Config, to_yaml
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
@@ -58,7 +58,7 @@ def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> d
             "trainables": str(folder / "trainables.safetensors"),
             "ids": ids,
         }
-        ours = stack.enter_context(Side("jax_predict", job, MEMORY))
+        ours = stack.enter_context(BenchWorker("jax_predict", job, MEMORY))
         pytorch = job | {
             "checkpoint": str(find_checkpoint(config.model.checkpoint)),
             "dataset": config.data.dataset,
@@ -68,13 +68,13 @@ def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> d
             **{name: ours.about[name] for name in ("texts", "lora", "classes")},
         }
 
-        def warm(side: Side, name: str) -> Any:
+        def warm(side: BenchWorker, name: str) -> Any:
             """The second of two passes: others used the machine before the first."""
             side.ask(name)
             return side.ask(name)
 
         answers, theirs = compare(
-            ours, lambda: Side("pytorch_predict", pytorch), list(NAMES), warm, passes, "bench predict"
+            ours, lambda: BenchWorker("pytorch_predict", pytorch), list(NAMES), warm, passes, "bench predict"
         )
     sides, tolerance = {}, TOLERANCE[config.model.dtype]
     reference_nk = np.array(answers["ours"][0]["probs"])

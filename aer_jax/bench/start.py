@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.bench.tables import markdown
-from aer_jax.bench.worker_process import OFFLINE
 from aer_jax.errors import UserError
+from aer_jax.worker_process import OFFLINE
 
 PARTS = {
     "python": "Python starts",

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from aer_jax.base.hub import find_checkpoint
 from aer_jax.bench.ablations import OURS, VARIANTS
+from aer_jax.bench.driver import MEMORY, BenchWorker
 from aer_jax.bench.tables import markdown
-from aer_jax.bench.worker_process import MEMORY, Side
 from aer_jax.config import Config, to_yaml
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
@@ -80,13 +80,13 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
             "steps": TURNS * (1 + steps),
         }
         bar = stack.enter_context(tqdm(desc="bench train", unit="step"))
-        ours = stack.enter_context(Side("jax_train", job | {"variants": variants}, MEMORY))
+        ours = stack.enter_context(BenchWorker("jax_train", job | {"variants": variants}, MEMORY))
         pytorch = [] if ablations else list(PYTORCH)
         bar.reset(job["steps"] * len([*variants, *pytorch]))
 
-        def start(how: str) -> Side:
+        def start(how: str) -> BenchWorker:
             settings = ("weight_decay", "clip_norm", "entropy_weight", "microbatch")
-            return Side(
+            return BenchWorker(
                 "pytorch_train",
                 job
                 | {
@@ -119,7 +119,7 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
                             bar.update()
                 for name, side in sides.items():
                     abouts[name], memory[name] = side.about, side.ask("memory")["peak_bytes"]
-            ours.end()
+            ours.close()
         peak = max(about["matmul_flops"] for about in abouts.values())
         rows = {
             name: row(answers[name], answers[OURS], ours.about["needs"], timed, peak, config.train.batch)

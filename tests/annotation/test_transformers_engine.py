@@ -9,12 +9,12 @@ import pytest
 
 from aer_jax.annotation.annotate import annotate
 from aer_jax.annotation.engines.interface import Asked
-from aer_jax.annotation.engines.pytorch import process, transformers_engine
-from aer_jax.annotation.engines.pytorch.process import Worker
+from aer_jax.annotation.engines.pytorch import transformers_engine
 from aer_jax.annotation.engines.pytorch.transformers_engine import TransformersEngine
 from aer_jax.annotation.listeners import crossed
 from aer_jax.errors import UserError
 from aer_jax.labels.journal import read_journal
+from aer_jax.worker_process import WorkerProcess
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,17 @@ def test_a_killed_worker_is_started_again_and_its_questions_asked_again(
     undisturbed, checkpoint, questions, people, tmp_path, monkeypatch, capsys
 ):
     """kill -9 in the second batch, another batch size and one worker: the same answers, in order."""
-    out, ask, calls = tmp_path / "journal.jsonl", Worker.ask, []
+    out, ask, calls = tmp_path / "journal.jsonl", WorkerProcess.ask, []
 
-    def killed_at_second(self, rows, timeout):
-        calls.append(len(rows))
+    def killed_at_second(self, message, timeout):
+        if isinstance(message, dict):  # the job
+            return ask(self, message, timeout)
+        calls.append(len(message))
         if len(calls) == 2:
             os.kill(self.pid, signal.SIGKILL)
-        return ask(self, rows, timeout)
+        return ask(self, message, timeout)
 
-    monkeypatch.setattr(Worker, "ask", killed_at_second)
+    monkeypatch.setattr(WorkerProcess, "ask", killed_at_second)
     annotate(questions, TransformersEngine(checkpoint, questions, batch=4), people, out, limit=4)
     assert by_key(out) == by_key(undisturbed[1]) and calls == [4] * 4
     assert "annotation worker 1 is started again: it was killed (SIGKILL" in capsys.readouterr().err
@@ -76,7 +78,7 @@ def stand_in(monkeypatch, tmp_path):
     def install(deed: str) -> None:
         script = tmp_path / "stand_in.py"
         script.write_text(STAND_IN.replace("DEED", deed))
-        monkeypatch.setattr(process, "COMMAND", [sys.executable, str(script)])
+        monkeypatch.setattr(transformers_engine, "COMMAND", [sys.executable, str(script)])
 
     return install
 
@@ -86,7 +88,7 @@ def test_a_worker_that_hangs_is_ended_and_asked_again(stand_in, checkpoint, ques
     stand_in(f"os.path.exists({str(once)!r}) or (open({str(once)!r}, 'w').close(), time.sleep(600))")
     engine = TransformersEngine(checkpoint, questions, batch=4, timeout=2)
     assert annotate(questions, engine, people, tmp_path / "j")["labelled"] == 18
-    assert "started again: it had not answered in time" in capsys.readouterr().err
+    assert "started again: it did not answer within 2 s" in capsys.readouterr().err
 
 
 def test_a_deadly_question_fails_alone(stand_in, checkpoint, questions, people, tmp_path, capsys):
@@ -112,13 +114,13 @@ def test_closing_ends_the_workers(stand_in, checkpoint, questions, people):
     stand_in("time.sleep(0.01)")
     pids = []
 
-    class Noted(Worker):
+    class Noted(WorkerProcess):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             pids.append(self.pid)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transformers_engine, "Worker", Noted)
+        patch.setattr(transformers_engine, "WorkerProcess", Noted)
         engine = TransformersEngine(checkpoint, questions, batch=1, workers=3)
         answers = engine.ask([Asked(id, person) for id in questions.dataset.utterances for person in people])
         next(answers)
@@ -132,7 +134,9 @@ def test_closing_ends_the_workers(stand_in, checkpoint, questions, people):
 def test_each_worker_sees_one_gpu(stand_in, checkpoint, questions, monkeypatch):
     stand_in("pass")
     seen = []
-    monkeypatch.setattr(transformers_engine, "Worker", lambda *args, environment, **rest: seen.append(environment))
+    monkeypatch.setattr(
+        transformers_engine, "WorkerProcess", lambda *args, environment, **rest: seen.append(environment)
+    )
     engine = TransformersEngine(checkpoint, questions, workers=3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
     for number in range(3):
@@ -146,8 +150,8 @@ def test_each_worker_sees_one_gpu(stand_in, checkpoint, questions, monkeypatch):
 def test_torch_missing(checkpoint, questions, people, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(process, "COMMAND", [sys.executable, "-c", "import torch"])
-    with pytest.raises(UserError, match=r"pip install 'aer-jax\[proxies\]'"):
+    monkeypatch.setattr(transformers_engine, "COMMAND", [sys.executable, "-c", "import torch"])
+    with pytest.raises(UserError, match=r"pip install 'aer-jax\[annotate\]'"):
         annotate(questions, TransformersEngine(checkpoint, questions), people, tmp_path / "journal.jsonl")
 
 

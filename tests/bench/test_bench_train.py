@@ -8,8 +8,9 @@ from transformers import Qwen2AudioConfig
 
 from aer_jax import cli
 from aer_jax.bench import train as bench
-from aer_jax.bench.worker_process import Side
+from aer_jax.bench.driver import BenchWorker
 from aer_jax.config import load_config
+from aer_jax.errors import UserError
 from aer_jax.models import random_checkpoint
 
 SETTINGS = ["train.batch=2", "train.microbatch=1", "data.shapes=1", "model.remat=none"]
@@ -81,9 +82,9 @@ class FakeSide:
         return self
 
     def __exit__(self, *_):
-        self.end()
+        self.close()
 
-    def end(self):
+    def close(self):
         FakeSide.alive -= self.living
         self.living = False
 
@@ -99,7 +100,7 @@ class FakeSide:
 
 @pytest.mark.parametrize(("device", "at_once"), [("cpu", 1 + len(bench.PYTORCH)), ("a GPU", 1)])
 def test_sides_share_a_cpu_and_follow_one_another_on_an_accelerator(device, at_once, monkeypatch):
-    monkeypatch.setattr(bench, "Side", FakeSide)
+    monkeypatch.setattr(bench, "BenchWorker", FakeSide)
     for name, value in (("device", device), ("alive", 0), ("most", 0)):
         monkeypatch.setattr(FakeSide, name, value)
     config = load_config(None, [f"model.checkpoint={toy_runs.CHECKPOINT}", f"data.dataset={toy_runs.toy_dataset()}"])
@@ -170,6 +171,6 @@ def test_bad_input_is_one_sentence(capsys):
     assert "needs --model" in capsys.readouterr().err
 
 
-def test_a_side_that_dies_says_so():
-    with pytest.raises(RuntimeError, match="died"):
-        Side("no_such_side", {})
+def test_a_worker_that_dies_says_so():
+    with pytest.raises(UserError, match=r"bench's worker no_such is gone: .*exit code 1"), BenchWorker("no_such", {}):
+        pass

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from aer_jax.bench.worker_process import Side, compare
+from aer_jax.bench.driver import BenchWorker, compare
 
 
 class Told:
@@ -18,9 +18,9 @@ class Told:
         return self
 
     def __exit__(self, *_):
-        self.end()
+        self.close()
 
-    def end(self):
+    def close(self):
         self.log.append(f"{self.name} ends")
 
     def ask(self, way: str) -> str:
@@ -41,8 +41,8 @@ class Told:
 def test_an_accelerator_holds_one_side_at_a_time(device, expected):
     log: list[str] = []
 
-    def side(name: str) -> Side:
-        return cast(Side, Told(name, device, log))
+    def side(name: str) -> BenchWorker:
+        return cast(BenchWorker, Told(name, device, log))
 
     def ask(side: Any, way: str) -> str:
         return side.ask(way)

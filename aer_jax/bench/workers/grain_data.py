@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from aer_jax.bench.worker_process import serve
 from aer_jax.data import augment
 from aer_jax.data.batching.buckets import ALONE, BatchPlan, Buckets, Draws
 from aer_jax.data.batching.collate import collate
@@ -20,6 +19,7 @@ from aer_jax.data.dataset import open_dataset
 from aer_jax.data.examples import real_examples
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.models.log_mel import log_mel
+from aer_jax.worker_process import serve
 
 
 class Epoch:

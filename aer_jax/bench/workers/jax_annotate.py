@@ -10,10 +10,11 @@ from aer_jax.annotation.engines.exact import ExactEngine
 from aer_jax.annotation.engines.tokens import AnnotationEncoder
 from aer_jax.annotation.prompts import load_prompt
 from aer_jax.annotation.task import Questions
-from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.config import MeshConfig, load_config
 from aer_jax.data.dataset import open_dataset
 from aer_jax.models.sharding import make_mesh
+from aer_jax.worker_process import serve
 
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -30,7 +31,7 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         found: dict[str, list[list[float]]] = {}
         for some, log_probs_nplt in engine.log_probs(ids, questions.prompt.personas):
             found |= zip(some, log_probs_nplt.sum(-1).tolist(), strict=True)
-        return {**clock.taken(), "log_likelihoods": [found[id] for id in ids], "peak_bytes": peak_bytes()}
+        return {**clock.lap(), "log_likelihoods": [found[id] for id in ids], "peak_bytes": memory_bytes()}
 
     first = annotate()["seconds"]
     reset_peak()

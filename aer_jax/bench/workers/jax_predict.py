@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.config import load_config
 from aer_jax.data.batching.batches import evaluation_batches
 from aer_jax.data.dataset import open_dataset
@@ -18,6 +18,7 @@ from aer_jax.models.emotion_model import load_model
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.predictor import predict_rows
 from aer_jax.training.step import make_predict_step, take_apart
+from aer_jax.worker_process import serve
 
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -51,9 +52,9 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         )
         probs_nk = np.asarray(jax.nn.softmax(logits_nk))
         return {
-            **clock.taken(),
+            **clock.lap(),
             "probs": probs_nk.tolist(),
-            "peak_bytes": peak_bytes(),
+            "peak_bytes": memory_bytes(),
         }
 
     first = predict()["seconds"]

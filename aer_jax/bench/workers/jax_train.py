@@ -23,7 +23,7 @@ from aer_jax.base.config import read_config
 from aer_jax.base.lengths import HOP, frame_count
 from aer_jax.base.safetensors_files import Checkpoint
 from aer_jax.bench.ablations import VARIANTS, prefix_of
-from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.config import load_config
 from aer_jax.data.batching.batches import Batch, train_batches
 from aer_jax.data.dataset import open_dataset
@@ -42,6 +42,7 @@ from aer_jax.models.weights import base_parameters, load_parameter
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.step import Parts, TrainState, init_state, make_train_step, take_apart, to_device
 from aer_jax.training.targets import label_distributions
+from aer_jax.worker_process import serve
 
 
 class WithOutputLayer(EmotionModel):
@@ -166,7 +167,7 @@ class Training:
         assert started == number, "a turn's steps follow one another as they were announced"
         self.running = None if then is None else self._start(variant, then, after=loss)
         value = float(loss)  # waits for the device
-        taken, self.clock = self.clock.taken(), Clock()
+        taken, self.clock = self.clock.lap(), Clock()
         rows = self.config.train.microbatch
         return {"loss": value, **taken, "input_seconds": waited, "microbatch": rows, **self._computed(batch)}
 
@@ -301,7 +302,7 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     def answer(message: Any) -> dict[str, Any]:
         if message == "memory":
             stats = jax.devices()[0].memory_stats()
-            return {"peak_bytes": stats["peak_bytes_in_use"] if stats else peak_bytes()}
+            return {"peak_bytes": stats["peak_bytes_in_use"] if stats else memory_bytes()}
         return training.step(message["variant"], message["step"], message["then"])
 
     return about, answer

@@ -23,9 +23,10 @@ from aer_jax.annotation.engines.pytorch.worker import Annotator
 from aer_jax.annotation.listeners import Listener, crossed
 from aer_jax.annotation.prompts import load_prompt
 from aer_jax.annotation.task import Questions
-from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.data.dataset import open_dataset
 from aer_jax.labels.parsing import parse, synonyms_of
+from aer_jax.worker_process import serve
 
 
 class Votes:
@@ -107,9 +108,9 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     def answer(how: str) -> dict[str, Any]:
         clock = Clock()
         found = votes.answers(how)
-        taken = clock.taken()
+        taken = clock.lap()
         result = {"parsed": votes.parsed(found)} if how == "sampled" else {"log_likelihoods": found}
-        return {**taken, **result, "peak_bytes": peak_bytes()}
+        return {**taken, **result, "peak_bytes": memory_bytes()}
 
     return {"versions": {"torch": torch.__version__}}, answer
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import Qwen2AudioProcessor, WhisperFeatureExtractor
 
-from aer_jax.bench.worker_process import serve
+from aer_jax.worker_process import serve
 
 RATE = 16_000
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from transformers import Qwen2AudioProcessor
 
-from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.bench.workers.pytorch_train import load, make_inputs, run
 from aer_jax.data.dataset import open_dataset
+from aer_jax.worker_process import serve
 
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -43,9 +44,9 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         clock = Clock()
         probs = predict(job["ids"], job["texts"], how)
         return {
-            **clock.taken(),
+            **clock.lap(),
             "probs": probs,
-            "peak_bytes": peak_bytes(),
+            "peak_bytes": memory_bytes(),
         }
 
     return {"versions": {"torch": torch.__version__}}, answer

@@ -29,10 +29,11 @@ from torch import nn
 from transformers import Qwen2AudioProcessor
 
 from aer_jax.base.lengths import HOP, MAX_SAMPLES
-from aer_jax.bench.worker_process import Clock, peak_bytes, reset_peak, serve
+from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.bench.workers.pytorch_model import PaperModel, paper_inputs, paper_loss, parameter_groups
 from aer_jax.data.batching.windows import window_for
 from aer_jax.data.dataset import open_dataset
+from aer_jax.worker_process import serve
 
 Tensors = dict[str, torch.Tensor]
 
@@ -100,7 +101,7 @@ class Training:
         nn.utils.clip_grad_norm_(self.parameters, self.job["clip_norm"])
         self.optimizer.step()
         loss = float(total)  # waits for the device
-        return {"loss": loss, **clock.taken(), "input_seconds": waited, "microbatch": self.rows, **computed}
+        return {"loss": loss, **clock.lap(), "input_seconds": waited, "microbatch": self.rows, **computed}
 
 
 def load(job: Mapping[str, Any]) -> PaperModel:
@@ -175,7 +176,7 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     def answer(message: Any) -> dict[str, Any]:
         if message == "memory":
             cuda = training.device.type == "cuda"
-            return {"peak_bytes": torch.cuda.max_memory_allocated() if cuda else peak_bytes()}
+            return {"peak_bytes": torch.cuda.max_memory_allocated() if cuda else memory_bytes()}
         return training.step(message)
 
     return about, answer

@@ -15,12 +15,14 @@ from tqdm import tqdm
 
 from aer_jax.annotation.engines.interface import Answer, Asked
 from aer_jax.annotation.engines.model_name import model_name
-from aer_jax.annotation.engines.pytorch.process import Worker, WorkerDied
 from aer_jax.annotation.task import Questions
 from aer_jax.base.hub import find_checkpoint
 from aer_jax.errors import UserError
 from aer_jax.labels.attempts import Answers
+from aer_jax.worker_process import WorkerDied, WorkerProcess
 
+COMMAND = [sys.executable, "-m", "aer_jax.annotation.engines.pytorch.worker"]
+LOADING_SECONDS = 1800.0
 # A batch that costs two workers is asked question by question; a question that costs two more is given up.
 TRIES = 2
 # So many deaths without an answer in between, and it is not the questions.
@@ -80,20 +82,27 @@ class TransformersEngine:
         finally:
             pool.end()
 
-    def start(self, number: int) -> Worker:
-        """Worker `number`, its process begun."""
+    def start(self, number: int) -> WorkerProcess:
+        """The process of worker `number`; entering it loads the model."""
         gpus, environment = _gpus(), {}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         elif self.workers > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.workers))
         prompt = self.questions.prompt
-        return Worker(
-            self._checkpoint,
-            self.questions.dataset.path,
-            asked=prompt.messages("", prompt.personas[0]),
-            labels=prompt.labels if self.answers == "constrained" else None,
+        job = {
+            "model": str(self._checkpoint),
+            "dataset": str(self.questions.dataset.path),
+            "asked": prompt.messages("", prompt.personas[0]),
+            "labels": prompt.labels if self.answers == "constrained" else None,
+        }
+        return WorkerProcess(
+            COMMAND,
+            job,
+            extra="annotate",
+            hint="a smaller --batch or a longer --timeout may help",
             environment=environment,
+            loading_seconds=LOADING_SECONDS,
         )
 
     def row(self, asked: Asked) -> dict[str, Any]:
@@ -115,7 +124,7 @@ class _Pool:
         self._ready = False  # whether any worker was ever able to start
         self._deaths = 0  # since the last answer
         self._out: queue.Queue[list[tuple[Asked, Answer]] | BaseException] = queue.Queue()
-        self._alive: dict[int, Worker] = {}
+        self._alive: dict[int, WorkerProcess] = {}
         count = min(engine.workers, len(work))
         self._threads = [threading.Thread(target=self._run, args=[i], daemon=True) for i in range(count)]
         for thread in self._threads:
@@ -134,7 +143,7 @@ class _Pool:
         """End all workers and wait for their threads."""
         self._stopped.set()
         for worker in list(self._alive.values()):
-            worker.end()
+            worker.kill()
         for thread in self._threads:
             thread.join()
 
@@ -151,7 +160,7 @@ class _Pool:
         try:
             worker = self._alive[number] = self.engine.start(number)
             if self._stopped.is_set():  # `end` may have looked before it was there
-                worker.end()
+                worker.kill()
             with worker:
                 self._ready = True
                 while not self._stopped.is_set():
@@ -160,7 +169,8 @@ class _Pool:
                         # Another worker may yet die and leave its questions.
                         self._stopped.wait(0.05)
                         continue
-                    replies = worker.ask([self.engine.row(asked) for asked in work.asked], self.engine.timeout)
+                    rows = [self.engine.row(asked) for asked in work.asked]
+                    replies = worker.ask(rows, self.engine.timeout)["answers"]
                     self._deaths = 0
                     answers = (Answer(reply.get("response", ""), error=reply.get("error")) for reply in replies)
                     self._out.put(list(zip(work.asked, answers, strict=True)))

@@ -1,14 +1,11 @@
 """The PyTorch process: questions come in as JSON lines, a model listens, answers go out as JSON lines.
 
-Started by `process.py`. The first line names model, dataset and what will be asked, each further one is a batch.
-It ends when its input ends, so it never outlives the process that started it.
+The first line names model, dataset and what will be asked, each further one is a batch; see `worker_process`.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +21,7 @@ from aer_jax.annotation.engines.trie import make_trie
 from aer_jax.base.chat import Messages
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.errors import UserError
+from aer_jax.worker_process import serve
 
 NEW_TOKENS = 8  # a label is short; what does not fit is no label
 
@@ -98,26 +96,12 @@ class Annotator:
         return lambda row, tokens: trie.get(tuple(tokens[length:].tolist()), padding)
 
 
-def main() -> None:
-    """Answer batches until the input ends, or say in one sentence why that cannot be."""
-    # Whatever a library prints belongs to the log; only answers may go through the pipe.
-    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def reply(message: dict[str, Any]) -> None:
-        pipe.write(json.dumps(message) + "\n")
-        pipe.flush()
-
-    setup = json.loads(sys.stdin.readline())
-    try:
-        chat = open_model(setup["model"], setup["asked"], setup["labels"])
-        annotator = Annotator(chat, open_dataset(setup["dataset"]))
-    except UserError as error:
-        return reply({"refused": str(error)})
-    reply({"ready": str(chat.device)})
-    for line in sys.stdin:
-        reply({"answers": annotator.answer(json.loads(line))})
+def start(job: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]:
+    """Load the model that the job names; then each message is a batch of rows."""
+    chat = open_model(job["model"], job["asked"], job["labels"])
+    annotator = Annotator(chat, open_dataset(job["dataset"]))
+    return {"ready": str(chat.device)}, lambda rows: {"answers": annotator.answer(rows)}
 
 
 if __name__ == "__main__":
-    main()
+    serve(start)
