@@ -30,7 +30,7 @@ DETECT = "AER_JAX_DISTRIBUTED"
 # How JAX's messages begin or what they name when another process does not answer.
 GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "Gloo", "coordination service")
 MEET_SECONDS = 4 * 3600  # a dead process is found sooner; a late one may be reading a corpus' features
-HEARTBEAT_SECONDS = 150  # then JAX itself ends those that lost another, with a stack trace; see alive.py
+HEARTBEAT_SECONDS = 60  # without one from a process, JAX ends the others
 
 
 def join() -> None:

@@ -97,10 +97,9 @@ def make_train_step(
     Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
     bias the step. Dropout depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
     The metrics are the loss (nats), its divergence `js` (base 2) and `bc`, means over utterances with dropout on; the
-    learning rate; norms of gradient and update; and `counts`. Where the batch has `request`, int32 [microbatches,
-    rows], its maximum is among them: so the processes of a run agree, without waiting for one another, on what any of
-    them asks for. `rate` is only reported. `where` has the shardings that the next state is given, those of the state:
-    the compiler might choose others, and a step that is compiled ahead would not take them. None leaves them to it.
+    learning rate; norms of gradient and update; and `counts`. `rate` is only reported. `where` has the shardings that
+    the next state is given, those of the state: the compiler might choose others, and a step that is compiled ahead
+    would not take them. None leaves them to it.
     """
 
     def loss(trainable, frozen, batch, key):
@@ -137,8 +136,6 @@ def make_train_step(
             "update_norm": optax.tree.norm(updates),
             **counts(batch),
         }
-        if "request" in batch:
-            metrics["request"] = batch["request"].max()
         return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), moments), metrics
 
     return jax.jit(step, donate_argnums=0, out_shardings=None if where is None else (where, None))

@@ -15,7 +15,7 @@ import toy_runs
 from aer_jax import cli
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
-from aer_jax.training import trainer as loop
+from aer_jax.training import setup, trainer
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.optimizer import make_optimizer
 from aer_jax.training.predictor import Predictor
@@ -31,7 +31,7 @@ def validation_lines(run):
 def fake_losses(monkeypatch, values):
     """Validation losses as given instead of measured."""
     values = iter(values)
-    monkeypatch.setattr(loop, "validation_losses", lambda *_: dict.fromkeys(("val_loss", "val_js"), next(values)))
+    monkeypatch.setattr(trainer, "validation_losses", lambda *_: dict.fromkeys(("val_loss", "val_js"), next(values)))
 
 
 def test_it_learns():
@@ -110,7 +110,7 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     settings = toy_runs.settings(run, "train.checkpoint_minutes=0")
     monkeypatch.setattr(
-        loop,
+        setup,
         "make_optimizer",
         lambda train, *ends, **kw: make_optimizer(dataclasses.replace(train, head_lr=1e30), *ends, **kw),
     )

@@ -1,5 +1,7 @@
 """The window of steps that is traced."""
 
+from types import SimpleNamespace
+
 import pytest
 import toy_runs
 
@@ -21,19 +23,23 @@ def test_a_window_is_traced_and_changes_nothing(tmp_path, capsys):
     assert toy_runs.log_lines(run) == toy_runs.log_lines(toy_runs.trained_run())
 
 
+def traced(folder, window, steps):
+    profile, training = Profile(folder, window), SimpleNamespace(step=0, metrics={})
+    profile.on_start(training)
+    for _ in range(steps):
+        training.step += 1
+        profile.on_step(training)
+        assert not traces(folder)
+    profile.on_end(training)
+
+
 def test_a_window_cut_short_is_kept(tmp_path):
-    with Profile(tmp_path, (2, 9)) as profile:
-        for step in (1, 2, 3):
-            with profile.step(step):
-                pass
-            profile.after(step, None)
-            assert not traces(tmp_path)
+    traced(tmp_path, (2, 9), steps=3)
     assert len(traces(tmp_path)) == 1
 
 
 def test_a_window_that_never_came(tmp_path, capsys):
-    with Profile(tmp_path, (8, 9)) as profile, profile.step(1):
-        pass
+    traced(tmp_path, (8, 9), steps=1)
     assert "no step of --profile 8:9" in capsys.readouterr().err and not traces(tmp_path)
 
 

@@ -11,7 +11,7 @@ import toy_runs
 
 from aer_jax import cli
 from aer_jax.inference.evaluate_run import evaluate_run
-from aer_jax.training import trainer as loop
+from aer_jax.training import setup
 from aer_jax.training.hooks.metrics_log import MetricsLog
 from aer_jax.training.run import open_run
 from aer_jax.training.trainer import train
@@ -116,14 +116,14 @@ class Death(BaseException):
 
 def die_at(step, monkeypatch):
     """The process "dies" while it logs a step."""
-    original = MetricsLog.step
+    original = MetricsLog.on_step
 
-    def log_step(self, number, *args):
-        if number == step:
+    def on_step(self, training):
+        if training.step == step:
             raise Death
-        original(self, number, *args)
+        original(self, training)
 
-    monkeypatch.setattr(MetricsLog, "step", log_step)
+    monkeypatch.setattr(MetricsLog, "on_step", on_step)
 
 
 @pytest.mark.parametrize(("began_earlier", "decay_all"), [(False, False), (True, True)])
@@ -139,7 +139,7 @@ def test_a_run_that_an_earlier_version_began_decays_biases_as_it_did(tmp_path, m
     def make_optimizer(settings, steps, decay_all):
         raise Death(decay_all)
 
-    monkeypatch.setattr(loop, "make_optimizer", make_optimizer)
+    monkeypatch.setattr(setup, "make_optimizer", make_optimizer)
     with pytest.raises(Death) as death:
         train(toy_runs.config(run), resume=True)
     assert death.value.args == (decay_all,)

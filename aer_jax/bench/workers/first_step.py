@@ -34,6 +34,7 @@ def main() -> None:
     start_jax()
     import jax
 
+    from aer_jax.training import setup
     from aer_jax.training import trainer as loop
 
     seconds["import"] = time.time() - begun - seconds["python"]
@@ -67,7 +68,7 @@ def main() -> None:
 
         return make_and_stop
 
-    loop.load_model, loop.compile_ahead = timed(loop.load_model), stopping(loop.compile_ahead)
+    setup.load_model, loop.compile_ahead = timed(setup.load_model), stopping(loop.compile_ahead)
     try:
         loop.train(config)
     except FirstStep:

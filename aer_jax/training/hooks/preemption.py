@@ -1,4 +1,8 @@
-"""Stopping when asked: Ctrl-C, a scheduler's SIGTERM or a cloud's notice end a run between two steps, after a save."""
+"""Preemption: Ctrl-C or SIGTERM end a run between two steps, after a save; so do clouds and schedulers.
+
+JAX's preemption sync point is not used: it knows SIGTERM alone and needs a coordination service, which one process has
+not; Ctrl-C and saves by the clock need an agreement of all processes, too.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,59 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from aer_jax.errors import Unfinished
-from aer_jax.training.hooks.maintenance_notice import heed_notices
+from aer_jax.training.hooks.hook import Hook
+
+if TYPE_CHECKING:
+    from aer_jax.training.trainer import Training
+
+CONTINUE, SAVE, STOP = 0, 1, 2
 
 
 class Stopped(Unfinished):
-    """The run was saved and stopped because somebody asked for it."""
+    """The run was saved and stopped by a signal."""
+
+
+class Preemption(Hook):
+    """Decides after each step, for all processes alike, whether to save and whether to stop.
+
+    Args:
+        checkpoint_minutes: a save is due so long after the last one.
+    """
+
+    def __init__(self, checkpoint_minutes: float):
+        self._seconds = 60 * checkpoint_minutes
+        self._signals = ExitStack()
+
+    def on_start(self, training: Training) -> None:
+        self._stop = self._signals.enter_context(stop_signals())
+        training.saved_at = time.monotonic()
+
+    def on_step(self, training: Training) -> None:
+        due = time.monotonic() - training.saved_at > self._seconds
+        decision = _agreed(STOP if self._stop.is_set() else SAVE if due else CONTINUE)
+        training.saving = decision != CONTINUE
+        training.preempted = decision == STOP
+
+    def on_end(self, training: Training) -> None:
+        self._signals.close()
+
+
+def _agreed(request: int) -> int:
+    """The largest request of any process."""
+    if jax.process_count() == 1:
+        return request
+    with jax.transfer_guard("allow"):
+        return int(np.max(multihost_utils.process_allgather(np.int32(request))))
 
 
 @contextmanager
@@ -60,7 +108,7 @@ def stop_at_start() -> Iterator[None]:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT, SIGTERM or a notice sets, see notices.py; a second SIGINT interrupts at once."""
+    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
     stop = threading.Event()
 
     def request(number: int, _) -> None:
@@ -69,13 +117,11 @@ def stop_signals() -> Iterator[threading.Event]:
         stop.set()
 
     if threading.current_thread() is not threading.main_thread():
-        with heed_notices(stop):
-            yield stop
+        yield stop
         return
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with heed_notices(stop):
-            yield stop
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

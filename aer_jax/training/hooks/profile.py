@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 from tqdm import tqdm
 
 from aer_jax.errors import UserError
 from aer_jax.training.distributed import is_first
+from aer_jax.training.hooks.hook import Hook
+
+if TYPE_CHECKING:
+    from aer_jax.training.trainer import Training
 
 
 def parse_window(text: str) -> tuple[int, int]:
@@ -26,47 +29,44 @@ def parse_window(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-class Profile:
+class Profile(Hook):
     """Traces steps first..last into a folder that xprof and TensorBoard's profile plugin read.
 
-    Every process of a run traces its own devices. Used in a `with` statement, which ends a window that is still open.
+    Every process of a run traces its own devices. A window that is still open when the run ends is kept.
 
     Args:
         folder: the trace goes to `plugins/profile/` below it.
-        window: first and last step, counted from 1; None traces nothing.
+        window: first and last step, counted from 1.
     """
 
-    def __init__(self, folder: Path, window: tuple[int, int] | None):
-        self._folder, self._window, self._open = folder, window, False
+    def __init__(self, folder: Path, window: tuple[int, int]):
+        self._folder, (self._first, self._last) = folder, window
+        self._open = self._done = False
 
-    def step(self, step: int) -> contextlib.AbstractContextManager[Any]:
-        """Around the dispatch of step number `step`."""
-        if self._window is None:
-            return contextlib.nullcontext()
-        if not self._open and self._window[0] <= step <= self._window[1]:
+    def on_start(self, training: Training) -> None:
+        self._start(training.step + 1)
+
+    def on_step(self, training: Training) -> None:
+        if self._open and training.step >= self._last:
+            jax.block_until_ready(training.metrics)
+            self._stop()
+        self._start(training.step + 1)
+
+    def on_end(self, training: Training) -> None:
+        if self._open:
+            self._stop()
+        elif not self._done:
+            say(f"no step of --profile {self._first}:{self._last} was done; nothing is traced")
+
+    def _start(self, step: int) -> None:
+        if not self._open and not self._done and self._first <= step <= self._last:
             jax.profiler.start_trace(self._folder)
             self._open = True
-        return jax.profiler.StepTraceAnnotation("train", step_num=step)
-
-    def after(self, step: int, result: Any) -> None:
-        """End the window with its last step, once the device has finished it: `result` is what it computes."""
-        if self._open and self._window is not None and step >= self._window[1]:
-            jax.block_until_ready(result)
-            self._stop()
 
     def _stop(self) -> None:
         jax.profiler.stop_trace()
-        self._open, self._window = False, None
+        self._open, self._done = False, True
         say(f"the trace is in {self._folder}; `pip install xprof`, then `xprof --logdir {self._folder}` shows it")
-
-    def __enter__(self) -> Profile:
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._open:
-            self._stop()
-        elif self._window is not None:
-            say(f"no step of --profile {self._window[0]}:{self._window[1]} was done; nothing is traced")
 
 
 def say(sentence: str) -> None:
