@@ -31,9 +31,9 @@ class LabelsConfig:
     Attributes:
         source: human votes, synthetic ones (a journal), or both pooled.
         journal: the journal of `aer-jax annotate`; needed unless source is human.
-        synthetic_weight: what one synthetic vote counts beside one human vote when pooled; 1 is the paper's. "learned":
-            the weight that predicts held-out human votes of the validation speakers best, see `labels/pooling.py`;
-            "listeners": such a weight for each listener, so that unreliable ones count less.
+        synthetic_weight: what one synthetic vote counts relative to one human vote when pooled; 1 is the paper's.
+            "learned": the weight that predicts held-out human votes of the validation speakers best, see
+            `labels/pooling.py`.
         prior_votes: a clip with n votes counts n / (n + prior_votes) in the loss, so few listeners say less than many;
             0 lets all clips count alike.
         missing: clips without a synthetic vote, where the source is combined: "human" learns from their human votes
@@ -43,7 +43,7 @@ class LabelsConfig:
 
     source: Literal["human", "synthetic", "combined"] = "human"
     journal: LocalPath | None = None
-    synthetic_weight: Weight | Literal["learned", "listeners"] = 1.0
+    synthetic_weight: Weight | Literal["learned"] = 1.0
     prior_votes: Weight = 0.0
     missing: Literal["human", "drop"] = "human"
 

@@ -1,4 +1,4 @@
-"""Ask synthetic listeners about a dataset and write down what they say."""
+"""Annotation: synthetic listeners are asked about a dataset, and their answers are appended to a journal."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tqdm import tqdm
 from aer_jax.annotation.engines.interface import Answer, Asked, Engine
 from aer_jax.annotation.engines.pytorch.transformers_engine import TransformersEngine
 from aer_jax.annotation.listeners import Listener, crossed
-from aer_jax.annotation.progress import Progress, cost
+from aer_jax.annotation.progress import Progress
 from aer_jax.annotation.prompts import load_prompt
 from aer_jax.annotation.task import Questions
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.files.locks import locked
 from aer_jax.labels.attempts import Attempt, Outcome, shorten
-from aer_jax.labels.journal import Journal, read_journal
+from aer_jax.labels.journal import Journal
 from aer_jax.labels.parsing import parse, synonyms_of
 
 ATTEMPTS = 3
@@ -40,59 +40,54 @@ def annotate(
     out: Path,
     *,
     limit: int | None = None,
-    part: tuple[int, int] = (1, 1),
-    attempts: int = ATTEMPTS,
     only_missing: bool = False,
 ) -> dict[str, Any]:
-    """Let `people` hear the dataset's utterances, and append what they say to a journal.
+    """Ask synthetic listeners about the dataset's utterances, and append their answers to a journal.
 
     A journal that exists is continued: a pair of utterance and listener that is answered is not asked again, one that
-    failed is, until it has failed `attempts` times.
+    failed is, until it has failed ATTEMPTS times.
 
     Args:
         questions: what is asked about which dataset.
         engine: who answers.
-        people: who hears each utterance.
+        people: the listeners of each utterance.
         out: the journal.
         limit: only the first so many utterances.
-        part: (i, n): only each n-th of these utterances, beginning with the i-th, counted from 1. So n processes or
-            machines share the work on one journal.
-        attempts: how often a question may fail, earlier runs included.
         only_missing: ask about those utterances alone that have no vote in the journal yet. They may be asked in
             another way than the others: each line says whether its answer is free, constrained or exact.
 
     Returns:
-        JSON-able: journal, model, prompt (fingerprint), answers, utterances, listeners, asked (in this run), how the
-        latest attempts of this part's pairs came out: labelled (a label or a distribution), unparsed, failed; given_up
-        (of the failed), unparsed_share of the answers; tokens_in, tokens_out and cost (dollars) of this run.
+        JSON-able: journal, model, prompt (fingerprint), answers, utterances, listeners, asked (in this run); of the
+        latest attempts: labelled (a label or a distribution), unparsed, failed, given_up (of the failed),
+        unparsed_share of the answers, last (response and error of one); clips_without_vote, of those asked about in
+        any run.
 
     Raises:
         UserError: a number is out of range, the journal was begun with another model, prompt, kind of answers or plan
             of listeners, the engine cannot go on, or all questions of this run failed.
     """
-    ids = _ids(questions, limit, part)
-    if not people or attempts < 1:
-        raise UserError("--listeners and --attempts must be at least 1.")
+    if not people or (limit is not None and limit < 1):
+        raise UserError("--listeners and --limit must be at least 1.")
+    ids = list(questions.dataset.utterances)[:limit]
     made: list[Attempt] = []
-    number, parts = part
-    lock = out.with_name(f".{out.name}.{number}of{parts}.lock")
     with (
         Journal(out, engine.model, questions.fingerprint, engine.answers, fill=only_missing) as journal,
-        locked(lock, f"part {number}/{parts} of {out} is being annotated"),
+        locked(out.with_name(f".{out.name}.lock"), f"{out} is being annotated"),
     ):
-        _tell_repairs(journal)
+        _report_repairs(journal)
         _refuse_other_dataset(journal, questions.dataset)
         _refuse_other_people(journal, people)
         if only_missing:
             ids = [id for id in ids if id not in journal.voted]
         pairs = [Asked(id, person) for id in ids for person in people]
         unanswered = [pair for pair in pairs if _key(pair) not in journal.answered]
-        open_pairs = [pair for pair in unanswered if journal.failures.get(_key(pair), 0) < attempts]
-        told = len(journal.repaired)
+        open_pairs = [pair for pair in unanswered if journal.failures.get(_key(pair), 0) < ATTEMPTS]
         if open_pairs:
-            with Progress(len(pairs), len(pairs) - len(open_pairs), len(people), engine.price) as progress:
+            repaired = len(journal.repaired)
+            with Progress(len(pairs), len(pairs) - len(open_pairs), len(people)) as progress:
                 made = _ask(questions, engine, open_pairs, journal, progress)
-    _tell_repairs(journal, told)
+            _report_repairs(journal, repaired)
+        journal.read_new()
     if made and all(attempt.outcome == "failed" for attempt in made):
         raise UserError(f"all {len(made)} questions failed, the first with: {made[0].error}")
     return {
@@ -103,11 +98,9 @@ def annotate(
         "utterances": len(ids),
         "listeners": len(people),
         "asked": len(made),
-        **_outcomes(out, {_key(pair) for pair in pairs}),
+        **_outcomes(journal, pairs),
         "given_up": len(unanswered) - len(open_pairs),
-        "tokens_in": sum(attempt.tokens_in or 0 for attempt in made),
-        "tokens_out": sum(attempt.tokens_out or 0 for attempt in made),
-        "cost": cost(made, engine.price),
+        "clips_without_vote": len((journal.utterances - journal.voted) & questions.dataset.utterances.keys()),
     }
 
 
@@ -166,31 +159,12 @@ def sample_votes(
     return annotate(questions, TransformersEngine(model, questions, batch=batch), people, out)
 
 
-def without_vote(dataset: Dataset, journal: Path) -> list[str]:
-    """The dataset's utterances that were asked about, and have no vote in a journal."""
-    attempts = read_journal(journal)
-    missing = {attempt.utterance for attempt in attempts} - {a.utterance for a in attempts if a.shares}
-    return [id for id in dataset.utterances if id in missing]
-
-
-def _ids(questions: Questions, limit: int | None, part: tuple[int, int]) -> list[str]:
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit must be at least 1, not {limit}.")
-    number, parts = part
-    if not 1 <= number <= parts:
-        raise UserError(f"--part {number}/{parts} is none; the first of three is 1/3.")
-    ids = list(questions.dataset.utterances)[:limit][number - 1 :: parts]
-    if not ids:
-        raise UserError(f"--part {number}/{parts} holds no utterance; the dataset has fewer than that.")
-    return ids
-
-
 def _key(pair: Asked) -> tuple[str, int]:
     return pair.utterance, pair.listener.index
 
 
-def _tell_repairs(journal: Journal, told: int = 0) -> None:
-    for torn in journal.repaired[told:]:
+def _report_repairs(journal: Journal, start: int = 0) -> None:
+    for torn in journal.repaired[start:]:
         note = f"{journal.path}: its last line was cut short and has been repaired: {torn[:60]}"
         tqdm.write(note, file=sys.stderr)
 
@@ -241,20 +215,20 @@ def _attempt(
         error=answer.error,
         answers=engine.answers,
         probs=answer.probs,
-        tokens_in=answer.tokens_in,
-        tokens_out=answer.tokens_out,
         request=answer.request,
     )
 
 
-def _outcomes(out: Path, pairs: set[tuple[str, int]]) -> dict[str, int | float]:
-    """How the latest attempts of these pairs came out."""
-    latest = {attempt.key: attempt.outcome for attempt in read_journal(out) if attempt.key in pairs}
-    counts = Counter(latest.values())
+def _outcomes(journal: Journal, pairs: Sequence[Asked]) -> dict[str, Any]:
+    """The latest attempts of these pairs, counted."""
+    attempts = [journal.latest[_key(pair)] for pair in pairs if _key(pair) in journal.latest]
+    last = attempts[-1] if attempts else None
+    counts = Counter(attempt.outcome for attempt in attempts)
     answers = counts[None] + counts["unparsed"]
     return {
         "labelled": counts[None],
         "unparsed": counts["unparsed"],
         "failed": counts["failed"],
         "unparsed_share": counts["unparsed"] / max(answers, 1),
+        "last": last and {"response": last.response, "error": last.error},
     }

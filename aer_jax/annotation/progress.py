@@ -1,4 +1,4 @@
-"""How an annotation gets on: its rate, the time and the money to its end, and what could not be read."""
+"""Progress of an annotation: its rate, the time to its end, and what could not be parsed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ from tqdm import tqdm
 from aer_jax.labels.attempts import Attempt
 
 
-def cost(attempts: Sequence[Attempt], price: tuple[float, float]) -> float:
-    """Dollars that the attempts' tokens cost at `price` dollars a million in and out."""
-    tokens_in, tokens_out = (sum(getattr(a, f"tokens_{way}") or 0 for a in attempts) for way in ("in", "out"))
-    return (tokens_in * price[0] + tokens_out * price[1]) / 1e6
-
-
 class Progress:
     """A bar that counts answers.
 
@@ -28,7 +22,6 @@ class Progress:
         total: questions of the whole annotation.
         done: those answered before this run.
         listeners: questions an utterance.
-        price: see `cost`.
         clock: seconds.
     """
 
@@ -37,12 +30,11 @@ class Progress:
         total: int,
         done: int,
         listeners: int,
-        price: tuple[float, float],
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.left, self.listeners, self.price, self.clock = total - done, listeners, price, clock
+        self.left, self.listeners, self.clock = total - done, listeners, clock
         self.outcomes: Counter[str | None] = Counter()
-        self.count, self.spent = 0, 0.0
+        self.count = 0
         self._first: tuple[float, int] | None = None
         shape = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} answers [{elapsed}{postfix}]"
         self._bar = tqdm(total=total, initial=done, bar_format=shape, desc="loading the annotator", file=sys.stderr)
@@ -56,7 +48,6 @@ class Progress:
     def update(self, attempts: Sequence[Attempt]) -> None:
         """Count attempts that have just been made."""
         self.outcomes.update(attempt.outcome for attempt in attempts)
-        self.spent += cost(attempts, self.price)
         self.count += len(attempts)
         self.left -= len(attempts)
         if self._first is None:
@@ -66,7 +57,7 @@ class Progress:
         self._bar.update(len(attempts))
 
     def sentence(self) -> str:
-        """Rate, time and cost to the end, and shares of unparsed and failed answers."""
+        """Rate, time to the end, and shares of unparsed and failed answers."""
         parts = []
         if self._first is not None and self.count > self._first[1]:
             rate = (self.count - self._first[1]) / max(self.clock() - self._first[0], 1e-9)
@@ -74,9 +65,6 @@ class Progress:
                 f"{rate / self.listeners:.3g} utterances/s",
                 f"{tqdm.format_interval(self.left / rate)} to the end",
             ]
-        if any(self.price):
-            to_come = self.spent / max(self.count, 1) * self.left
-            parts.append(f"${self.spent:.2f} so far, ${to_come:.2f} to the end")
         parts.append(f"{self.outcomes['unparsed'] / max(self.count, 1):.1%} unparsed")
         if self.outcomes["failed"]:
             parts.append(f"{self.outcomes['failed']} failed")

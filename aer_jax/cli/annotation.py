@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def annotate(args: argparse.Namespace) -> None:
-    from aer_jax.annotation.annotate import annotate, without_vote
+    from aer_jax.annotation.annotate import annotate
     from aer_jax.annotation.listeners import TEMPERATURES, coupled, crossed
     from aer_jax.annotation.prompts import FOLDER, load_prompt
     from aer_jax.annotation.task import Questions
@@ -30,35 +30,24 @@ def annotate(args: argparse.Namespace) -> None:
         people = coupled(args.listeners, prompt.personas)
     else:
         people = crossed(args.listeners, prompt.personas, args.temperatures or TEMPERATURES)
-    result = annotate(
-        questions,
-        _engine(args, questions),
-        people,
-        args.out,
-        limit=args.limit,
-        part=args.part,
-        attempts=args.attempts,
-        only_missing=args.only_missing,
-    )
-    result["clips_without_vote"] = len(without_vote(dataset, args.out))
-    show(args, result, _summary(args, result))
+    engine = _engine(args, questions)
+    result = annotate(questions, engine, people, args.out, limit=args.limit, only_missing=args.only_missing)
+    show(args, result, _summary(result))
     if result["utterances"] and not result["labelled"]:
-        raise UserError(f"no vote came; {_reason(args.out)}")
+        raise UserError(f"no vote came; {_reason(result)}")
 
 
-def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
+def _summary(result: dict[str, Any]) -> str:
+    out = result["journal"]
     if not result["utterances"]:
-        return f"{args.out}: every clip has a vote"
+        return f"{out}: every clip has a vote"
     answers = result["labelled"] + result["unparsed"] + result["failed"]
     text = (
-        f"{args.out}: {result['labelled']} votes of {answers} answers, {result['unparsed']} unparsed "
+        f"{out}: {result['labelled']} votes of {answers} answers, {result['unparsed']} unparsed "
         f"({result['unparsed_share']:.1%}), {result['failed']} failed"
     )
     if result["given_up"]:
-        text += f", of which {result['given_up']} are not asked again (--attempts {args.attempts})"
-    if result["tokens_in"]:
-        text += f"; this run: {result['tokens_in']:,} tokens in, {result['tokens_out']:,} out"
-        text += f", ${result['cost']:.2f}" if result["cost"] else ""
+        text += f", of which {result['given_up']} failed three times and are not asked again"
     if result["clips_without_vote"]:
         text += (
             f"\n{result['clips_without_vote']} clips were asked about and have no vote; to ask about them again, add "
@@ -67,16 +56,13 @@ def _summary(args: argparse.Namespace, result: dict[str, Any]) -> str:
     return text
 
 
-def _reason(journal: Path) -> str:
-    """What came instead of a vote, by the journal's last line."""
-    from aer_jax.labels.journal import read_journal
-
-    last = read_journal(journal)[-1]
-    if last.error:
-        return f"the last attempt failed with: {last.error.rstrip('.')}."
-    return (
-        f'the last answer is "{last.response[:200]}", which is no label; try --answers constrained or --engine exact.'
-    )
+def _reason(result: dict[str, Any]) -> str:
+    """What came instead of a vote."""
+    last = result["last"]
+    if last["error"]:
+        return f"the last attempt failed with: {last['error'].rstrip('.')}."
+    said = last["response"][:200]
+    return f'the last answer is "{said}", which is no label; try --answers constrained or --engine exact.'
 
 
 def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
@@ -104,7 +90,6 @@ def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
             base_url=args.base_url,
             concurrency=args.concurrency,
             timeout=args.timeout,
-            price=args.price,
             send_licensed=args.send_licensed_audio,
             request=args.request,
         )
@@ -121,28 +106,8 @@ def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
     return ExactEngine(args.model, questions, batch=args.batch, mesh=config.mesh, dtype=config.model.dtype)
 
 
-def _part(text: str) -> tuple[int, int]:
-    number, slash, parts = text.partition("/")
-    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
-        raise argparse.ArgumentTypeError(f'"{text[:40]}" is no part; the first of three is 1/3')
-    return int(number), int(parts)
-
-
-def _prices(text: str) -> tuple[float, float]:
-    way_in, way_out = _numbers(text, Range(0, 1e6), 2)
-    return way_in, way_out
-
-
 def _temperatures(text: str) -> tuple[float, ...]:
-    return _numbers(text, Range(0, 2))
-
-
-def _numbers(text: str, allowed: Range, count: int | None = None) -> tuple[float, ...]:
-    read = real(allowed)
-    values = tuple(read(part) for part in text.split(","))
-    if count not in (None, len(values)):
-        raise argparse.ArgumentTypeError(f'"{text[:40]}" must be {count} numbers with a comma between them')
-    return values
+    return tuple(map(real(Range(0, 2)), text.split(",")))
 
 
 def proxies(args: argparse.Namespace) -> None:
@@ -161,6 +126,11 @@ def proxies(args: argparse.Namespace) -> None:
 
 def add(command: Command) -> None:
     """Define annotate, proxies."""
+    _add_annotate(command)
+    _add_proxies(command)
+
+
+def _add_annotate(command: Command) -> None:
     sub = command(
         annotate,
         "synthetic votes by an audio-language model: sampled from a checkpoint in PyTorch or from a server, or exact",
@@ -185,7 +155,12 @@ def add(command: Command) -> None:
         choices=("free", "constrained"),
         help="whatever the model says, parsed (default), or labels alone; exact is constrained by nature",
     )
-    who = sub.add_argument_group("listeners")
+    _add_listeners(sub.add_argument_group("listeners"))
+    _add_work(sub.add_argument_group("work"))
+    _add_server(sub.add_argument_group("openai"))
+
+
+def _add_listeners(who: argparse._ArgumentGroup) -> None:
     who.add_argument(
         "--listeners", type=whole(Range(1, 10_000)), default=8, help="synthetic listeners an utterance (8)"
     )
@@ -207,7 +182,9 @@ def add(command: Command) -> None:
     who.add_argument(
         "--context", type=whole(Range(0, 1000)), default=0, metavar="TURNS", help="quote the turns before (0)"
     )
-    how = sub.add_argument_group("work")
+
+
+def _add_work(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--limit", type=whole(Range(1, 10**9)), help="only the first so many utterances")
     how.add_argument(
         "--only-missing",
@@ -215,8 +192,6 @@ def add(command: Command) -> None:
         help="ask only about clips that have no vote in --out yet; another --engine or --answers may then go on with "
         "a journal, each line says which it was",
     )
-    how.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help="every N-th utterance from the I-th on")
-    how.add_argument("--attempts", type=whole(Range(1, 1000)), default=3, help="how often a question may fail (3)")
     how.add_argument(
         "--workers", type=whole(Range(1, 1000)), default=1, help="transformers: processes, one GPU each (1)"
     )
@@ -230,14 +205,15 @@ def add(command: Command) -> None:
         help="seconds a batch or a request may take (600)",
     )
     how.add_argument("settings", nargs="*", metavar="key=value", help="exact: mesh.fsdp=8, model.dtype=bfloat16")
-    server = sub.add_argument_group("openai")
+
+
+def _add_server(server: argparse._ArgumentGroup) -> None:
     server.add_argument(
         "--base-url", default="", help="of the server, for instance http://localhost:8000/v1; or OPENAI_BASE_URL"
     )
     server.add_argument(
         "--concurrency", type=whole(Range(1, 10_000)), default=8, help="requests under way at a time (8)"
     )
-    server.add_argument("--price", type=_prices, default=(0.0, 0.0), metavar="IN,OUT", help="$ a million tokens")
     server.add_argument(
         "--request",
         default="",
@@ -249,6 +225,8 @@ def add(command: Command) -> None:
         "--send-licensed-audio", action="store_true", help="you may send this corpus' licensed audio to that server"
     )
 
+
+def _add_proxies(command: Command) -> None:
     sub = command(
         proxies,
         "how good are synthetic votes: agreement with people, also by ambiguity, persona, temperature and speakers, "

@@ -12,7 +12,7 @@ from aer_jax.data.audio.read import decode_flac, to_16k
 from aer_jax.data.preparation.splits import SPLITS, assert_splits
 from aer_jax.data.records import RecordReader, shard_name
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import Vote
+from aer_jax.labels.votes import Vote, Votes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Dataset:
     classes: tuple[str, ...]
     licensed: bool
     utterances: dict[str, Utterance] = field(repr=False)
-    votes: list[Vote] = field(repr=False)
+    votes: Votes = field(repr=False)
     splits: dict[str, list[str]] = field(repr=False)
     speakers: dict[str, dict[str, str]] = field(repr=False)
     speakers_apart: bool
@@ -107,7 +107,7 @@ def open_dataset(path: str | Path, verify: bool = False) -> Dataset:
             line["id"]: Utterance(**{name: line[name] for name in _UTTERANCE if name in line})
             for line in texts.utterances
         },
-        votes=[Vote(**{name: line[name] for name in _VOTE if name in line}) for line in texts.votes],
+        votes=Votes(Vote(**{name: line[name] for name in _VOTE if name in line}) for line in texts.votes),
         splits={part: texts.splits[part] for part in SPLITS},
         speakers=about.get("speakers", {}),
         speakers_apart=texts.splits.get("speakers_apart", True),

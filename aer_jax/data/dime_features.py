@@ -34,6 +34,7 @@ from aer_jax.base.lengths import SAMPLE_RATE
 from aer_jax.files.atomic import user_cache
 from aer_jax.files.cache import load_array, save_array
 from aer_jax.files.content_hash import file_sha256
+from aer_jax.labels.votes import Votes
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
@@ -144,7 +145,7 @@ def features(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
 
 def _part(dataset: Dataset, ids: list[str]) -> Dataset:
     """The dataset with these utterances alone: what another process is sent, instead of every vote of the corpus."""
-    return dataclasses.replace(dataset, utterances={id: dataset.utterances[id] for id in ids}, votes=[], splits={})
+    return dataclasses.replace(dataset, utterances={id: dataset.utterances[id] for id in ids}, votes=Votes(), splits={})
 
 
 def _chunk_features(dataset: Dataset) -> np.ndarray:

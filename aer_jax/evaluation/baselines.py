@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
 from aer_jax.evaluation.metrics import bhattacharyya, hard_labels, js_distance, js_divergence
-from aer_jax.labels.votes import Vote, normalise, whole_counts
+from aer_jax.labels.votes import Votes, normalise
 
 HALVINGS = 20
 
@@ -67,7 +67,7 @@ def halves(counts_uk: np.ndarray, seed: int = 0) -> Iterator[tuple[np.ndarray, n
 
 
 def split_half(
-    votes: Iterable[Vote], utterances: Sequence[str], classes: Sequence[str], seed: int = 0
+    votes: Votes, utterances: Sequence[str], classes: Sequence[str], seed: int = 0
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Agreement of the listeners with each other: one half of an utterance's whole votes against the other.
 
@@ -78,7 +78,7 @@ def split_half(
         (usable_n, values): bool [N], True where an utterance has two whole votes or more, and js,
         js_distance and bc of those utterances, each the mean over the cuts, float64 [usable_n.sum()].
     """
-    counts_nk = whole_counts(votes, utterances, classes)
+    counts_nk = votes.whole.counts(utterances, classes).astype(np.int64)
     usable_n = counts_nk.sum(axis=1) >= 2
     values = {name: np.zeros(usable_n.sum()) for name in ("js", "js_distance", "bc")}
     for p_uk, q_uk in halves(counts_nk[usable_n], seed):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.votes import normalise
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
@@ -69,8 +69,7 @@ def human_distributions(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: an utterance has no human vote for any of the dataset's classes.
     """
-    human = [vote for vote in dataset.votes if vote.source == "human"]
-    references_nk = normalise(count_votes(human, ids, dataset.classes))
+    references_nk = normalise(dataset.votes.human.counts(ids, dataset.classes))
     without = [id for id, row in zip(ids, references_nk, strict=True) if np.isnan(row).any()]
     if without:
         raise UserError(

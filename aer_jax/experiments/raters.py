@@ -19,7 +19,7 @@ from aer_jax.experiments.figures import levels_figure, raters_figure, reliabilit
 from aer_jax.files.atomic import replace_text
 from aer_jax.files.json_text import parse_json
 from aer_jax.labels.journal import read_votes
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.votes import Votes, normalise
 from aer_jax.reports.table import number
 
 Proxy = dict[str, list[float]]
@@ -63,11 +63,11 @@ def write_raters(
 def journal_proxies(name: str, path: Path, dataset: Dataset) -> dict[str, Proxy]:
     """A journal's votes as two proxies: all of a clip's votes, and the first alone."""
     votes = read_votes(path, dataset.classes)
-    first = list({vote.utterance: vote for vote in reversed(votes)}.values())
+    first = Votes({vote.utterance: vote for vote in reversed(votes)}.values())
     ids = [vote.utterance for vote in first]
     found = {}
     for title, some in ((name, votes), (f"one vote of {name}", first)):
-        probs_nk = normalise(count_votes(some, ids, dataset.classes))
+        probs_nk = normalise(some.counts(ids, dataset.classes))
         found[title] = dict(zip(ids, probs_nk.tolist(), strict=True))
     return found
 

@@ -16,6 +16,7 @@ Answers = Literal["free", "constrained", "exact"]
 Outcome = Literal["unparsed", "failed"]
 
 RESPONSE_CHARS = 4000
+FORMER_FIELDS = ("tokens_in", "tokens_out")  # what a server counted, in journals of earlier versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,6 @@ class Attempt:
         answers: "free", sampled as the model likes and parsed; "constrained", sampled among the labels alone;
             "exact", not sampled: `probs` is what infinitely many constrained samples would give.
         probs: label -> probability, where the answer is a distribution; it counts as one vote, in shares.
-        tokens_in, tokens_out: what a paid server counted.
         request: how the requests to a server differed from the default, as `--request` has it; None where they did not.
     """
 
@@ -55,8 +55,6 @@ class Attempt:
     error: str | None = None
     answers: Answers = "free"
     probs: dict[str, float] | None = None
-    tokens_in: int | None = None
-    tokens_out: int | None = None
     request: str | None = None
 
     @property
@@ -97,8 +95,9 @@ def parse_attempt(line: bytes, where: str) -> Attempt:
         UserError: it is none; `where` is named.
     """
     try:
-        attempt = Attempt(**parse_json(line, nan=True, unique=True))
-    except (ValueError, TypeError):
+        fields = parse_json(line, nan=True, unique=True)
+        attempt = Attempt(**{name: value for name, value in fields.items() if name not in FORMER_FIELDS})
+    except (ValueError, TypeError, AttributeError):
         raise UserError(f"{where} is not a line of an annotation journal.") from None
     for name, is_valid in _VALID.items():
         if not is_valid(value := getattr(attempt, name)):
@@ -128,7 +127,6 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and is_number(value)
 
 
-# Tokens are left out: they were written as servers counted them, and nothing is computed from a journal's.
 _VALID: dict[str, Callable[[object], bool]] = {
     **dict.fromkeys(("utterance", "persona", "prompt", "model", "response"), _is_text),
     **dict.fromkeys(("listener", "seed"), _is_integer),

@@ -19,7 +19,7 @@ from pathlib import Path
 from aer_jax.errors import UserError, nearest
 from aer_jax.files.json_text import parse_json
 from aer_jax.labels.attempts import Attempt, parse_attempt
-from aer_jax.labels.votes import Vote
+from aer_jax.labels.votes import Vote, Votes
 
 __all__ = ["Attempt", "Journal", "read_journal", "read_votes"]
 
@@ -44,6 +44,7 @@ class Journal:
         answered: pairs of utterance and listener that need not be asked again.
         utterances, voted: those that were asked about, and those that have a vote.
         failures: pair -> how often it failed with this kind of answers.
+        latest: pair -> its latest attempt.
         people: listener -> its persona and temperature, as the lines say.
         repaired: the unfinished lines that were found so far, as they were.
 
@@ -59,6 +60,7 @@ class Journal:
         self.utterances: set[str] = set()
         self.voted: set[str] = set()
         self.failures: dict[tuple[str, int], int] = {}
+        self.latest: dict[tuple[str, int], Attempt] = {}
         self.people: dict[int, tuple[str, float]] = {}
         self.repaired: list[str] = []
         self._read_bytes = self._read_lines = self._unsynced = 0
@@ -104,6 +106,11 @@ class Journal:
             os.fsync(self._file)
             self._unsynced, self._synced_at = 0, time.monotonic()
         return new
+
+    def read_new(self) -> None:
+        """Take note of what other processes have written."""
+        with self._locked():
+            self._catch_up()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -153,6 +160,7 @@ class Journal:
 
     def _note(self, attempt: Attempt) -> None:
         self.utterances.add(attempt.utterance)
+        self.latest[attempt.key] = attempt
         if attempt.shares:
             self.answered.add(attempt.key)
             self.voted.add(attempt.utterance)
@@ -200,12 +208,12 @@ def read_journal(path: Path) -> list[Attempt]:
     return [parse_attempt(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def read_votes(journal: Path, classes: Sequence[str]) -> list[Vote]:
+def read_votes(journal: Path, classes: Sequence[str]) -> Votes:
     """The answered lines of a journal as votes.
 
     Returns:
-        one vote a label, of weight 1; where a line is a distribution, one a label with its share as the weight. Their
-        source is the model, their rater the model and listener.
+        one vote per label, of weight 1; where a line is a distribution, one per label with its share as the weight.
+        Their source is the model, their rater the listener's index.
 
     Raises:
         UserError: a line is damaged, its label is none of `classes`, or it answers a pair a second time.
@@ -227,10 +235,9 @@ def read_votes(journal: Path, classes: Sequence[str]) -> list[Vote]:
                 f"{where}: a second answer of listener {attempt.listener} about "
                 f"{reprlib.repr(attempt.utterance)[1:-1]}; delete one."
             )
-        rater = f"{attempt.model}#{attempt.listener}"
         votes[key] = [
-            Vote(attempt.utterance, label, rater=rater, weight=share, source=attempt.model)
+            Vote(attempt.utterance, label, rater=str(attempt.listener), weight=share, source=attempt.model)
             for label, share in attempt.shares.items()
             if share > 0
         ]
-    return [vote for listener in votes.values() for vote in listener]
+    return Votes(vote for of_pair in votes.values() for vote in of_pair)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+HUMAN = "human"
 
 
 @dataclass(frozen=True)
@@ -14,8 +16,8 @@ class Vote:
 
     Attributes:
         utterance: id of the utterance.
-        label: what was heard; it need not be one of a dataset's classes.
-        rater: who answered, or None where the corpus gives counts only.
+        label: the answer; it need not be one of a dataset's classes.
+        rater: who answered, unique in its source; None where the corpus gives counts only.
         weight: 1 for a whole vote; a share where an answer named several labels or only a distribution is known.
         source: "human" or the name of the annotating model.
     """
@@ -24,30 +26,42 @@ class Vote:
     label: str
     rater: str | None = None
     weight: float = 1.0
-    source: str = "human"
+    source: str = HUMAN
 
 
-def count_votes(votes: Iterable[Vote], utterances: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Weighted vote counts.
+class Votes(tuple[Vote, ...]):
+    """Votes about any number of utterances, in the order in which they were read."""
 
-    Votes for other utterances or for labels outside `classes` do not count.
+    @property
+    def human(self) -> Votes:
+        """Those of people."""
+        return Votes(vote for vote in self if vote.source == HUMAN)
 
-    Returns:
-        float64 [len(utterances), len(classes)]; a row without votes is zero.
-    """
-    row = {utterance: i for i, utterance in enumerate(utterances)}
-    column = {label: k for k, label in enumerate(classes)}
-    counts_nk = np.zeros((len(utterances), len(classes)))
-    for vote in votes:
-        if vote.utterance in row and vote.label in column:
-            counts_nk[row[vote.utterance], column[vote.label]] += vote.weight
-    return counts_nk
+    @property
+    def synthetic(self) -> Votes:
+        """Those of models."""
+        return Votes(vote for vote in self if vote.source != HUMAN)
 
+    @property
+    def whole(self) -> Votes:
+        """Those with a weight of 1, or a count; shares of a vote are left out."""
+        return Votes(vote for vote in self if vote.weight == int(vote.weight) > 0)
 
-def whole_counts(votes: Iterable[Vote], utterances: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Counts int64 [N, K] of whole votes alone: a weight of 1, or a count. Shares of a vote are left aside."""
-    votes = [vote for vote in votes if vote.weight == int(vote.weight) > 0]
-    return count_votes(votes, utterances, classes).astype(np.int64)
+    def counts(self, utterances: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+        """Weighted vote counts.
+
+        Votes for other utterances or for labels outside `classes` do not count.
+
+        Returns:
+            float64 [len(utterances), len(classes)]; a row without votes is zero.
+        """
+        row = {utterance: i for i, utterance in enumerate(utterances)}
+        column = {label: k for k, label in enumerate(classes)}
+        counts_nk = np.zeros((len(utterances), len(classes)))
+        for vote in self:
+            if vote.utterance in row and vote.label in column:
+                counts_nk[row[vote.utterance], column[vote.label]] += vote.weight
+        return counts_nk
 
 
 def normalise(counts_nk: np.ndarray) -> np.ndarray:

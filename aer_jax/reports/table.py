@@ -95,14 +95,10 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return found
 
 
-def learned_from(labels: LabelsConfig, weight: float | dict[str, float] | None = None) -> str:
+def learned_from(labels: LabelsConfig, weight: float | None = None) -> str:
     """Whose votes a run learned from, in words; `weight` is what the run found where it was to be learned."""
     if labels.source == "combined":
         if isinstance(labels.synthetic_weight, str):
-            if labels.synthetic_weight == "listeners":
-                found = list(weight.values()) if isinstance(weight, dict) else []
-                span = f" {min(found):.2g} to {max(found):.2g}" if found else ""
-                return f"human + synthetic (each listener's learned weight{span})"
             return "human + synthetic (learned weight" + (")" if weight is None else f" {weight:.2g})")
         return "human + synthetic" + ("" if labels.synthetic_weight == 1 else f" (weight {labels.synthetic_weight:g})")
     return labels.source

@@ -15,7 +15,6 @@ _WAYS = {
     "counts": "counts (the paper's)",
     "fixed": "a fixed weight",
     "learned": "a learned weight",
-    "listeners": "a learned weight for each listener",
     "constant": "control: a constant, learned weight",
 }
 SPEAKERS = 12  # rows of a grouping that are printed; the JSON has all
@@ -169,7 +168,7 @@ def _pooling(pooled: dict[str, Any]) -> list[str]:
     body = []
     for key, name in _WAYS.items():
         row = pooled["rows"][key]
-        weight = "synthetic only" if row["weight"] is None else "each" if key == "listeners" else f"{row['weight']:.3g}"
+        weight = "synthetic only" if row["weight"] is None else f"{row['weight']:.3g}"
         body.append(
             [name, weight, _number(row["loss"], 4), _interval(row["ci"]), f"{row['better']:+.4f}",
              _interval(row["better_ci"], "+.4f")]

@@ -31,7 +31,7 @@ from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.projection import gather
 from aer_jax.evaluation.significance import holm, sign_flip
 from aer_jax.labels.journal import read_votes
-from aer_jax.labels.votes import count_votes, normalise, whole_counts
+from aer_jax.labels.votes import normalise
 
 FOLDS = 5
 HUMAN = (1, 3, 5)
@@ -141,10 +141,10 @@ def main(run_path: str, out_path: str, journal: str = "") -> None:
     ids = sorted(dataset.utterances)
     others = {}
     if journal:
-        others["the journal's"] = count_votes(read_votes(Path(journal), dataset.classes), ids, dataset.classes)
+        others["the journal's"] = read_votes(Path(journal), dataset.classes).counts(ids, dataset.classes)
     result = study(
         gather(ids, functools.partial(Predictor(run).frozen_audio, dataset)),
-        whole_counts(dataset.votes, ids, dataset.classes),
+        dataset.votes.whole.counts(ids, dataset.classes).astype(np.int64),
         np.array([dataset.utterances[id].speaker for id in ids]),
         others,
     )

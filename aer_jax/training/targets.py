@@ -14,8 +14,8 @@ from aer_jax.config import LabelsConfig
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.labels.journal import read_votes
-from aer_jax.labels.pooling import learn_weights
-from aer_jax.labels.votes import Vote, count_votes, normalise, whole_counts
+from aer_jax.labels.pooling import learn_weight
+from aer_jax.labels.votes import Votes, normalise
 
 
 def settle_missing(dataset: Dataset, labels: LabelsConfig) -> tuple[Dataset, dict[str, Any]]:
@@ -100,29 +100,24 @@ def label_distributions(dataset: Dataset, ids: Sequence[str], labels: LabelsConf
 def _counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> np.ndarray:
     counts_nk = np.zeros((len(ids), len(dataset.classes)))
     if labels.source != "synthetic":
-        human_nk = count_votes(dataset.votes, ids, dataset.classes)
+        human_nk = dataset.votes.counts(ids, dataset.classes)
         _refuse_empty(human_nk, ids, f"human vote in {dataset.path}", "prepare the dataset again")
         counts_nk += human_nk
     if labels.source != "human":
-        raters, synthetic_nlk = _synthetic_counts(dataset, ids, labels)
-        weight = synthetic_weight(dataset, labels) if labels.source == "combined" else 1.0
-        weight_l = [weight[rater] for rater in raters] if isinstance(weight, dict) else [weight] * len(raters)
+        synthetic_nk = _synthetic_votes(dataset, labels).counts(ids, dataset.classes)
         if labels.source == "synthetic" or labels.missing == "drop":
             fix = (
                 "run `aer-jax annotate` again with this journal and --only-missing (and --answers constrained, "
                 "--engine exact or more --listeners where answers were unreadable), or leave them out with "
                 "labels.missing=drop"
             )
-            _refuse_empty(synthetic_nlk.sum(axis=1), ids, f"synthetic vote in {labels.journal}", fix)
-        counts_nk += np.einsum("l,nlk->nk", weight_l, synthetic_nlk)
+            _refuse_empty(synthetic_nk, ids, f"synthetic vote in {labels.journal}", fix)
+        counts_nk += synthetic_nk * (synthetic_weight(dataset, labels) if labels.source == "combined" else 1.0)
     return counts_nk
 
 
-def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float | dict[str, float]:
-    """What a synthetic vote counts beside a human one; where it is to be learned, from the validation split.
-
-    Returns:
-        one number, or one for each rater of the journal.
+def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float:
+    """What a synthetic vote counts relative to a human one; where it is to be learned, from the validation split.
 
     Raises:
         UserError: it is no weight, or the validation split has no utterance with two whole human votes and a synthetic
@@ -134,31 +129,18 @@ def synthetic_weight(dataset: Dataset, labels: LabelsConfig) -> float | dict[str
             raise UserError(f"labels.synthetic_weight is {weight}; it must be 0 or more.")
         return weight
     ids = dataset.splits["validation"]
-    human_nk = whole_counts([vote for vote in dataset.votes if vote.source == "human"], ids, dataset.classes)
-    raters, synthetic_nlk = _synthetic_counts(dataset, ids, labels)
-    usable_n = (human_nk.sum(axis=1) >= 2) & (synthetic_nlk.sum(axis=(1, 2)) > 0)
+    human_nk = dataset.votes.human.whole.counts(ids, dataset.classes)
+    synthetic_nk = _synthetic_votes(dataset, labels).counts(ids, dataset.classes)
+    usable_n = (human_nk.sum(axis=1) >= 2) & (synthetic_nk.sum(axis=1) > 0)
     if not usable_n.any():
         raise UserError(
             "labels.synthetic_weight is learned from validation utterances with two human votes or more and a "
             f"synthetic one, and {dataset.path} has none; set a number."
         )
-    human_nk, synthetic_nlk = human_nk[usable_n].astype(float), synthetic_nlk[usable_n]
-    if weight == "listeners":
-        return dict(zip(raters, learn_weights(human_nk, synthetic_nlk).tolist(), strict=True))
-    return float(learn_weights(human_nk, synthetic_nlk.sum(axis=1, keepdims=True))[0])
+    return learn_weight(human_nk[usable_n], synthetic_nk[usable_n])
 
 
-def _synthetic_counts(dataset: Dataset, ids: Sequence[str], labels: LabelsConfig) -> tuple[list[str], np.ndarray]:
-    """The raters of the journal, and what each says of each utterance [N, L, K]."""
-    by_rater: dict[str, list[Vote]] = {}
-    for vote in _synthetic_votes(dataset, labels):
-        by_rater.setdefault(str(vote.rater), []).append(vote)
-    raters = sorted(by_rater)
-    counts = [count_votes(by_rater[rater], ids, dataset.classes) for rater in raters]
-    return raters, np.stack(counts, axis=1) if counts else np.zeros((len(ids), 0, len(dataset.classes)))
-
-
-def _synthetic_votes(dataset: Dataset, labels: LabelsConfig) -> list[Vote]:
+def _synthetic_votes(dataset: Dataset, labels: LabelsConfig) -> Votes:
     if not labels.journal:
         raise UserError(f"labels.source is {labels.source}, so labels.journal must name what `aer-jax annotate` wrote.")
     journal = Path(labels.journal)

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from aer_jax.annotation.annotate import annotate
+from aer_jax.annotation import annotate as annotation
 from aer_jax.annotation.engines.interface import Answer
 from aer_jax.annotation.listeners import crossed
 from aer_jax.annotation.prompts import load_prompt
@@ -28,7 +28,7 @@ from aer_jax.labels import journal
 class StandIn:
     """Says what the question's seed says, at once; one question in ten fails the first time that a process meets it."""
 
-    model, answers, price = "stand-in", "free", (0.0, 0.0)
+    model, answers = "stand-in", "free"
 
     def __init__(self, labels):
         self.labels = labels
@@ -51,6 +51,7 @@ def main(dataset: str, out: Path, kills: int, seed: int) -> None:
     data = open_dataset(dataset)
     questions = Questions(data, load_prompt(data.classes))
     people = crossed(25, questions.prompt.personas)
+    annotation.ATTEMPTS = 99
     write = journal._write
     rng = random.Random(seed)
 
@@ -67,7 +68,7 @@ def main(dataset: str, out: Path, kills: int, seed: int) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         journal._write = dribble
         try:
-            told = annotate(questions, StandIn(data.classes), people, out, attempts=99)
+            told = annotation.annotate(questions, StandIn(data.classes), people, out)
             os._exit(1 if told["failed"] else 0)
         finally:  # annotate takes a last question that fails alone for an engine that answers nothing
             os._exit(1)

@@ -146,9 +146,9 @@ def test_a_distribution_is_one_vote_in_shares(tmp_path):
         assert journal.answered == {exact.key}
     assert read_journal(path) == [exact]
     votes = read_votes(path, CLASSES)
-    assert votes == [
-        Vote("u0", "angry", rater="m#0", weight=0.25, source="m"),
-        Vote("u0", "happy", rater="m#0", weight=0.75, source="m"),
+    assert list(votes) == [
+        Vote("u0", "angry", rater="0", weight=0.25, source="m"),
+        Vote("u0", "happy", rater="0", weight=0.75, source="m"),
     ]
     with pytest.raises(UserError, match=r"label .happy. is none of angry, sad"):
         read_votes(path, ("angry", "sad"))
@@ -158,9 +158,9 @@ def test_votes_are_the_labelled_lines(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, "m", "p") as journal:
         journal.append([failed(), attempt(), attempt("u0", 1, "angry"), attempt("u1", 0, None)])
-    assert read_votes(path, CLASSES) == [
-        Vote("u0", "sad", rater="m#0", source="m"),
-        Vote("u0", "angry", rater="m#1", source="m"),
+    assert list(read_votes(path, CLASSES)) == [
+        Vote("u0", "sad", rater="0", source="m"),
+        Vote("u0", "angry", rater="1", source="m"),
     ]
 
 

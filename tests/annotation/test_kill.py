@@ -46,7 +46,7 @@ def test_50_kills_of_a_stand_in_lose_and_repeat_nothing(dataset, tmp_path):
 def test_three_kills_of_an_annotation_by_real_workers(checkpoint, dataset, tmp_path):
     """The command itself with two workers, killed at random moments of its work; the workers end with it."""
     command = [sys.executable, "-m", "aer_jax", "annotate", "--data", dataset.path, "--model", checkpoint]
-    command += ["--listeners", "15", "--batch", "3", "--workers", "2", "--attempts", "9"]
+    command += ["--listeners", "15", "--batch", "3", "--workers", "2"]
     subprocess.run([*command, "--out", tmp_path / "whole"], check=True)
     expected, rng, out, kills = votes(tmp_path / "whole"), random.Random(5), tmp_path / "killed", 0
     while kills < 3:

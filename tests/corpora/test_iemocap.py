@@ -14,7 +14,7 @@ from aer_jax.corpora.iemocap import reader as iemocap
 from aer_jax.corpora.iemocap.blocks import read_answers
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import count_votes
+from aer_jax.labels.votes import Votes
 
 IMPRO, SCRIPT = (
     "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt",
@@ -57,7 +57,7 @@ def test_counting_excited_as_happy_is_adding_the_two(tree):
     """Whether it is done here or afterwards, a distribution must be the same."""
     ids = list(iemocap_tree.VOTES)
     apart, merged = (
-        count_votes([v for c in iemocap.read(tree, excited=excited).clips for v in c.votes], ids, labels)
+        Votes([v for c in iemocap.read(tree, excited=excited).clips for v in c.votes]).counts(ids, labels)
         for excited, labels in (("apart", ("happy", "excited")), ("happy", ("happy",)))
     )
     assert merged[:, 0].tolist() == pytest.approx(apart.sum(axis=1).tolist())

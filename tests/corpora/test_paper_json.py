@@ -15,7 +15,7 @@ from aer_jax.corpora.base import UNREADABLE, Corpus
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 from aer_jax.labels.journal import read_journal
-from aer_jax.labels.votes import count_votes
+from aer_jax.labels.votes import Votes
 from aer_jax.training.targets import label_distributions
 
 
@@ -289,7 +289,7 @@ def test_synthetic_and_combined_labels_from_the_papers_annotations(tmp_path, cap
     assert [a.outcome for a in attempts if a.listener == 4] == ["unparsed"]
     assert [a.outcome for a in attempts if a.utterance == "Ses01F_impro01_M000"] == [None, None, None, "unparsed"]
     assert {(a.model, a.listener, a.temperature) for a in attempts} >= {("gemini", 2, 0.2)}
-    human = count_votes(dataset.votes, id, dataset.classes)
+    human = Votes(dataset.votes).counts(id, dataset.classes)
     assert human.tolist() == [[1, 0, 2, 0]]
 
 

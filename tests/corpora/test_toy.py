@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from aer_jax.corpora.toy import corpus as toy
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import count_votes
+from aer_jax.labels.votes import Votes
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def corpus():
 @pytest.fixture(scope="module")
 def counts(corpus):
     votes = [vote for clip in corpus.clips for vote in clip.votes]
-    return count_votes(votes, [clip.id for clip in corpus.clips], toy.CLASSES)
+    return Votes(votes).counts([clip.id for clip in corpus.clips], toy.CLASSES)
 
 
 def test_shape(corpus):
@@ -55,7 +55,7 @@ def test_votes_are_draws_from_the_truth():
     drawn = toy.generate(clips, raters=raters)
     votes = [vote for clip in drawn.clips for vote in clip.votes]
     truth = toy.truth(clips)
-    for counts_k, truth_k in zip(count_votes(votes, list(truth), toy.CLASSES), truth.values(), strict=True):
+    for counts_k, truth_k in zip(Votes(votes).counts(list(truth), toy.CLASSES), truth.values(), strict=True):
         assert truth_k.sum() == pytest.approx(1.0)
         usual = truth_k * raters >= 5
         observed = np.append(counts_k[usual], counts_k[~usual].sum())

@@ -19,7 +19,7 @@ from aer_jax.data.batching.batches import Host, collate, evaluation_batches, tra
 from aer_jax.data.dime_features import features
 from aer_jax.data.examples import Example, mix_audio, real_examples, weighed
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.votes import Votes, normalise
 
 
 def test_uniform_epoch_visits_every_example_once_and_carries_its_content(dataset, targets):
@@ -276,7 +276,7 @@ class LettersPrompt(FakePrompt):
 
 def test_from_a_dataset_directory_through_dime_aug_to_batches(toy_dataset):
     ids = toy_dataset.splits["train"]
-    targets_nk = normalise(count_votes(toy_dataset.votes, ids, toy_dataset.classes))
+    targets_nk = normalise(Votes(toy_dataset.votes).counts(ids, toy_dataset.classes))
     plan = dime_aug.plan(
         ids, targets_nk, toy_dataset.classes, partial(features, toy_dataset), ratio=0.9, neighbours=3, seed=0
     )

@@ -40,7 +40,7 @@ def test_opened_as_prepared(made):
     assert (dataset.name, dataset.classes, dataset.licensed) == ("little", ("glad", "sad"), True)
     assert list(dataset.utterances) == ["u0", "u1", "u2"]
     assert dataset.utterances["u1"].transcript == "Grüße"
-    assert dataset.votes == [vote for clip in clips for vote in clip.votes]
+    assert list(dataset.votes) == [vote for clip in clips for vote in clip.votes]
     assert sorted(dataset.splits) == ["test", "train", "validation"]
 
 

@@ -19,7 +19,7 @@ from aer_jax.data.preparation.left_out import summarize
 from aer_jax.data.preparation.prepare import NO_VOTE_INSIDE, VOTE_OUTSIDE, prepare
 from aer_jax.data.records import ShardWriter
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import Vote, count_votes
+from aer_jax.labels.votes import Vote, Votes
 
 RNG = np.random.default_rng(0)
 
@@ -53,7 +53,7 @@ def test_what_is_written(tmp_path):
         3,
     )
     # Votes outside the classes are kept too.
-    assert dataset.votes == [vote for c in source.clips for vote in c.votes]
+    assert list(dataset.votes) == [vote for c in source.clips for vote in c.votes]
     stored = json.loads((dataset.path / "splits.json").read_text())
     assert stored["seed"] == 3 and "seed 3" in stored["how"]
     for c in source.clips:
@@ -383,7 +383,7 @@ def test_votes_outside_the_classes_renormalise_or_drop(tmp_path):
     inside = prepare(corpus(clips), tmp_path / "inside", ["a", "b"], outside="drop")
     assert list(both.utterances) == ["utt000", "utt001", "utt002", "utt003"]
     assert list(inside.utterances) == ["utt000", "utt002", "utt003"]
-    assert count_votes(both.votes, ["utt001"], both.classes).tolist() == [[1, 1]]
+    assert Votes(both.votes).counts(["utt001"], both.classes).tolist() == [[1, 1]]
     report = (inside.path / "report.md").read_text()
     assert f"| {VOTE_OUTSIDE} | 1 | utt001 |" in report and f"| {NO_VOTE_INSIDE} | 1 | utt004 |" in report
     assert json.loads((inside.path / "dataset.json").read_text())["settings"]["outside"] == "drop"

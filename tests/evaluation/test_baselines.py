@@ -10,7 +10,7 @@ from scipy.optimize import brute
 from aer_jax.evaluation.ambiguity import ambiguity, ambiguity_bins
 from aer_jax.evaluation.baselines import best_constant, oracle_majority, split_half
 from aer_jax.evaluation.metrics import bhattacharyya, js_divergence
-from aer_jax.labels.votes import Vote, count_votes, normalise
+from aer_jax.labels.votes import Vote, Votes, normalise
 
 VOTES = Path(__file__).parents[3] / "shared/data/crema-d/processedResults/tabulatedVotes.csv"
 
@@ -62,7 +62,7 @@ def test_oracle_majority_is_one_label_and_ties_do_not_matter():
 
 def test_split_half_of_unanimous_and_of_two_votes():
     votes = votes_of({"same": "aaaa", "apart": "ab", "one": "a", "none": ""})
-    usable_n, values = split_half(votes, ["same", "apart", "one", "none"], ["a", "b"])
+    usable_n, values = split_half(Votes(votes), ["same", "apart", "one", "none"], ["a", "b"])
     assert usable_n.tolist() == [True, True, False, False]
     np.testing.assert_allclose(values["js"], [0, 1], atol=1e-12)
     np.testing.assert_allclose(values["bc"], [1, 0], atol=1e-12)
@@ -71,7 +71,7 @@ def test_split_half_of_unanimous_and_of_two_votes():
 def test_split_half_has_the_expected_mean():
     # Cutting a a b b: both halves mixed with probability 2/3 (JS 0), else pure against pure (JS 1).
     ids = [f"u{n}" for n in range(400)]
-    _, values = split_half(votes_of(dict.fromkeys(ids, "aabb")), ids, ["a", "b"])
+    _, values = split_half(Votes(votes_of(dict.fromkeys(ids, "aabb"))), ids, ["a", "b"])
     assert values["js"].mean() == pytest.approx(1 / 3, abs=0.02)
 
 
@@ -82,7 +82,7 @@ def test_shares_of_votes_are_not_split():
         Vote("v", "a", weight=0.5),
         *votes_of({"v": "ab"}),
     ]
-    usable_n, values = split_half(votes, ["u", "v"], ["a", "b"])
+    usable_n, values = split_half(Votes(votes), ["u", "v"], ["a", "b"])
     assert usable_n.tolist() == [False, True]
     assert values["js"].shape == (1,)
 
@@ -109,7 +109,7 @@ def test_known_figures_of_crema_d(classes, uniform, constant, majority, halves):
         table = [row for row in csv.DictReader(file) if int(row[""]) // 100_000 == 1]  # voice only
     votes = [Vote(row["fileName"], c) for row in table for c in classes for _ in range(int(row[c]))]
     ids = list(dict.fromkeys(vote.utterance for vote in votes))
-    references_nk = normalise(count_votes(votes, ids, classes))
+    references_nk = normalise(Votes(votes).counts(ids, classes))
     k = len(classes)
     for expected, predicted in (
         (uniform, np.full(k, 1 / k)),
@@ -118,4 +118,4 @@ def test_known_figures_of_crema_d(classes, uniform, constant, majority, halves):
     ):
         found = js_divergence(references_nk, predicted).mean(), bhattacharyya(references_nk, predicted).mean()
         np.testing.assert_allclose(found, expected, atol=6e-4)
-    assert split_half(votes, ids, classes)[1]["js"].mean() == pytest.approx(halves, abs=2e-3)
+    assert split_half(Votes(votes), ids, classes)[1]["js"].mean() == pytest.approx(halves, abs=2e-3)

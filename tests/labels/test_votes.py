@@ -1,6 +1,6 @@
 import numpy as np
 
-from aer_jax.labels.votes import Vote, count_votes, normalise
+from aer_jax.labels.votes import Vote, Votes, normalise
 
 
 def test_counts_are_weighted_and_others_do_not_count():
@@ -11,7 +11,7 @@ def test_counts_are_weighted_and_others_do_not_count():
         Vote("u1", "bored"),  # no class
         Vote("u3", "sad"),  # not asked for
     ]
-    counts_nk = count_votes(votes, ["u0", "u1"], ["angry", "sad"])
+    counts_nk = Votes(votes).counts(["u0", "u1"], ["angry", "sad"])
     assert counts_nk.dtype == np.float64
     assert counts_nk.tolist() == [[0, 0], [1, 1.5]]
 

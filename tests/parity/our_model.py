@@ -18,7 +18,7 @@ from aer_jax.data.audio.read import read_audio, to_16k
 from aer_jax.data.batching.collate import NO_PREFIX, Batch, collate
 from aer_jax.data.batching.windows import window_for
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.votes import Votes, normalise
 from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, load_model
 from aer_jax.models.sharding import make_mesh
 
@@ -65,7 +65,7 @@ def read_speech(crema_d_root: Path | None, clips: int) -> Speech:
         chosen = [usable[i] for i in np.random.default_rng(0).permutation(len(usable))[:clips]]
     audio = [to_16k(c.audio if isinstance(c.audio, Waveform) else read_audio(c.audio)) for c in chosen]
     votes = [vote for clip in chosen for vote in clip.votes]
-    targets_nk = normalise(count_votes(votes, [clip.id for clip in chosen], corpus.classes))
+    targets_nk = normalise(Votes(votes).counts([clip.id for clip in chosen], corpus.classes))
     return Speech(corpus.name, corpus.classes, audio, [clip.transcript for clip in chosen], targets_nk)
 
 

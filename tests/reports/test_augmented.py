@@ -17,7 +17,7 @@ from aer_jax.data import dime_aug
 from aer_jax.data.augment import augment
 from aer_jax.data.examples import mix_audio
 from aer_jax.errors import UserError
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.votes import Votes, normalise
 from aer_jax.reports.pages.augmented import choose, write_augmented
 from aer_jax.reports.pages.sounds import Scale, picture
 
@@ -27,7 +27,7 @@ def planned_run(path, dataset, *settings):
     ids = dataset.splits["train"]
     plan = dime_aug.plan(
         ids,
-        normalise(count_votes(dataset.votes, ids, dataset.classes)),
+        normalise(Votes(dataset.votes).counts(ids, dataset.classes)),
         dataset.classes,
         lambda wanted: np.random.default_rng(0).normal(size=(len(wanted), 3)),
         ratio=0.9,

@@ -53,9 +53,6 @@ def test_words_and_numbers():
     assert learned_from(LabelsConfig()) == "human"
     assert learned_from(LabelsConfig(source="combined")) == "human + synthetic"
     assert learned_from(LabelsConfig(source="combined", synthetic_weight=0.5)) == "human + synthetic (weight 0.5)"
-    each = LabelsConfig(source="combined", synthetic_weight="listeners")
-    assert learned_from(each) == "human + synthetic (each listener's learned weight)"
-    assert learned_from(each, {"a": 0.1, "b": 0.333}).endswith("learned weight 0.1 to 0.33)")
     learned = LabelsConfig(source="combined", synthetic_weight="learned")
     assert learned_from(learned, 0.123) == "human + synthetic (learned weight 0.12)"
     assert [number(None), number(-0.5), number(0.12345)] == ["–", "−0.500", "0.123"]

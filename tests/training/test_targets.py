@@ -196,22 +196,6 @@ def test_a_weight_is_learned_from_the_validation_speakers(tmp_path):
     assert weights["good"] > weights["sad"] >= 0
 
 
-def test_an_unreliable_listener_counts_less(tmp_path):
-    """Listener 0 hears what people hear, listener 1 always says sad."""
-    dataset, heard, shares, rng = many(tmp_path)
-    said = {id: [CLASSES[int(rng.random() > p)], "sad"] for id, p in zip(heard, shares, strict=True)}
-    write(tmp_path / "journal", said)
-    labels = LabelsConfig("combined", str(tmp_path / "journal"), "listeners")
-    weights = synthetic_weight(dataset, labels)
-    assert list(weights) == ["tiny#0", "tiny#1"] and weights["tiny#0"] > weights["tiny#1"] >= 0
-    ids = list(heard)
-    human_nk = np.array([[heard[id].count(label) for label in CLASSES] for id in ids], float)
-    for listener, weight in enumerate(weights.values()):
-        human_nk += weight * np.array([[said[id][listener] == label for label in CLASSES] for id in ids])
-    pooled_nk = human_nk / human_nk.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(label_distributions(dataset, ids, labels), pooled_nk, atol=1e-12)
-
-
 def test_no_weight_can_be_learned_from_single_votes(dataset, journal):
     dataset = dataclasses.replace(dataset, splits={"train": ["u0"], "validation": ["u2"], "test": ["u1"]})
     with pytest.raises(UserError, match=r"learned from validation utterances .* has none; set a number"):

@@ -58,7 +58,6 @@ class ExactEngine:
     """
 
     answers: Answers = "exact"
-    price = (0.0, 0.0)
 
     def __init__(
         self,

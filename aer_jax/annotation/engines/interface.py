@@ -25,15 +25,12 @@ class Answer:
         response: as it came.
         probs: label -> probability, where nothing was sampled.
         error: why there is neither; a response that is no answer, such as one that was cut off, may stand beside it.
-        tokens_in, tokens_out: as a paid server counts them.
         request: see `Attempt`.
     """
 
     response: str = ""
     probs: dict[str, float] | None = None
     error: str | None = None
-    tokens_in: int | None = None
-    tokens_out: int | None = None
     request: str | None = None
 
 
@@ -43,12 +40,10 @@ class Engine(Protocol):
     Attributes:
         model: the name by which its votes are known; it changes with the weights.
         answers: "free", "constrained" or "exact", see `Attempt`.
-        price: dollars for a million tokens in, and out.
     """
 
     model: str
     answers: Answers
-    price: tuple[float, float]
 
     def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
         """Answer each question once, some at a time and in any order.

@@ -15,7 +15,7 @@ import numpy as np
 from aer_jax.data.audio.read import SILENT_PEAK
 from aer_jax.data.dataset import Utterance
 from aer_jax.data.preparation.data_figures import bars, columns, histogram, nice_step
-from aer_jax.labels.votes import Vote, count_votes, normalise
+from aer_jax.labels.votes import Votes, normalise
 
 _NAMED = 5
 _STYLE_OF = {"train": "a", "validation": "b", "test": "c"}
@@ -47,7 +47,7 @@ class Kept:
     classes: tuple[str, ...]
     found: int
     utterances: Sequence[Utterance]
-    votes: Sequence[Vote]
+    votes: Votes
     splits: dict[str, list[str]]
     how: str
     shared_speakers: int
@@ -89,7 +89,7 @@ class _Numbers:
     @classmethod
     def of(cls, kept: Kept) -> _Numbers:
         ids = [u.id for u in kept.utterances]
-        counts_nk = count_votes(kept.votes, ids, kept.classes)
+        counts_nk = kept.votes.counts(ids, kept.classes)
         p_nk = normalise(counts_nk)
         # Shannon entropy over its largest value: 0 all agree, 1 every class alike.
         entropy_n = np.sum(p_nk * np.log(1 / np.where(p_nk > 0, p_nk, 1)), axis=1) / np.log(len(kept.classes))

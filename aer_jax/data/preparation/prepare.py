@@ -26,6 +26,7 @@ from aer_jax.data.preparation.splits import Rule, parse_rule, shared_speakers, s
 from aer_jax.data.preparation.transcripts import cut_transcripts
 from aer_jax.errors import UserError
 from aer_jax.files.content_hash import file_sha256, seal
+from aer_jax.labels.votes import Votes
 
 NO_VOTE = "no vote"
 NO_VOTE_INSIDE = "no vote inside the classes"
@@ -179,7 +180,7 @@ def _write(
         for clip in kept
         if (place := stored.stored[clip.id])
     ]
-    votes = [vote for clip in kept for vote in clip.votes]
+    votes = Votes(vote for clip in kept for vote in clip.votes)
     apart = rule.keeps_speakers_apart
     _write_lines(folder / "utterances.jsonl", (dataclasses.asdict(u) for u in utterances))
     _write_lines(folder / "votes.jsonl", (dataclasses.asdict(v) for v in votes))

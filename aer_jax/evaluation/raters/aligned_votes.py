@@ -11,7 +11,7 @@ import numpy as np
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.labels.journal import Attempt, read_journal, read_votes
-from aer_jax.labels.votes import count_votes, normalise, whole_counts
+from aer_jax.labels.votes import Vote, Votes, normalise
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,12 @@ def open_panel(dataset: Dataset, journal: Path) -> Panel:
 
     asked = {attempt.utterance for attempt in latest}
     ids = [id for id in dataset.utterances if id in asked]
-    votes_of: list[list] = [[] for _ in people]
+    votes_of: list[list[Vote]] = [[] for _ in people]
     for vote in read_votes(journal, dataset.classes):
-        assert vote.rater is not None  # a journal's votes have one
-        votes_of[row[int(vote.rater.rpartition("#")[2])]].append(vote)
-    votes_nlk = np.stack([count_votes(votes, ids, dataset.classes) for votes in votes_of], axis=1)
-    human = [vote for vote in dataset.votes if vote.source == "human"]
-    counts_nk = count_votes(human, ids, dataset.classes)
+        votes_of[row[int(str(vote.rater))]].append(vote)
+    votes_nlk = np.stack([Votes(votes).counts(ids, dataset.classes) for votes in votes_of], axis=1)
+    human = dataset.votes.human
+    counts_nk = human.counts(ids, dataset.classes)
     both = np.flatnonzero((counts_nk.sum(axis=1) > 0) & (votes_nlk.sum(axis=(1, 2)) > 0))
     if len(both) < 2:
         raise UserError(
@@ -89,7 +88,7 @@ def open_panel(dataset: Dataset, journal: Path) -> Panel:
         ids,
         np.array([dataset.utterances[id].speaker for id in ids]),
         counts_nk[both],
-        whole_counts(human, ids, dataset.classes),
+        human.whole.counts(ids, dataset.classes).astype(np.int64),
         votes_nlk[both],
         people,
         outcomes,

@@ -9,7 +9,7 @@ import numpy as np
 from aer_jax.data.dataset import Dataset
 from aer_jax.evaluation.intervals import speaker_intervals
 from aer_jax.evaluation.raters.aligned_votes import Panel
-from aer_jax.labels.pooling import held_out_loss, learn_weights
+from aer_jax.labels.pooling import held_out_loss, learn_weight
 from aer_jax.labels.votes import normalise
 
 FIXED = 0.5
@@ -20,9 +20,9 @@ def pooling(panel: Panel, dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         reason: why there is nothing to say, or None; learned_on and n, utterances that weights are learned from and
-        scored on; rows: name -> weight (a list for `listeners`), loss and ci, better (human votes alone - this, above
-        0 is better) and better_ci. `constant` is the control: as many votes of the mean human distribution instead of
-        synthetic ones, which hear nothing and only smooth.
+        scored on; rows: name -> weight (None: synthetic votes alone), loss and ci, better (loss of human votes alone
+        minus this one, above 0 is better) and better_ci. `constant` is the control: as many votes of the mean human
+        distribution instead of synthetic ones, which only smooth.
     """
     usable_n = panel.whole_nk.sum(axis=1) >= 2
     validation = set(dataset.splits["validation"])
@@ -32,37 +32,35 @@ def pooling(panel: Panel, dataset: Dataset) -> dict[str, Any]:
         missing = "validation speakers" if not learn_n.any() else "speakers outside the validation split"
         return {"reason": f"the journal has no clip of {missing} with two human votes", "rows": {}}
     human_nk = panel.whole_nk.astype(float)
-    together_nmk = panel.votes_nlk.sum(axis=1, keepdims=True)
-    constant_k = normalise(human_nk[learn_n]).mean(axis=0)
-    constant_nmk = constant_k * together_nmk.sum(axis=2, keepdims=True)
+    synthetic_nk = panel.votes_nlk.sum(axis=1)
+    constant_nk = normalise(human_nk[learn_n]).mean(axis=0) * synthetic_nk.sum(axis=1, keepdims=True)
 
-    def learned(sources_nmk: np.ndarray) -> list[float]:
-        return learn_weights(human_nk[learn_n], sources_nmk[learn_n]).tolist()
+    def learned(counts_nk: np.ndarray) -> float:
+        return learn_weight(human_nk[learn_n], counts_nk[learn_n])
 
     ways = {
-        "human": (together_nmk, [0.0]),
-        "synthetic": (together_nmk, [np.inf]),
-        "counts": (together_nmk, [1.0]),
-        "fixed": (together_nmk, [FIXED]),
-        "learned": (together_nmk, learned(together_nmk)),
-        "listeners": (panel.votes_nlk, learned(panel.votes_nlk)),
-        "constant": (constant_nmk, learned(constant_nmk)),
+        "human": (synthetic_nk, 0.0),
+        "synthetic": (synthetic_nk, np.inf),
+        "counts": (synthetic_nk, 1.0),
+        "fixed": (synthetic_nk, FIXED),
+        "learned": (synthetic_nk, learned(synthetic_nk)),
+        "constant": (constant_nk, learned(constant_nk)),
     }
     losses = {
-        name: held_out_loss(human_nk[score_n], sources_nmk[score_n], weights)[0]
-        for name, (sources_nmk, weights) in ways.items()
+        name: held_out_loss(human_nk[score_n], counts_nk[score_n], weight)[0]
+        for name, (counts_nk, weight) in ways.items()
     }
     better = {name: losses["human"] - loss_n for name, loss_n in losses.items()}
     speakers_n = panel.speakers_n[score_n]
     ci, better_ci = speaker_intervals(losses, speakers_n), speaker_intervals(better, speakers_n)
     rows = {
         name: {
-            "weight": weights if name == "listeners" else None if np.isinf(weights[0]) else weights[0],
+            "weight": None if np.isinf(weight) else weight,
             "loss": float(losses[name].mean()),
             "ci": ci[name],
             "better": float(better[name].mean()),
             "better_ci": better_ci[name],
         }
-        for name, (_, weights) in ways.items()
+        for name, (_, weight) in ways.items()
     }
     return {"reason": None, "learned_on": int(learn_n.sum()), "n": int(score_n.sum()), "rows": rows}

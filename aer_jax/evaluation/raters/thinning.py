@@ -20,7 +20,7 @@ from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.intervals import speaker_intervals
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.votes import normalise
 
 DEALS = 20
 FOLDS = 5  # of speakers; the weights for one fold are chosen on the others
@@ -67,8 +67,7 @@ def deal(
         UserError: fewer than two speakers have such a clip.
     """
     ids = sorted(dataset.utterances if only is None else set(only) & set(dataset.utterances))
-    human = [vote for vote in dataset.votes if vote.source == "human" and vote.weight == int(vote.weight)]
-    counts_nk = count_votes(human, ids, dataset.classes).astype(int)
+    counts_nk = dataset.votes.human.whole.counts(ids, dataset.classes).astype(int)
     enough_n = counts_nk.sum(axis=1) >= raters + held_back
     ids, counts_nk = [id for id, here in zip(ids, enough_n, strict=True) if here], counts_nk[enough_n]
     speakers_n = np.array([dataset.utterances[id].speaker for id in ids])
@@ -203,7 +202,7 @@ def thinning(dataset: Dataset, proxies: Mapping[str, Mapping[str, Sequence[float
     deals = deal(dataset, raters, only=sorted(both))
     arrays = {name: np.array([probs[id] for id in deals.ids], float) for name, probs in proxies.items()}
     js, js_constant = estimates(deals, {name: normalise(probs_nk) for name, probs_nk in arrays.items()})
-    counts_n = count_votes(dataset.votes, deals.ids, dataset.classes).sum(axis=1)
+    counts_n = dataset.votes.counts(deals.ids, dataset.classes).sum(axis=1)
     parts = {"all": np.ones(len(deals.ids), bool)} | {name: deals.level_n == b for b, name in enumerate(NAMES)}
     levels = {}
     for level, here in parts.items():

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.votes import normalise
 from aer_jax.reports.pages import figures
 
 _BINS = 12
@@ -19,11 +19,11 @@ _BINS = 12
 def data_section(dataset: Dataset) -> dict[str, Any]:
     """Rows of the splits, shares of the classes, and the figure of ambiguity."""
     rows, levels = [], {}
-    human = [vote for vote in dataset.votes if vote.source == "human"]
+    human = dataset.votes.human
     for split, ids in dataset.splits.items():
         if not ids:
             continue
-        counts_nk = count_votes(human, ids, dataset.classes)
+        counts_nk = human.counts(ids, dataset.classes)
         shares_nk = normalise(counts_nk[counts_nk.sum(axis=1) > 0])
         levels[split] = ambiguity(shares_nk)
         bins = np.bincount(ambiguity_bins(levels[split]), minlength=len(NAMES))

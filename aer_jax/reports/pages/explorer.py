@@ -15,7 +15,7 @@ from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.labels.journal import read_votes
-from aer_jax.labels.votes import count_votes, normalise
+from aer_jax.labels.votes import normalise
 from aer_jax.reports.pages import figures
 from aer_jax.reports.pages.sounds import compressed
 from aer_jax.reports.runs import Run
@@ -99,12 +99,12 @@ def _votes(
     """Human votes a clip [N] and synthetic counts [N, K] of the arms' common journal; None where there are none."""
     if dataset is None:
         return None, None
-    human_n = count_votes([vote for vote in dataset.votes if vote.source == "human"], ids, classes).sum(axis=1)
+    human_n = dataset.votes.human.counts(ids, classes).sum(axis=1)
     journals = {run.config.labels.journal for run in runs if run.config.labels.journal}
     if len(journals) != 1 or not Path(journal := journals.pop()).is_file():
         return human_n, None
     try:
-        return human_n, count_votes(read_votes(Path(journal), classes), ids, classes)
+        return human_n, read_votes(Path(journal), classes).counts(ids, classes)
     except UserError:  # damaged since; the run's own figures do not need it
         return human_n, None
 

@@ -24,7 +24,6 @@ _NEEDED = {
     "model",
     "classes",
     "utterances",
-    "listeners",
     "js",
     "ci",
     "js_shuffled",

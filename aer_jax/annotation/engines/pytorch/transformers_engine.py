@@ -53,8 +53,6 @@ class TransformersEngine:
         UserError: there is no such checkpoint, or a number is below 1.
     """
 
-    price = (0.0, 0.0)
-
     def __init__(
         self,
         model: str | Path,

@@ -50,10 +50,7 @@ def read_completion(content: bytes, is_label: Callable[[str], bool]) -> Answer:
         error = f"cut off by its length before a label; {_MORE}"
     elif unclosed or (thinks and not said.strip()):
         error = f"nothing but thinking; {_MORE}"
-    usage = reply.get("usage")
-    return Answer(
-        text, error=error, tokens_in=_count(usage, "prompt_tokens"), tokens_out=_count(usage, "completion_tokens")
-    )
+    return Answer(text, error=error)
 
 
 def _text(content: Any) -> str:
@@ -77,12 +74,6 @@ def _part(part: Any) -> str:
         case {"text": str(text)} | {"refusal": str(text)}:
             return text
     raise ValueError("a part of its content is no text")
-
-
-def _count(usage: Any, name: str) -> int | None:
-    """A number of tokens, where the server gives one."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
 def error_message(content: bytes) -> str:

@@ -51,7 +51,6 @@ class OpenAIEngine:
         base_url: of the server; "" takes OPENAI_BASE_URL. The key is OPENAI_API_KEY; a local server needs none.
         concurrency: requests under way at a time.
         timeout: seconds that one may take.
-        price: dollars for a million tokens in, and out.
         send_licensed: licensed audio may leave this machine.
         request: changes of the request's fields, see `parse_request`.
         retries: see RETRIES.
@@ -71,13 +70,12 @@ class OpenAIEngine:
         base_url: str = "",
         concurrency: int = 8,
         timeout: float = 600.0,
-        price: tuple[float, float] = (0.0, 0.0),
         send_licensed: bool = False,
         request: str = "",
         retries: int = RETRIES,
     ):
-        if not (concurrency >= 1 and 0 < timeout < 1e6 and all(0 <= dollars < 1e9 for dollars in price)):
-            raise UserError("--concurrency must be at least 1, --timeout above 0, and no --price below 0.")
+        if not (concurrency >= 1 and 0 < timeout < 1e6):
+            raise UserError("--concurrency must be at least 1 and --timeout above 0.")
         try:
             import openai
         except ModuleNotFoundError:
@@ -92,7 +90,7 @@ class OpenAIEngine:
             raise UserError("OPENAI_API_KEY holds characters that no key has, such as a line break; set it again.")
         if not address.local:
             _consent(questions.dataset, address, send_licensed)
-        self.model, self.questions, self.concurrency, self.price = model, questions, concurrency, price
+        self.model, self.questions, self.concurrency = model, questions, concurrency
         self._openai, self._host, self._timeout, self._retries = openai, address.host, timeout, retries
         self._request = parse_request(request)
         self._client = openai.OpenAI(
