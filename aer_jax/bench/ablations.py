@@ -1,4 +1,4 @@
-"""Our training step with one of its means undone: what each brings is what is lost without it."""
+"""The training step with one optimization disabled: what is lost without it is what it brings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aer_jax.base.lengths import MAX_SAMPLES
+from aer_jax.bench.driver import OURS
 from aer_jax.data.batching.collate import Batch
 
 if TYPE_CHECKING:
@@ -26,20 +27,13 @@ def one_shape(batch: Batch, stream: TrainBatches) -> Batch:
 
 
 def no_shared_prefix(batch: Batch, stream: TrainBatches) -> Batch:
-    """What all prompts begin with stands in every row."""
-    rows, prefix = len(batch["tokens"]), prefix_of(batch)
-    if not prefix.size:
-        return batch
+    """The prefix that all prompts share, in every row."""
+    rows, prefix = len(batch["tokens"]), batch["prefix"]
     return batch | {
         "prefix": prefix[:0],
         "tokens": np.concatenate([np.tile(prefix, (rows, 1)), batch["tokens"]], axis=1),
         "token_mask": np.pad(batch["token_mask"], ((0, 0), (prefix.size, 0)), constant_values=True),
     }
-
-
-def prefix_of(batch: Batch) -> np.ndarray:
-    """The tokens that a batch's rows have in common and that it holds once; there may be none."""
-    return batch.get("prefix", np.zeros(0, np.int32))
 
 
 def _pad(batch: Batch, window: int, text_length: int) -> Batch:
@@ -52,38 +46,33 @@ def _pad(batch: Batch, window: int, text_length: int) -> Batch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
-    """Ours with something changed.
+class Ablation:
+    """aer_jax with something changed.
 
     Attributes:
         settings: of the model, on top of the job's.
         pad: what is done to each batch.
-        output_layer: whether the vocabulary's logits are computed.
-        every_query: whether the head computes attention of all positions, of which it reads the first.
-        dropout: whether dropout is drawn; then its losses are others.
-        donated: whether the step may write the new state where the old one was.
+        dropout: rate of the adapters' dropout, with which the head's is drawn too; the losses are then others.
         kernels: whether long attention may be a kernel's instead of XLA's; bfloat16 alone has any.
     """
 
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     pad: Callable[[Batch, TrainBatches], Batch] | None = None
-    output_layer: bool = False
-    every_query: bool = False
-    dropout: bool = False
-    donated: bool = True
+    dropout: float = 0.0
     kernels: bool = True
 
 
-OURS = "ours"
-VARIANTS = {
-    OURS: Variant(),
-    "audio windows of 30 s": Variant(pad=thirty_seconds),
-    "one batch shape": Variant(pad=one_shape),
-    "no shared prefix": Variant(pad=no_shared_prefix),
-    "output layer computed": Variant(output_layer=True),
-    "every query in the head": Variant(every_query=True),
-    "remat=full": Variant({"remat": "full"}),
-    "state not donated": Variant(donated=False),
-    "with dropout": Variant(dropout=True),
-    "attention by XLA": Variant(kernels=False),
+ABLATIONS = {
+    OURS: Ablation(),
+    "audio windows of 30 s": Ablation(pad=thirty_seconds),
+    "one batch shape": Ablation(pad=one_shape),
+    "no shared prefix": Ablation(pad=no_shared_prefix),
+    "remat=full": Ablation({"remat": "full"}),
+    "with dropout": Ablation(dropout=0.2),
+    "attention by XLA": Ablation(kernels=False),
 }
+
+
+def ablations_of(dtype: str) -> list[str]:
+    """Those that change the step in this type."""
+    return [name for name, ablation in ABLATIONS.items() if ablation.kernels or dtype == "bfloat16"]

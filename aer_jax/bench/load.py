@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from flax import nnx
 
 from aer_jax.base.config import read_config
 from aer_jax.base.safetensors_files import Checkpoint
+from aer_jax.bench.measure import memory_bytes, reset_peak
 from aer_jax.config import MeshConfig, ModelConfig
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.sharding import make_mesh, sharding
@@ -31,7 +31,8 @@ def bench_load(model: ModelConfig, mesh: MeshConfig) -> dict[str, Any]:
             where they lie in host memory too (on CPU devices).
     """
     devices = make_mesh(mesh)
-    before = resident()
+    before = memory_bytes("VmRSS")
+    reset_peak()
     steps: list[dict[str, Any]] = []
 
     @contextmanager
@@ -54,43 +55,19 @@ def bench_load(model: ModelConfig, mesh: MeshConfig) -> dict[str, Any]:
         with step(name, sum(parameter.nbytes(checkpoint) for parameter in parameters)):
             for parameter in parameters:
                 array = load_parameter(
-                    parameter,
-                    checkpoint,
-                    lambda path, shape: sharding(devices, path, shape),
-                    jnp.dtype(model.dtype),
+                    parameter, checkpoint, lambda path, shape: sharding(devices, path, shape), jnp.dtype(model.dtype)
                 )
                 parameter.variable.set_value(array.block_until_ready())
                 arrays += sum(shard.data.nbytes for shard in array.addressable_shards)
     on_host = arrays if jax.default_backend() == "cpu" else 0
     return {
+        "bench": "load",
         "checkpoint": str(Path(model.checkpoint)),
         "devices": devices.size,
         "steps": steps,
         "array_bytes": arrays,
-        "host_bytes": peak_resident() - before - on_host,
+        "host_bytes": memory_bytes() - before - on_host,
     }
-
-
-def table(result: dict[str, Any]) -> str:
-    """What `bench_load` returned, for people."""
-    rows = [*result["steps"], {"step": "all", **_total(result["steps"])}]
-    lines = [f"{'step':<32}{'GB':>8}{'seconds':>10}{'GB/s':>8}"]
-    for row in rows:
-        size, seconds = row["bytes"] / 1e9, row["seconds"]
-        lines.append(
-            f"{row['step']:<32}{size:>8.2f}{seconds:>10.2f}" + (f"{size / seconds:>8.2f}" if size else "").rstrip()
-        )
-    return "\n".join(
-        [
-            *lines,
-            f"{result['devices']} device(s) hold {result['array_bytes'] / 1e9:.2f} GB; "
-            f"beyond that this process held {result['host_bytes'] / 1e9:.2f} GB at most",
-        ]
-    )
-
-
-def _total(steps: list[dict[str, Any]]) -> dict[str, float]:
-    return {key: sum(step[key] for step in steps) for key in ("bytes", "seconds")}
 
 
 def _part(parameter: Parameter) -> str:
@@ -99,11 +76,20 @@ def _part(parameter: Parameter) -> str:
     return f"{first}.{second}" if first == "language_model" else first
 
 
-def resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def peak_resident() -> int:
-    """The most bytes that this process ever had in memory."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def table(result: Mapping[str, Any]) -> tuple[list[dict[str, str]], str]:
+    """Rows and a note of what `bench_load` returned."""
+    total = {name: sum(step[name] for step in result["steps"]) for name in ("bytes", "seconds")}
+    rows = [
+        {
+            "step": step["step"],
+            "GB": f"{step['bytes'] / 1e9:.2f}",
+            "seconds": f"{step['seconds']:.2f}",
+            "GB/s": f"{step['bytes'] / 1e9 / step['seconds']:.2f}" if step["bytes"] else "",
+        }
+        for step in [*result["steps"], {"step": "all", **total}]
+    ]
+    note = (
+        f"{result['devices']} device(s) hold {result['array_bytes'] / 1e9:.2f} GB; beyond that this process held "
+        f"{result['host_bytes'] / 1e9:.2f} GB at most"
+    )
+    return rows, note

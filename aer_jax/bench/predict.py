@@ -1,31 +1,34 @@
-"""Predictions a second: ours beside a transformers loop with peft's adapters and the paper's head in torch.nn."""
+"""Predictions per second: aer_jax next to a transformers loop with peft's adapters and the paper's head in torch.nn."""
 
 from __future__ import annotations
 
-import statistics
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from aer_jax.base.hub import find_checkpoint
-from aer_jax.bench.driver import MEMORY, BenchWorker, compare
-from aer_jax.bench.tables import markdown
-from aer_jax.bench.train import PYTORCH, Disagreement, comparable
-from aer_jax.config import Config, to_yaml
+from aer_jax.bench.driver import (
+    MEMORY,
+    NAMES,
+    OURS,
+    PYTORCH,
+    TOLERANCE,
+    BenchWorker,
+    check_agreement,
+    facts,
+    ratios,
+    shared_files,
+    show_error,
+    speed,
+    speed_rows,
+    take_turns,
+)
+from aer_jax.bench.train import comparable
+from aer_jax.config import Config
 from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 
 CLIPS, PASSES = 32, 2
-NAMES = {
-    "ours": "ours",
-    "paper": "transformers, the paper's way",
-    "careful": "transformers, careful",
-    "cut": "transformers, careful, its 30 s cut open",
-}
-TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a probability
 
 
 def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> dict[str, Any]:
@@ -37,9 +40,10 @@ def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> d
         passes: how many of each side are timed, in turns; each follows one that is not, as in `bench_train`.
 
     Returns:
-        sides: name -> {seconds: [one a pass], utterances_per_second in the median pass, peak_bytes, probs_error}.
-        ratio_to_paper_pytorch and for the others, cpu_ratio_..., first_seconds (our first pass, which compiles), and
-        what the bench was run on.
+        sides: name -> {seconds: [one per pass], cpu_seconds, utterances_per_second in the median pass, peak_bytes,
+            probs_error}.
+        ratio_to_paper_pytorch and for the others, cpu_ratio_..., first_seconds (of aer_jax's first pass, which
+            compiles), and what the bench was run on.
 
     Raises:
         UserError: there are no test clips, or a package is missing.
@@ -50,90 +54,37 @@ def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> d
     ids = dataset.splits["test"][:clips]
     if not ids:
         raise UserError(f"{dataset.path} has no test clips to predict; look at its report.md.")
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aer_jax_bench_")))
-        (folder / "config.yaml").write_text(to_yaml(config))
-        job = {
-            "config": str(folder / "config.yaml"),
-            "trainables": str(folder / "trainables.safetensors"),
-            "ids": ids,
-        }
-        ours = stack.enter_context(BenchWorker("jax_predict", job, MEMORY))
-        pytorch = job | {
-            "checkpoint": str(find_checkpoint(config.model.checkpoint)),
-            "dataset": config.data.dataset,
-            "max_seconds": config.data.max_seconds,
-            "dtype": config.model.dtype,
-            "batch": config.train.microbatch,
-            **{name: ours.about[name] for name in ("texts", "lora", "classes")},
-        }
 
-        def warm(side: BenchWorker, name: str) -> Any:
-            """The second of two passes: others used the machine before the first."""
-            side.ask(name)
-            return side.ask(name)
+    def ask(worker: BenchWorker, way: str, turn: int) -> dict[str, Any]:
+        worker.ask(way)  # not timed: others used the machine before
+        return worker.ask(way)
 
-        answers, theirs = compare(
-            ours, lambda: BenchWorker("pytorch_predict", pytorch), list(NAMES), warm, passes, "bench predict"
-        )
-    sides, tolerance = {}, TOLERANCE[config.model.dtype]
-    reference_nk = np.array(answers["ours"][0]["probs"])
-    for name, each in answers.items():
-        error = max(float(np.abs(np.array(answer["probs"]) - reference_nk).max()) for answer in each)
-        refuse_other(name, error, tolerance)
-        seconds = [answer["seconds"] for answer in each]
-        sides[name] = {
-            "seconds": seconds,
-            "cpu_seconds": [answer["cpu_seconds"] for answer in each],
-            "utterances_per_second": len(ids) / statistics.median(seconds),
-            "probs_error": error,
-            "peak_bytes": max(answer["peak_bytes"] for answer in each),
-        }
-    speed = {name: side["utterances_per_second"] for name, side in sides.items()}
-    worked = {name: statistics.median(side["cpu_seconds"]) for name, side in sides.items()}
+    with shared_files(config) as files, BenchWorker("jax_predict", files | {"ids": ids}, MEMORY) as ours:
+        job = files | {"ids": ids} | {name: ours.about[name] for name in ("texts", "lora", "classes")}
+        pytorch = (lambda: BenchWorker("pytorch_predict", job), list(PYTORCH))
+        answers, abouts = take_turns((ours, [OURS]), [pytorch], ask, passes, "bench predict")
+    sides = {}
+    reference_nk = np.array(answers[OURS][0]["probs"])
+    for way, given in answers.items():
+        error = max(float(np.abs(np.array(answer["probs"]) - reference_nk).max()) for answer in given)
+        sides[way] = speed(given, len(ids)) | {"probs_error": error}
+    check_agreement("probabilities", sides, "probs_error", TOLERANCE[config.model.dtype], NAMES)
     return {
         "bench": "predict",
-        "checkpoint": config.model.checkpoint,
-        "dataset": str(dataset.path),
-        "dtype": config.model.dtype,
+        **facts(config, abouts),
         "batch": config.train.microbatch,
         "clips": len(ids),
         "passes": passes,
-        "device": ours.about["device"],
-        "versions": ours.about["versions"] | theirs["versions"],
-        "tolerance": tolerance,
-        "first_seconds": ours.about["first_seconds"],
+        "first_seconds": abouts[0]["first_seconds"],
         "sides": sides,
-        **{f"ratio_to_{how}_pytorch": speed["ours"] / speed[how] for how in PYTORCH},
-        **{f"cpu_ratio_to_{how}_pytorch": worked[how] / worked["ours"] for how in PYTORCH},
+        **ratios(sides, "_pytorch"),
     }
 
 
-def refuse_other(name: str, error: float, tolerance: float) -> None:
-    """Times of a side that predicts something else are not shown."""
-    if not error <= tolerance:
-        raise Disagreement(
-            f"probabilities of {NAMES[name]} differ from ours by {error:.1e} ({tolerance:.0e} is allowed), so no time "
-            "is reported."
-        )
-
-
-def table(result: dict[str, Any]) -> str:
-    """What `bench_predict` returned, as a table in Markdown."""
-    fastest = result["sides"]["ours"]["utterances_per_second"]
-    least = statistics.median(result["sides"]["ours"]["cpu_seconds"])
-    rows = [
-        {
-            "": NAMES[name],
-            "utterances/s": f"{side['utterances_per_second']:.2f}",
-            "ours is faster by": f"{fastest / side['utterances_per_second']:.2f}",
-            "by processor time": f"{statistics.median(side['cpu_seconds']) / least:.2f}",
-            "probabilities differ by": "" if name == "ours" else f"{side['probs_error']:.0e}",
-        }
-        for name, side in result["sides"].items()
-    ]
-    return (
-        f"{markdown(rows)}\n\n{result['clips']} clips, {result['batch']} at a time, {result['dtype']}, on "
-        f"{result['device']}; median of {result['passes']} passes; our first pass, which compiles, took "
-        f"{result['first_seconds']:.0f} s"
+def table(result: Mapping[str, Any]) -> tuple[list[dict[str, str]], str]:
+    """Rows and a note of what `bench_predict` returned."""
+    note = (
+        f"{result['clips']} clips, {result['batch']} at a time, {result['dtype']}, on {result['device']}; median of "
+        f"{result['passes']} passes; aer_jax's first pass, which compiles, took {result['first_seconds']:.0f} s"
     )
+    return speed_rows(result["sides"], NAMES, {"probabilities differ by": show_error("probs_error")}), note

@@ -1,7 +1,4 @@
-"""Rows to a table in Markdown, which people can read and a page can hold.
-
-python -m aer_jax.bench.tables FILE...: the tables of what `aer-jax bench ... --json` wrote.
-"""
+"""Tables of what `aer-jax bench ... --json` wrote: python -m aer_jax.bench.tables FILE..."""
 
 from __future__ import annotations
 
@@ -29,12 +26,18 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
 
 
-def table_of(result: Mapping[str, Any]) -> str:
-    """The table of any bench's result."""
+def table_of(result: Mapping[str, Any]) -> tuple[list[dict[str, str]], str]:
+    """Rows and a note of any bench's result."""
     name = result["bench"]
     return importlib.import_module(f"aer_jax.bench.{MODULES.get(name, name)}").table(result)
 
 
+def text(result: Mapping[str, Any]) -> str:
+    """The table of any bench's result, and what is to be known about it."""
+    rows, note = table_of(result)
+    return f"{markdown(rows)}\n\n{note}"
+
+
 if __name__ == "__main__":
     for file in sys.argv[1:]:
-        print(f"{file}\n\n{table_of(json.loads(Path(file).read_text()))}\n")
+        print(f"{file}\n\n{text(json.loads(Path(file).read_text()))}\n")

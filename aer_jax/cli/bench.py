@@ -1,4 +1,4 @@
-"""The command that times: parts of the work, and the whole beside PyTorch."""
+"""The command that times parts of the work, and the whole next to PyTorch."""
 
 from __future__ import annotations
 
@@ -16,68 +16,78 @@ from aer_jax.errors import UserError
 from aer_jax.jax_setup import start_jax
 
 WHAT = {
-    "train": "training steps, beside PyTorch as the paper did it and as one may do it carefully",
-    "ablations": "training steps, with one of our means undone at a time",
-    "predict": "predictions, beside a transformers loop",
-    "annotate": "synthetic votes by exact likelihoods, beside transformers' loop over labels and sampled answers",
+    "train": "training steps, next to PyTorch in the paper's way and in a careful one",
+    "ablations": "training steps with one optimization disabled at a time",
+    "predict": "predictions, next to a transformers loop",
+    "annotate": "synthetic votes by exact likelihoods, next to transformers' loop over labels and sampled answers",
     "start": "from the command to the first training step, with an empty cache of compiled programs and once more",
-    "data": "clips to batches on one core, beside a PyTorch DataLoader doing the paper's work",
+    "data": "clips to batches on one core, next to a PyTorch DataLoader doing the paper's work",
     "load": "a checkpoint from files to sharded arrays",
+}
+NEEDS = {
+    "train": ("data",),
+    "ablations": ("data",),
+    "predict": ("data", "model"),
+    "annotate": ("data", "model"),
+    "start": ("data", "model"),
+    "data": ("data",),
+    "load": ("model",),
 }
 
 
 def bench(args: argparse.Namespace) -> None:
+    from aer_jax.bench.tables import text
     from aer_jax.config import load_config
 
-    what = args.what
     with datasets(args) as data:
         named = {"model.checkpoint": args.model, "data.dataset": data}
-        config = load_config(None, [*args.settings, *(f"{key}={value}" for key, value in named.items() if value)])
+        settings = [*args.settings, *(f"{key}={value}" for key, value in named.items() if value)]
+        config = load_config(None, settings)
         start_jax()
-        if what == "load":
-            needs(what, model=args.model)
-            from aer_jax.bench.load import bench_load, table
-
-            result: dict[str, Any] = bench_load(config.model, config.mesh)
-        elif what == "data":
-            needs(what, data=data)
-            from aer_jax.bench.data import bench_data, table
-
-            result = bench_data(config)
-        elif what == "start":
-            needs(what, data=data, model=args.model)
-            from aer_jax.bench.start import bench_start, table
-
-            result = bench_start([*args.settings, f"model.checkpoint={args.model}", f"data.dataset={data}"])
-        elif what == "annotate":
-            needs(what, data=data, model=args.model)
-            from aer_jax.bench.annotate import bench_annotate, table
-
-            result = bench_annotate(config, args.clips)
-        elif what in ("train", "ablations"):
-            needs(what, data=data)
-            from aer_jax.bench.train import bench_train, table
-
-            with checkpoints(config) as config:
-                result = bench_train(config, args.steps, ablations=what == "ablations")
-        else:
-            needs(what, data=data, model=args.model)
-            from aer_jax.bench.predict import bench_predict, table
-
-            result = bench_predict(config)
-    show(args, result, table(result))
+        check_flags(args.what, data=data, model=args.model)
+        result = run(args, config, settings)
+    show(args, result, text(result))
 
 
-def needs(what: str, **flags: str | Path | None) -> None:
-    """Refuse what a bench cannot do without."""
+def run(args: argparse.Namespace, config: Any, settings: list[str]) -> dict[str, Any]:
+    """The result of the bench that is named."""
+    what = args.what
+    if what == "load":
+        from aer_jax.bench.load import bench_load
+
+        return bench_load(config.model, config.mesh)
+    if what == "data":
+        from aer_jax.bench.data import bench_data
+
+        return bench_data(config)
+    if what == "start":
+        from aer_jax.bench.start import bench_start
+
+        return bench_start(settings)
+    if what == "annotate":
+        from aer_jax.bench.annotate import bench_annotate
+
+        return bench_annotate(config, args.clips)
+    if what == "predict":
+        from aer_jax.bench.predict import bench_predict
+
+        return bench_predict(config)
+    from aer_jax.bench.train import bench_train
+
+    with checkpoints(config) as config:
+        return bench_train(config, args.steps, ablations=what == "ablations")
+
+
+def check_flags(what: str, **flags: str | None) -> None:
+    """Refuse to start without what a bench needs."""
     for name, value in flags.items():
-        if not value:
+        if name in NEEDS[what] and not value:
             raise UserError(f"bench {what} needs --{name}" + (" (or --root)." if name == "data" else "."))
 
 
 @contextmanager
 def datasets(args: argparse.Namespace) -> Iterator[str | None]:
-    """The dataset to hear: the one that is named, or a temporary one of the CREMA-D that lies in --root."""
+    """The dataset: the one that is named, or a temporary one of the CREMA-D that lies in --root."""
     if args.data or not args.root:
         yield args.data
         return
@@ -117,12 +127,14 @@ def add(command: Command) -> None:
         "data: of the tokenizer, a small one without it",
     )
     sub.add_argument("--data", help="the dataset directory; all but load need it")
-    sub.add_argument("--root", type=Path, help="instead of --data: a CREMA-D repository, prepared for this time alone")
+    sub.add_argument("--root", type=Path, help="instead of --data: a CREMA-D repository, which is prepared first")
     sub.add_argument(
         "--steps",
         type=whole(Range(1, 10_000)),
         default=2,
-        help="train, ablations: timed steps a turn, after one that is not (2)",
+        help="train, ablations: timed steps per turn, after one that is not (2)",
     )
-    sub.add_argument("--clips", type=whole(COUNT), default=16, help="annotate: of the dataset, evenly taken (16)")
+    sub.add_argument(
+        "--clips", type=whole(COUNT), default=16, help="annotate: clips, taken evenly from the dataset (16)"
+    )
     sub.add_argument("settings", nargs="*", metavar="key=value", help="as for train")

@@ -41,19 +41,14 @@ def _record(record: dict[str, Any], directory: Path) -> list[str]:
     if record.get("command"):
         parts.append(f"```sh\n{record['command']}\n```")
     if "bench" in record:
-        parts += _shown(record, *_cells(table_of(json.loads((directory / record["bench"]).read_text()))))
+        rows, _ = table_of(json.loads((directory / record["bench"]).read_text()))
+        parts += _shown(record, list(rows[0]), [list(row.values()) for row in rows])
     if "table" in record:
         parts += _shown(record["table"], record["table"]["columns"], record["table"]["rows"])
     if "figure" in record:
         parts.append("![{1}]({0})".format(*record["figure"]))
     notes = "\n".join(f"- {note}" for note in record["notes"])
     return parts + [notes] * bool(notes)
-
-
-def _cells(text: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table in Markdown."""
-    lines = [[cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines() if line.startswith("|")]
-    return lines[0], lines[2:]
 
 
 def _shown(choice: dict[str, Any], columns: list[str], rows: list[list[str]]) -> list[str]:

@@ -90,12 +90,13 @@ def make_train_step(
     rate: optax.Schedule,
     entropy_weight: float,
     seed: int,
+    dropout: bool = True,
     where: TrainState | None = None,
 ) -> jax.stages.Wrapped:
     """The compiled step: (state, frozen, batch [microbatches, rows, ...]) -> (state, metrics).
 
     Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
-    bias the step. Dropout depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
+    bias the step. `dropout` depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
     The metrics are the loss (nats), its divergence `js` (base 2) and `bc`, means over utterances with dropout on; the
     learning rate; norms of gradient and update; and `counts`. `rate` is only reported. `where` has the shardings that
     the next state is given, those of the state: the compiler might choose others, and a step that is compiled ahead
@@ -103,7 +104,7 @@ def make_train_step(
     """
 
     def loss(trainable, frozen, batch, key):
-        logits_bk = nnx.merge(graphdef, trainable, frozen)(model_batch(batch), key)
+        logits_bk = nnx.merge(graphdef, trainable, frozen)(model_batch(batch), key if dropout else None)
         loss_b = objective(logits_bk, batch["target"], entropy_weight)
         agreement = {
             "js": jensen_shannon(logits_bk, batch["target"]) / math.log(2),

@@ -9,7 +9,8 @@ from transformers import WhisperFeatureExtractor
 
 from aer_jax import cli
 from aer_jax.bench import data as bench
-from aer_jax.bench.driver import BenchWorker
+from aer_jax.bench.driver import BenchWorker, Disagreement
+from aer_jax.bench.tables import text
 from aer_jax.config import load_config
 from aer_jax.errors import UserError
 
@@ -24,7 +25,7 @@ def result():
 
 def test_every_part_of_both_is_timed(result):
     json.dumps(result)
-    assert set(result["parts"]) == {"decode", "augment", "batch", "mel", "all", "host"}
+    assert set(result["parts"]) == {"all", "host"}
     for part in result["parts"].values():
         for side in ("ours", "pytorch"):
             assert len(part[side]["seconds"]) == 2 and min(part[side]["seconds"]) > 0
@@ -33,12 +34,9 @@ def test_every_part_of_both_is_timed(result):
         assert part["ratio"] == pytest.approx(part["ours"]["per_second"] / part["pytorch"]["per_second"])
     assert result["ratio"] == result["parts"]["all"]["ratio"]
     assert result["ratio_without_our_mel"] == result["parts"]["host"]["ratio"]
-    for epoch in range(2):  # the parts of PyTorch's loop lie inside it
-        parts = [result["parts"][name]["pytorch"]["seconds"][epoch] for name in ("decode", "augment", "batch", "mel")]
-        assert sum(parts) <= result["parts"]["all"]["pytorch"]["seconds"][epoch]
 
 
-def test_both_heard_the_same_and_pytorch_padded_to_thirty_seconds(result):
+def test_both_read_the_same_and_pytorch_padded_to_thirty_seconds(result):
     """`bench_data` itself compares utterance by utterance; see below."""
     assert result["heard"]["clips"] == CLIPS and result["heard"]["seconds"] > CLIPS
     assert result["pytorch_frames"] == WhisperFeatureExtractor().nb_max_frames == 3000
@@ -46,19 +44,17 @@ def test_both_heard_the_same_and_pytorch_padded_to_thirty_seconds(result):
 
 
 def test_the_table_shows_every_part_and_ratio(result):
-    text = bench.table(result)
+    shown = text(result)
     for part, name in bench.PARTS.items():
-        line = next(line for line in text.splitlines() if line.startswith(name + "  "))
-        assert line.split()[-1] == f"{result['parts'][part]['ratio']:.1f}"
-    assert f"{CLIPS} clips" in text
-    assert "augment " not in bench.table(result | {"augmented": 0})
+        assert f"| {name} " in shown and f" {result['parts'][part]['ratio']:.1f} |" in shown
+    assert f"{CLIPS} clips" in shown
 
 
 @pytest.mark.parametrize("other", [["b", 100, 0.5], ["a", 103, 0.5], ["a", 100, 0.51]])
-def test_pipelines_that_heard_different_things_are_not_compared(other):
-    bench.refuse_different([["a", 100, 0.5]], [["a", 101, 0.501]])
-    with pytest.raises(RuntimeError, match="different"):
-        bench.refuse_different([["a", 100, 0.5]], [other])
+def test_pipelines_that_give_different_audio_are_not_compared(other):
+    bench.check_same_signals([["a", 100, 0.5]], [["a", 101, 0.501]])
+    with pytest.raises(Disagreement, match="different"):
+        bench.check_same_signals([["a", 100, 0.5]], [other])
 
 
 def test_settings_out_of_range_and_no_dataset(capsys):

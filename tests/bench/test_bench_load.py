@@ -10,7 +10,7 @@ import pytest
 from transformers import Qwen2AudioConfig
 
 import aer_jax
-from aer_jax.bench.load import table
+from aer_jax.bench.tables import text
 from aer_jax.models.random_checkpoint import published_config, write_random_checkpoint
 from aer_jax.models.weights import PIECE
 
@@ -92,5 +92,5 @@ def test_four_gigabytes_load_within_one(tmp_path, dtype, capsys):
     assert sum(step["bytes"] for step in result["steps"]) >= 4 * GIGABYTE
     assert result["array_bytes"] >= 4 * GIGABYTE
     with capsys.disabled():
-        print(f"\n{dtype}\n{table(result)}")
+        print(f"\n{dtype}\n{text(result)}")
     assert result["host_bytes"] <= GIGABYTE

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aer_jax.bench.tables import table_of
+from aer_jax.bench.tables import text
 
 RECORDS = [
     file
@@ -16,5 +16,5 @@ RECORDS = [
 
 @pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.stem)
 def test_a_record_makes_a_table(file):
-    lines = table_of(json.loads(file.read_text())).splitlines()
+    lines = text(json.loads(file.read_text())).splitlines()
     assert len({line.count("|") for line in lines if line.startswith("|")}) == 1 and len(lines) > 4

@@ -1,82 +1,53 @@
-"""A training run up to its first step, in a process of its own that `bench_start` starts, and where its time went.
-
-python -m aer_jax.bench.workers.first_step BEGUN key=value ...: BEGUN is the time at which the process was started.
-"""
+"""A training run up to its first step, for `bench_start`; its answer to the job is where the time went."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
+
+from aer_jax.config import load_config
+from aer_jax.jax_setup import start_jax
+from aer_jax.worker_process import serve
 
 COMPILES = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")
 
 
-class FirstStep(Exception):
-    """It is done."""
-
-
-def main() -> None:
-    begun, settings = float(sys.argv[1]), sys.argv[2:]
-    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    seconds: dict[str, float] = defaultdict(float)
-    seconds["python"] = time.time() - begun
-
-    from aer_jax.config import load_config
-    from aer_jax.jax_setup import start_jax
-
-    config = load_config(None, settings)
+def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    seconds = {"python": time.time() - job["started"], "compile": 0.0}
+    config = load_config(None, job["settings"])
     start_jax()
     import jax
 
-    from aer_jax.training import setup
-    from aer_jax.training import trainer as loop
+    from aer_jax.training.hooks.hook import Hook
+    from aer_jax.training.trainer import Training, train
 
-    seconds["import"] = time.time() - begun - seconds["python"]
+    imported = time.time()
+    seconds["import"] = imported - job["started"] - seconds["python"]
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event.endswith(COMPILES):
             seconds["compile"] += duration_secs
 
+    class FirstStep(Hook):
+        """Times the run's start and first step, which it makes the last."""
+
+        def on_start(self, training: Training) -> None:
+            seconds["setup"] = time.time() - imported - seconds["compile"]
+            self._begin = time.time()
+
+        def on_epoch(self, training: Training, losses: Any) -> None:
+            self._begin = time.time()
+
+        def on_step(self, training: Training) -> None:
+            jax.block_until_ready(training.metrics)
+            seconds["step"] = time.time() - self._begin
+            seconds["all"] = time.time() - job["started"]
+            training.converged = True
+
     jax.monitoring.register_event_duration_secs_listener(listen)
-
-    def timed(function: Callable) -> Callable:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            compiled, start = seconds["compile"], time.time()
-            result = function(*args, **kwargs)
-            seconds["load"] += time.time() - start - (seconds["compile"] - compiled)
-            return result
-
-        return call
-
-    def stopping(make: Callable) -> Callable:
-        def make_and_stop(*args: Any, **kwargs: Any) -> Callable:
-            step = make(*args, **kwargs)
-
-            def first(*inputs: Any) -> Any:
-                compiled, start = seconds["compile"], time.time()
-                jax.block_until_ready(step(*inputs))
-                seconds["step"] = time.time() - start - (seconds["compile"] - compiled)
-                raise FirstStep
-
-            return first
-
-        return make_and_stop
-
-    setup.load_model, loop.compile_ahead = timed(setup.load_model), stopping(loop.compile_ahead)
-    try:
-        loop.train(config)
-    except FirstStep:
-        seconds["all"] = time.time() - begun
-        pipe.write(json.dumps(seconds) + "\n")
-        pipe.flush()
-        os._exit(0)  # threads of a run that was torn away
+    train(config, hooks=[FirstStep()])
+    return seconds, lambda _: {}
 
 
 if __name__ == "__main__":
-    main()
+    serve(start)

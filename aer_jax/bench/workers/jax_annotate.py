@@ -1,4 +1,4 @@
-"""Our exact proxies in a process of its own that `bench_annotate` starts; each further line asks for all clips once."""
+"""aer_jax's exact synthetic votes, for `bench_annotate`; each message asks for all clips once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from aer_jax.annotation.engines.tokens import AnnotationEncoder
 from aer_jax.annotation.prompts import load_prompt
 from aer_jax.annotation.task import Questions
 from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
+from aer_jax.bench.workers.jax_run import device
 from aer_jax.config import MeshConfig, load_config
 from aer_jax.data.dataset import open_dataset
 from aer_jax.models.sharding import make_mesh
@@ -28,21 +29,15 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         # An utterance is annotated once: nothing may be left of the prompts of a pass before.
         engine.encoder = AnnotationEncoder(config.model.checkpoint, questions)
         clock = Clock()
-        found: dict[str, list[list[float]]] = {}
+        likelihoods: dict[str, list[list[float]]] = {}
         for some, log_probs_nplt in engine.log_probs(ids, questions.prompt.personas):
-            found |= zip(some, log_probs_nplt.sum(-1).tolist(), strict=True)
-        return {**clock.lap(), "log_likelihoods": [found[id] for id in ids], "peak_bytes": memory_bytes()}
+            likelihoods |= zip(some, log_probs_nplt.sum(-1).tolist(), strict=True)
+        return clock.lap() | {"log_likelihoods": [likelihoods[id] for id in ids], "peak_bytes": memory_bytes()}
 
     first = annotate()["seconds"]
     reset_peak()
-    about = {
-        "device": jax.devices()[0].device_kind,
-        "versions": {"jax": jax.__version__},
-        "labels": engine.encoder.labels_ln.tolist(),
-        "label_mask": engine.encoder.label_mask_ln.tolist(),
-        "first_seconds": first,
-    }
-    return about, lambda _: annotate()
+    labels = {"labels": engine.encoder.labels_ln.tolist(), "label_mask": engine.encoder.label_mask_ln.tolist()}
+    return device() | labels | {"first_seconds": first}, lambda _: annotate()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""Synthetic votes by transformers, in a process of its own that `bench_annotate` starts.
-
-Each further line asks about all clips once:
+"""Synthetic votes by transformers, for `bench_annotate`; each message is a way to ask about all clips once.
 
 - `loop`: every label of every persona is read by a forward pass of its own, rows of a batch at a time, the whole model
   on each row;
-- `careful`: the same rows, but the audio tower hears a clip once a batch and the output layer reads labels alone;
+- `careful`: the same rows, but the audio tower encodes a clip once per batch and the output layer reads labels alone;
 - `sampled`: a free answer of each listener, by the engine that `aer-jax annotate` has for it.
 
-All make log-mel of 30 s once a clip and batch.
+All make log-mel of 30 s once per clip and batch.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from aer_jax.annotation.listeners import Listener, crossed
 from aer_jax.annotation.prompts import load_prompt
 from aer_jax.annotation.task import Questions
 from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
+from aer_jax.config import load_config
 from aer_jax.data.dataset import open_dataset
 from aer_jax.labels.parsing import parse, synonyms_of
 from aer_jax.worker_process import serve
@@ -33,35 +32,36 @@ class Votes:
     """The job's clips, and each way to get votes about them.
 
     Attributes:
-        asked: by likelihoods about (utterance, persona, label), and by sampling of (utterance, listener).
+        questions_of: way -> what it is asked: likelihoods of (utterance, persona, label), or samples of (utterance,
+            listener).
     """
 
     def __init__(self, job: dict[str, Any]):
-        self.batch = job["batch"]
-        self.dataset = open_dataset(job["dataset"])
+        config = load_config(job["config"])
+        self.batch, self.dataset = config.train.microbatch, open_dataset(config.data.dataset)
         self.questions = Questions(self.dataset, load_prompt(self.dataset.classes))
         sample = self.questions.messages(job["ids"][0], self.questions.prompt.personas[0])
-        self.chat = Qwen2Audio(job["checkpoint"], sample)
-        self.chat.model.to(getattr(torch, job["dtype"]))
+        self.chat = Qwen2Audio(config.model.checkpoint, sample)
+        self.chat.model.to(getattr(torch, config.model.dtype))
         self.annotator = Annotator(self.chat, self.dataset)
         self.labels_ln, self.label_mask_ln = torch.tensor(job["labels"]), torch.tensor(job["label_mask"])
         ids, personas = job["ids"], self.questions.prompt.personas
         labels, people = range(len(self.labels_ln)), crossed(job["listeners"], personas)
         scored = list(itertools.product(ids, personas, labels))
         sampled = list(itertools.product(ids, people))
-        self.asked: dict[str, list[Any]] = {"loop": scored, "careful": scored, "sampled": sampled}
+        self.questions_of: dict[str, list[Any]] = {"loop": scored, "careful": scored, "sampled": sampled}
 
-    def answers(self, how: str, limit: int | None = None) -> list[Any]:
+    def answers(self, way: str, limit: int | None = None) -> list[Any]:
         """Log-likelihoods, or what was said, of all that is asked or the first so much of it."""
-        asked = self.asked[how][:limit]
-        found: list[Any] = []
-        for first in range(0, len(asked), self.batch):
-            some = asked[first : first + self.batch]
-            found += self._sample(some) if how == "sampled" else self._score(some, how)
-        return found
+        questions = self.questions_of[way][:limit]
+        answers: list[Any] = []
+        for first in range(0, len(questions), self.batch):
+            some = questions[first : first + self.batch]
+            answers += self._sample(some) if way == "sampled" else self._score(some, way)
+        return answers
 
     @torch.inference_mode()
-    def _score(self, asked: Sequence[tuple[str, str, int]], how: str) -> list[float]:
+    def _score(self, asked: Sequence[tuple[str, str, int]], way: str) -> list[float]:
         rows = [{"utterance": id, "messages": self.questions.messages(id, persona)} for id, persona, _ in asked]
         label_r = torch.tensor([label for *_, label in asked])
         model, device = self.chat.model, self.chat.device
@@ -70,7 +70,7 @@ class Votes:
         before = inputs["input_ids"].shape[1] - 1  # the prompt's last token, which predicts the label's first
         inputs["input_ids"] = torch.cat([inputs["input_ids"], said_rn], dim=1)
         inputs["attention_mask"] = torch.cat([inputs["attention_mask"], mask_rn.long()], dim=1)
-        if how == "loop":
+        if way == "loop":
             logits_rnv = model(**inputs).logits[:, before:-1]
         else:
             with self.chat.heard_once(first_row, clip_of_row):
@@ -101,15 +101,15 @@ class Votes:
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     votes = Votes(job)
-    for how in votes.asked:
-        votes.answers(how, votes.batch)
+    for way in votes.questions_of:
+        votes.answers(way, votes.batch)
     reset_peak()
 
-    def answer(how: str) -> dict[str, Any]:
+    def answer(way: str) -> dict[str, Any]:
         clock = Clock()
-        found = votes.answers(how)
+        answers = votes.answers(way)
         taken = clock.lap()
-        result = {"parsed": votes.parsed(found)} if how == "sampled" else {"log_likelihoods": found}
+        result = {"parsed": votes.parsed(answers)} if way == "sampled" else {"log_likelihoods": answers}
         return {**taken, **result, "peak_bytes": memory_bytes()}
 
     return {"versions": {"torch": torch.__version__}}, answer

@@ -1,6 +1,4 @@
-"""The paper's training step in PyTorch, or a careful one, in a process of its own that `bench_train` starts and asks.
-
-The job says how:
+"""The paper's training step in PyTorch, or a careful one, for `bench_train`; the job says which `way`.
 
 - `paper`: the processor makes log-mel of 30 s and tokens as each step comes, the whole model runs with its output
   layer and keeps every layer's states, microbatches are padded to their longest prompt, gradients accumulate;
@@ -11,7 +9,7 @@ The job says how:
 All attend by PyTorch's fused attention (sdpa), which is transformers' default. Where a GPU has no room for a
 microbatch, it is halved until there is.
 
-Each further line is the number of a step; the answer has its loss (mean over the batch, nats), seconds and microbatch.
+Each message has the numbers of a turn's steps; the answer has loss (mean over the batch, nats) and seconds of each.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,10 @@ from safetensors.numpy import load_file
 from torch import nn
 from transformers import Qwen2AudioProcessor
 
-from aer_jax.base.lengths import HOP, MAX_SAMPLES
-from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
+from aer_jax.base.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE
+from aer_jax.bench.measure import Clock, matmul_flops, memory_bytes, reset_peak
 from aer_jax.bench.workers.pytorch_model import PaperModel, paper_inputs, paper_loss, parameter_groups
+from aer_jax.config import Config, load_config
 from aer_jax.data.batching.windows import window_for
 from aer_jax.data.dataset import open_dataset
 from aer_jax.worker_process import serve
@@ -42,23 +42,22 @@ class Training:
     """The job's steps on its clips, `rows` at a time."""
 
     def __init__(self, job: Mapping[str, Any]):
-        self.job, self.how, self.rows = job, job["how"], job["microbatch"]
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.processor = Qwen2AudioProcessor.from_pretrained(job["checkpoint"], local_files_only=True)
-        dataset = open_dataset(job["dataset"])
-        most = round(job["max_seconds"] * 16_000)
-        self.audio = {clip["id"]: dataset.audio(clip["id"])[:most] for step in job["steps"] for clip in step}
-        self.model = load(job).to(self.device).train()
+        config = load_config(job["config"])
+        self.job, self.way, self.settings, self.rows = job, job["way"], config.train, config.train.microbatch
+        self.device, self.processor, self.model = open_model(job, config)
+        dataset, most = open_dataset(config.data.dataset), round(config.data.max_seconds * SAMPLE_RATE)
+        self.audio = {clip["id"]: dataset.audio(clip["id"])[:most] for step in job["clips"] for clip in step}
+        self.model.train()
         self.parameters = list(self.model.trained().values())
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, job["weight_decay"]))
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.settings.weight_decay))
 
     def microbatches(self, step: int) -> Iterator[tuple[Tensors, torch.Tensor]]:
         """Inputs and targets of some rows at a time."""
-        clips = self.job["steps"][step]
+        clips = self.job["clips"][step]
         for first in range(0, len(clips), self.rows):
             some = clips[first : first + self.rows]
             audio = [self.audio[clip["id"]] for clip in some]
-            inputs = make_inputs(self.processor, [clip["text"] for clip in some], audio, self.how)
+            inputs = make_inputs(self.processor, [clip["text"] for clip in some], audio, self.way)
             yield inputs, torch.tensor([clip["target"] for clip in some])
 
     def step(self, number: int) -> dict[str, Any]:
@@ -73,7 +72,7 @@ class Training:
 
     def _step(self, number: int) -> dict[str, Any]:
         batches = self.microbatches(number)
-        if self.how != "paper":
+        if self.way != "paper":
             batches = iter(list(batches))
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -84,57 +83,63 @@ class Training:
             group["lr"] = rates[group["part"]]
         self.optimizer.zero_grad()
         while True:
-            asked = time.perf_counter()
+            begin = time.perf_counter()
             batch = next(batches, None)
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - begin
             if batch is None:
                 break
             inputs, target_bk = ({n: x.to(self.device) for n, x in batch[0].items()}, batch[1].to(self.device))
-            logits_bk = run(self.model, inputs, self.how)
-            share = len(target_bk) / len(self.job["steps"][number])
-            loss = paper_loss(logits_bk, target_bk, self.job["entropy_weight"]) * share
+            logits_bk = run(self.model, inputs, self.way)
+            share = len(target_bk) / len(self.job["clips"][number])
+            loss = paper_loss(logits_bk, target_bk, self.settings.entropy_weight) * share
             loss.backward()
             total = total + loss.detach()
             for name, mask in (("positions", "attention_mask"), ("frames", "feature_attention_mask")):
                 computed[name] += inputs[mask].numel()
                 computed[f"padded_{name}"] += int((inputs[mask] == 0).sum())
-        nn.utils.clip_grad_norm_(self.parameters, self.job["clip_norm"])
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
         self.optimizer.step()
         loss = float(total)  # waits for the device
         return {"loss": loss, **clock.lap(), "input_seconds": waited, "microbatch": self.rows, **computed}
 
 
-def load(job: Mapping[str, Any]) -> PaperModel:
-    """The model that a job names, its trainables from the job's file."""
-    exported = load_file(job["trainables"])
-    prefix, inside = "base_model.model.", "base_model.model.emotion_head."
-    named: dict[str, np.ndarray] = {}
-    for name, tensor in exported.items():
-        if name.startswith(inside):
-            name = name.removeprefix(prefix)
-            if ".attention.in_proj_" in name:
-                parts = zip("qkv", np.split(tensor, 3), strict=True)
-                kind = name.rpartition("in_proj_")[2]
-                named |= {f"emotion_head.{part}_proj.{kind}": piece for part, piece in parts}
-            else:
-                named[name.replace(".attention.out_proj.", ".out_proj.")] = tensor
-        else:
-            named[f"adapted.{name.removesuffix('.weight')}.default.weight"] = tensor
+def open_model(job: Mapping[str, Any], config: Config) -> tuple[torch.device, Qwen2AudioProcessor, PaperModel]:
+    """Device, processor and model of a job, adapters and head from the file that aer_jax left."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processor = Qwen2AudioProcessor.from_pretrained(config.model.checkpoint, local_files_only=True)
     lora = job["lora"]
-    return PaperModel(
-        job["checkpoint"],
+    model = PaperModel(
+        Path(config.model.checkpoint),
         job["classes"],
         lora["r"],
         lora["lora_alpha"],
-        named,
+        torch_tensors(load_file(job["trainables"])),
         lora["target_modules"],
-        getattr(torch, job["dtype"]),
+        getattr(torch, config.model.dtype),
     )
+    return device, processor, model.to(device)
 
 
-def make_inputs(processor: Qwen2AudioProcessor, texts: list[str], audio: list[np.ndarray], how: str) -> Tensors:
+def torch_tensors(exported: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Adapters and head in PEFT's layout, by the names of `PaperModel.named_tensors`."""
+    named: dict[str, np.ndarray] = {}
+    for name, tensor in exported.items():
+        if not name.startswith("base_model.model.emotion_head."):
+            named[f"adapted.{name.removesuffix('.weight')}.default.weight"] = tensor
+            continue
+        name = name.removeprefix("base_model.model.")
+        if ".attention.in_proj_" in name:
+            kind = name.rpartition("in_proj_")[2]
+            parts = zip("qkv", np.split(tensor, 3), strict=True)
+            named |= {f"emotion_head.{part}_proj.{kind}": piece for part, piece in parts}
+        else:
+            named[name.replace(".attention.out_proj.", ".out_proj.")] = tensor
+    return named
+
+
+def make_inputs(processor: Qwen2AudioProcessor, texts: list[str], audio: list[np.ndarray], way: str) -> Tensors:
     """Prompts padded on the left and log-mel of 30 s, or as long as the longest clip needs."""
-    if how != "cut":
+    if way != "cut":
         return dict(paper_inputs(processor, texts, audio))
     features = processor.feature_extractor
     window = int(window_for([len(clip) for clip in audio]).max())
@@ -145,39 +150,29 @@ def make_inputs(processor: Qwen2AudioProcessor, texts: list[str], audio: list[np
         features.n_samples, features.nb_max_frames = MAX_SAMPLES, MAX_SAMPLES // HOP
 
 
-def run(model: PaperModel, inputs: Tensors, how: str) -> torch.Tensor:
+def run(model: PaperModel, inputs: Tensors, way: str) -> torch.Tensor:
     """Logits [batch, classes]."""
-    if how == "paper":
+    if way == "paper":
         return model.as_published(inputs)
     model.cut_window(inputs["input_features"].shape[-1])
     return model(inputs)
 
 
-def matmul_flops(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of the fastest of some large matrix products."""
-    size, best = (8192 if device.type == "cuda" else 2048), float("inf")
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    for _ in range(6):
-        start = time.perf_counter()
-        (a @ b)[0, 0].item()
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
-
-
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     training = Training(job)
+    cuda = training.device.type == "cuda"
+    size, dtype = (8192 if cuda else 2048), training.model.base.dtype
+    a, b = (torch.randn(size, size, device=training.device).to(dtype) for _ in range(2))
     about = {
-        "device": torch.cuda.get_device_name() if training.device.type == "cuda" else "cpu",
-        "matmul_flops": matmul_flops(getattr(torch, job["dtype"]), training.device),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "matmul_flops": matmul_flops(size, lambda: (a @ b)[0, 0].item()),
         "versions": {"torch": torch.__version__},
     }
     reset_peak()
 
-    def answer(message: Any) -> dict[str, Any]:
-        if message == "memory":
-            cuda = training.device.type == "cuda"
-            return {"peak_bytes": torch.cuda.max_memory_allocated() if cuda else memory_bytes()}
-        return training.step(message)
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        steps = [training.step(number) for number in message["steps"]]
+        return {"steps": steps, "peak_bytes": torch.cuda.max_memory_allocated() if cuda else memory_bytes()}
 
     return about, answer
 
