@@ -1,8 +1,9 @@
-"""What every result is set beside: predictions that hear nothing, oracles, and the listeners themselves."""
+"""Baselines of every result: predictions without the audio, a linear probe, oracles, and the listeners themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -13,17 +14,70 @@ from aer_jax.labels.votes import Votes, normalise
 
 HALVINGS = 20
 
-NOTES = {
-    "uniform": "the same share for every class; it names no class, so it has no accuracy",
-    "train_mean": "the mean human distribution of the training split, for every utterance",
-    "linear_probe": "logistic regression on the frozen audio tower, mean and standard deviation over time of all "
-    "layers, on human votes: L2 chosen on the validation split, then fitted to both",
-    "best_constant": "oracle: the one distribution with the lowest mean JS to these very references",
-    "oracle_majority": "oracle: all mass on each reference's largest class (of tied ones the first; js and "
-    "bc are the same for each), what a perfect single label would score",
-    "split_half": f"each utterance's whole votes cut at random into two halves, one half against the other, "
-    f"mean of {HALVINGS} seeded cuts; a half has fewer votes than a reference, so this is not a lower bound",
+
+class Baseline(NamedTuple):
+    """How a baseline is called: in a table, inside a sentence, and what it is."""
+
+    label: str
+    phrase: str
+    note: str
+
+
+# In the order of every table.
+BASELINES = {
+    "uniform": Baseline(
+        "Uniform",
+        "the uniform distribution",
+        "the same share for every class; it names no class, so it has no accuracy",
+    ),
+    "train_mean": Baseline(
+        "Training mean", "the training mean", "the mean human distribution of the training split, for every utterance"
+    ),
+    "linear_probe": Baseline(
+        "Linear probe of the frozen encoder",
+        "the linear probe",
+        "logistic regression on the frozen audio tower, mean and standard deviation over time of all layers, on human "
+        "votes: L2 chosen on the validation split, then fitted to both",
+    ),
+    "best_constant": Baseline(
+        "Best constant (oracle)",
+        "the best constant",
+        "oracle: the one distribution with the lowest mean JS to these very references",
+    ),
+    "oracle_majority": Baseline(
+        "Majority label (oracle)",
+        "the majority label",
+        "oracle: all mass on each reference's largest class (of tied ones the first; js and bc are the same for each), "
+        "what a perfect single label would score",
+    ),
+    "split_half": Baseline(
+        "Half the listeners vs half",
+        "one half of the listeners against the other",
+        f"each utterance's whole votes cut at random into two halves, one half against the other, mean of {HALVINGS} "
+        "seeded cuts; a half has fewer votes than a reference, so this is not a lower bound",
+    ),
 }
+
+
+def predictions(
+    references_nk: np.ndarray, train_mean_nk: np.ndarray | None = None, probe_nk: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Baseline -> its prediction for each utterance [N, K], of those that predict and are known.
+
+    Args:
+        references_nk: what is predicted; the oracles see it.
+        train_mean_nk: the training mean of each utterance's split.
+        probe_nk: what a linear probe predicts.
+    """
+    n, k = references_nk.shape
+    rows = {
+        "uniform": np.full((n, k), 1 / k),
+        "train_mean": train_mean_nk,
+        "linear_probe": probe_nk,
+        "best_constant": np.broadcast_to(best_constant(references_nk), (n, k)),
+        "oracle_majority": oracle_majority(references_nk),
+    }
+    return {name: row for name, row in rows.items() if row is not None}
 
 
 def best_constant(references_nk: np.ndarray) -> np.ndarray:

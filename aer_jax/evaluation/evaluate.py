@@ -1,4 +1,4 @@
-"""Predictions against what the human listeners heard: one dict of metrics, two files."""
+"""Evaluation: predictions against the human votes; one dict of metrics, two files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ import numpy as np
 
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
-from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
-from aer_jax.evaluation.intervals import LEVEL, METHOD, UNIT, speaker_intervals
+from aer_jax.evaluation.ambiguity import ambiguity
+from aer_jax.evaluation.intervals import LEVEL, METHOD, speaker_intervals
 from aer_jax.evaluation.metrics import DEFINITIONS, by_class, pointwise, pooled, reliability
 from aer_jax.evaluation.predictions import Prediction, checked, human_distributions
+from aer_jax.evaluation.summary import by_ambiguity, summary
 from aer_jax.files.atomic import plain, replace_text
 from aer_jax.files.content_hash import seal
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
+
+CONSTANTS = ("uniform", "train_mean", "best_constant")
 
 
 def evaluate(
@@ -53,52 +56,72 @@ def evaluate(
     probs_nk = np.array([prediction.probs for prediction in predictions], np.float64)
     probs_nk /= probs_nk.sum(axis=1, keepdims=True)
     references_nk = human_distributions(dataset, ids)
-    bin_n = ambiguity_bins(ambiguity(references_nk))
-
-    rows: dict[str, dict[str, Any]] = {}
-    bins_of = {}
     values = pointwise(references_nk, probs_nk)
-    js_n = values["js"]
-    model = _summary(values, speakers_n) | pooled(references_nk, probs_nk)
-    model_bins = _by_ambiguity(values, speakers_n, bin_n)
+    model = summary(values, speakers_n) | pooled(references_nk, probs_nk)
+    model["ci"] |= {"level": LEVEL, "over": "speakers", "method": METHOD}
+    levels = by_ambiguity(values, speakers_n, references_nk)
     probe_nk = None if probe is None else np.array([probe[id] for id in ids])
-    for name, baseline_nk, extra in _predictors(references_nk, dataset, probe_nk):
+    rows, rows_by_level = _baselines(dataset, ids, references_nk, speakers_n, values["js"], probe_nk)
+    curve = reliability(references_nk, probs_nk)
+    return plain(
+        model
+        | {
+            "n_speakers": len(np.unique(speakers_n)),
+            "speakers_apart": dataset.speakers_apart,
+            "references": "human",
+            "split": split,
+            "dataset": dataset.name,
+            "classes": list(dataset.classes),
+            "baselines": rows,
+            "by_ambiguity": {
+                level: row | {"baselines": {name: parts[level] for name, parts in rows_by_level.items()}}
+                for level, row in levels.items()
+            },
+            "by_class": by_class(references_nk, probs_nk, dataset.classes),
+            "reliability": {name: getattr(curve, name).tolist() for name in curve._fields},
+            "definitions": DEFINITIONS,
+        }
+    )
+
+
+def _baselines(
+    dataset: Dataset,
+    ids: Sequence[str],
+    references_nk: np.ndarray,
+    speakers_n: np.ndarray,
+    js_n: np.ndarray,
+    probe_nk: np.ndarray | None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The row of each baseline, and the same by level of ambiguity; `js_n` is the model's, to compare with."""
+    if not dataset.splits["train"]:
+        raise UserError(f"the training split of {dataset.path} is empty; the train_mean baseline needs it.")
+    # Sorted: not even the last bit of the mean depends on the order of the file.
+    train_mean_k = human_distributions(dataset, sorted(dataset.splits["train"])).mean(axis=0)
+    rows, levels = {}, {}
+    predicted = baselines.predictions(references_nk, np.broadcast_to(train_mean_k, references_nk.shape), probe_nk)
+    for name, baseline_nk in predicted.items():
         top_label = name != "uniform"
         values = pointwise(references_nk, baseline_nk, top_label)
-        rows[name] = _summary(values, speakers_n) | pooled(references_nk, baseline_nk, top_label) | extra
+        rows[name] = summary(values, speakers_n) | pooled(references_nk, baseline_nk, top_label)
         rows[name]["js_difference"] = _difference(js_n - values["js"], speakers_n)
-        bins_of[name] = _by_ambiguity(values, speakers_n, bin_n)
+        if name in CONSTANTS:
+            rows[name]["distribution"] = dict(zip(dataset.classes, map(float, baseline_nk[0]), strict=True))
+        levels[name] = by_ambiguity(values, speakers_n, references_nk)
     usable_n, values = baselines.split_half(dataset.votes, ids, dataset.classes)
-    reason = None if usable_n.any() else "no utterance has two whole votes, so none can be split"
-    rows["split_half"] = _summary(values, speakers_n[usable_n]) | {
+    rows["split_half"] = summary(values, speakers_n[usable_n]) | {
         "accuracy": None,
         "accuracy_argmax": None,
-        "reason": reason,
+        "reason": None if usable_n.any() else "no utterance has two whole votes, so none can be split",
+        "js_difference": _difference(js_n[usable_n] - values["js"], speakers_n[usable_n]),
     }
-    rows["split_half"]["js_difference"] = _difference(js_n[usable_n] - values["js"], speakers_n[usable_n])
-    bins_of["split_half"] = _by_ambiguity(values, speakers_n[usable_n], bin_n[usable_n])
+    levels["split_half"] = by_ambiguity(values, speakers_n[usable_n], references_nk[usable_n])
+    return {name: row | {"note": baselines.BASELINES[name].note} for name, row in rows.items()}, levels
 
-    curve = reliability(references_nk, probs_nk)
-    bins = zip(NAMES, (0.0, *EDGES), (*EDGES, 1.0), strict=True)
-    about = {
-        "n_speakers": len(np.unique(speakers_n)),
-        "speakers_apart": dataset.speakers_apart,
-        "references": "human",
-        "split": split,
-        "dataset": dataset.name,
-        "classes": list(dataset.classes),
-        "baselines": {name: row | {"note": baselines.NOTES[name]} for name, row in rows.items()},
-        "by_ambiguity": {
-            name: model_bins[b]
-            | {"from": low, "to": high, "baselines": {row: found[b] for row, found in bins_of.items()}}
-            for b, (name, low, high) in enumerate(bins)
-        },
-        "by_class": by_class(references_nk, probs_nk, dataset.classes),
-        "reliability": {name: getattr(curve, name).tolist() for name in curve._fields},
-        "definitions": DEFINITIONS,
-    }
-    model["ci"] |= {"level": LEVEL, "over": "speakers", "method": METHOD}
-    return plain(model | about)
+
+def _difference(difference_n: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
+    """How the JS of the model differs from that of a baseline on the same utterances: below 0 the model is better."""
+    value = float(difference_n.mean()) if len(difference_n) else math.nan
+    return {"value": value, "ci": speaker_intervals({"js": difference_n}, speakers_n)["js"]}
 
 
 def write_evaluation(
@@ -142,42 +165,3 @@ def write_evaluation(
     text = json.dumps(metrics, indent=2, allow_nan=False, ensure_ascii=False)
     replace_text(folder / "metrics.json", text + "\n")
     return metrics
-
-
-def _predictors(references_nk: np.ndarray, dataset: Dataset, probe_nk: np.ndarray | None):
-    """(name, predictions [N, K], what else its row says) of each baseline that predicts."""
-    n, k = references_nk.shape
-    if not dataset.splits["train"]:
-        raise UserError(f"the training split of {dataset.path} is empty; the train_mean baseline needs it.")
-    # Sorted: not even the last bit of the mean depends on the order of the file.
-    train_nk = human_distributions(dataset, sorted(dataset.splits["train"]))
-    constants = {
-        "uniform": np.full(k, 1 / k),
-        "train_mean": train_nk.mean(axis=0),
-        "best_constant": baselines.best_constant(references_nk),
-    }
-    for name, constant_k in constants.items():
-        extra = {"distribution": dict(zip(dataset.classes, map(float, constant_k), strict=True))}
-        yield name, np.broadcast_to(constant_k, (n, k)), extra
-        if name == "train_mean" and probe_nk is not None:
-            yield "linear_probe", probe_nk, {}
-    yield "oracle_majority", baselines.oracle_majority(references_nk), {}
-
-
-def _summary(values: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str, Any]:
-    """n, n_speakers, the mean of each entry over utterances, and the intervals of the means."""
-    n = len(speakers_n)
-    means = {name: float(values_n.mean()) if n else math.nan for name, values_n in values.items()}
-    ci = speaker_intervals(values, speakers_n, UNIT)
-    return {"n": n, "n_speakers": len(np.unique(speakers_n))} | means | {"ci": ci}
-
-
-def _difference(difference_n: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
-    """How the JS of the model differs from that of a baseline on the same utterances: below 0 the model is better."""
-    value = float(difference_n.mean()) if len(difference_n) else math.nan
-    return {"value": value, "ci": speaker_intervals({"js": difference_n}, speakers_n)["js"]}
-
-
-def _by_ambiguity(values: dict[str, np.ndarray], speakers_n: np.ndarray, bin_n: np.ndarray) -> list[dict]:
-    here = [bin_n == b for b in range(len(NAMES))]
-    return [_summary({key: v[mine] for key, v in values.items()}, speakers_n[mine]) for mine in here]

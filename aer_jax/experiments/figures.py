@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,27 +13,12 @@ from matplotlib.figure import Figure
 
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity_bins
 from aer_jax.evaluation.raters.thinning import PRIOR
-from aer_jax.files.atomic import replace_bytes
+from aer_jax.reports import theme
 
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
-
-_STYLE: dict[RcKeyType, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "aer_jax",  # the same file from the same numbers
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-}
-_MUTED = "#777777"
-_COLOURS = ("#0b6e99", "#c2571a", "#5a7d2b", "#8a4f9e")
+PALETTE = theme.light()
+_STYLE = theme.style(PALETTE) | {"axes.grid": True, "axes.axisbelow": True}
+_MUTED, _INK = PALETTE["muted"], PALETTE["ink"]
+_COLOURS = [PALETTE[theme.arm_colour(i)] for i in range(4)]
 
 
 def raters_figure(result: Mapping[str, Any], path: Path) -> None:
@@ -45,7 +29,7 @@ def raters_figure(result: Mapping[str, Any], path: Path) -> None:
         axes = figure.subplots(1, len(levels), squeeze=False)[0]
         for ax, (level, part) in zip(axes, levels.items(), strict=True):
             m = np.arange(result["raters"] + 1)
-            ax.plot(m[1:], part["js"]["votes"], "o-", color="#222222", ms=3.5, lw=1.2, label="human votes alone")
+            ax.plot(m[1:], part["js"]["votes"], "o-", color=_INK, ms=3.5, lw=1.2, label="human votes alone")
             ax.plot(m, part["js"][PRIOR], "s--", color=_MUTED, ms=3, lw=1, label=f"smoothed by the {PRIOR}")
             proxies = [name for name in part["js"] if name not in ("votes", PRIOR)]
             for name, colour in zip(proxies, _COLOURS, strict=False):
@@ -59,7 +43,7 @@ def reliability_figure(result: Mapping[str, Any], path: Path) -> None:
     with matplotlib.rc_context(_STYLE):
         figure = Figure((4.6, 3.2), layout="constrained")
         ax = figure.add_subplot()
-        for (level, part), colour in zip(result["levels"].items(), ("#222222", *_COLOURS), strict=False):
+        for (level, part), colour in zip(result["levels"].items(), (_INK, *_COLOURS), strict=False):
             values = part["js"]["votes"]
             ax.plot(
                 np.arange(1, len(values) + 1), values, "o-", color=colour, ms=3.5, label=f"{level} ({part['n']} clips)"
@@ -89,7 +73,7 @@ def levels_figure(ambiguity_n: np.ndarray, path: Path) -> None:
         ax.set_xlim(0, 1)
         ax.set_xlabel("entropy of the human votes over log K")
         ax.set_ylabel("clips")
-        _write(figure, path)
+        theme.save(figure, path)
 
 
 def toy_truth_figure(result: Mapping[str, Any], path: Path) -> None:
@@ -100,7 +84,7 @@ def toy_truth_figure(result: Mapping[str, Any], path: Path) -> None:
         axes = figure.subplots(1, len(biases), sharey=True, squeeze=False)[0]
         n = result["synthetic"]
         for ax, (bias, row) in zip(axes, biases.items(), strict=True):
-            ax.plot(result["human"], row["human"], "o-", color="#222222", ms=3.5, lw=1.2, label="human votes alone")
+            ax.plot(result["human"], row["human"], "o-", color=_INK, ms=3.5, lw=1.2, label="human votes alone")
             ax.plot(
                 result["human"], row["pooled"], "o-", color=_COLOURS[1], ms=3.5, label=f"+ {n} synthetic, vote for vote"
             )
@@ -121,10 +105,4 @@ def _finish(figure: Figure, axes: Sequence[Axes], x: str, y: str, path: Path) ->
     axes[0].set_ylabel(y)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
-    _write(figure, path)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata={"Date": None}, facecolor="white")
-    replace_bytes(path, content.getvalue())
+    theme.save(figure, path)

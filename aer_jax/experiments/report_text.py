@@ -7,8 +7,9 @@ from typing import Any
 
 from aer_jax.data.preparation.data_report import escape
 from aer_jax.evaluation.ambiguity import NAMES
+from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import not_available
-from aer_jax.reports.table import BASELINES, number, span
+from aer_jax.reports.table import number, span
 
 HEADINGS = {
     "js": "JS divergence (base 2, lower is better)",
@@ -38,7 +39,7 @@ def table(result: Mapping[str, Any], quantity: str) -> Table:
     head += ["on own labels"] if quantity in OWN else []
     rows = [head]
     for name, row in [*result["arms"].items(), *result["baselines"].items()]:
-        line = [BASELINES.get(name, name), number(row[quantity])]
+        line = [_label(name), number(row[quantity])]
         line.append(span(row["ci"][quantity], result["n_speakers"], row[quantity]))
         line += [number(row["by_ambiguity"][level].get(quantity)) for level in NAMES] if levels else []
         if "by_seed" in first:
@@ -54,7 +55,7 @@ def tests_table(tests: Sequence[Mapping[str, Any]]) -> Table:
     head = ["clips", "a", "b", "a - b", "95% over speakers", "p", "p, Holm", "p, Wilcoxon", "significant"]
     rows = [head]
     for test in tests:
-        line = [f"{test['level']} ({test['n']})", test["a"], BASELINES.get(test["b"], test["b"])]
+        line = [f"{test['level']} ({test['n']})", test["a"], _label(test["b"])]
         line += [number(test["difference"], 4), _within(test)]
         line += [number(test[key], 4) for key in ("p", "p_holm", "p_wilcoxon")]
         rows.append([*line, "yes" if test["significant"] else "no"])
@@ -114,10 +115,13 @@ def _within(test: Mapping[str, Any]) -> str:
     return f"{number(test['ci'][0], 4)} to {number(test['ci'][1], 4)}"
 
 
+def _label(name: str) -> str:
+    return BASELINES[name].label if name in BASELINES else name
+
+
 def _row_name(name: str) -> str:
-    """A baseline's name as it stands inside a sentence."""
-    said = {"train_mean": "the training mean", "linear_probe": "the linear probe", "best_constant": "the best constant"}
-    return said.get(name, "half the listeners against half" if name == "split_half" else name)
+    """A row's name inside a sentence."""
+    return BASELINES[name].phrase if name in BASELINES else name
 
 
 def about(result: Mapping[str, Any]) -> str:

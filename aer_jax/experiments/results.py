@@ -12,11 +12,12 @@ import numpy as np
 
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
-from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
+from aer_jax.evaluation.ambiguity import NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.intervals import LEVEL, METHOD, UNIT, interval, leave_one_out, speaker_intervals
 from aer_jax.evaluation.metrics import DEFINITIONS, POINTWISE, pointwise
 from aer_jax.evaluation.resampled import POOLED, resampled
 from aer_jax.evaluation.significance import holm, sign_flip, wilcoxon_over_speakers
+from aer_jax.evaluation.summary import by_ambiguity, summary
 from aer_jax.experiments.settings import Arm, Cell
 from aer_jax.experiments.test_set import Tested, baseline_predictions, own_labels, predictions
 
@@ -63,39 +64,26 @@ def score(tested: Tested, probs_snk: Sequence[np.ndarray], top_label: bool = Tru
         ci[name] = interval(values[name], mean_r[1:], size_s, R2_LIMITS if name == "r2" else UNIT)
     means = [pointwise(tested.references_nk, probs_nk, top_label) for probs_nk in probs_snk]
     utterances = {name: np.mean([found[name] for found in means], axis=0) for name in POINTWISE}
-    return Row(values, ci, by_seed, by_level(tested, utterances), {name: utterances[name] for name in TESTED})
-
-
-def by_level(tested: Tested, values: Mapping[str, np.ndarray], usable_n: np.ndarray | None = None) -> dict[str, dict]:
-    """Means and intervals in each level of ambiguity of the references.
-
-    Args:
-        values: quantity -> one number for each usable utterance.
-        usable_n: which utterances those are, bool [N]; None is all.
-    """
-    usable_n = np.ones(len(tested.ids), bool) if usable_n is None else usable_n
-    level_n = ambiguity_bins(ambiguity(tested.references_nk))[usable_n]
-    speakers_n = tested.speakers_n[usable_n]
-    found = {}
-    for b, (name, low, high) in enumerate(zip(NAMES, (0.0, *EDGES), (*EDGES, 1.0), strict=True)):
-        here = level_n == b
-        part = {key: values_n[here] for key, values_n in values.items() if key != "js_distance"}
-        means = {key: float(values_n.mean()) if here.any() else math.nan for key, values_n in part.items()}
-        about = {"n": int(here.sum()), "n_speakers": len(set(speakers_n[here])), "from": low, "to": high}
-        found[name] = about | means | {"ci": speaker_intervals(part, speakers_n[here], UNIT)}
-    return found
+    return Row(
+        values,
+        ci,
+        by_seed,
+        by_ambiguity(utterances, tested.speakers_n, tested.references_nk),
+        {name: utterances[name] for name in TESTED},
+    )
 
 
 def baseline_rows(tested: Tested, probs: Mapping[str, np.ndarray]) -> dict[str, Row]:
-    """The rows that every table has beside the arms: those that predict [N, K], and the listeners' halves."""
+    """The rows of every table below the arms: those that predict [N, K], and the listeners' halves."""
     rows = {name: score(tested, [probs_nk], top_label=name != "uniform") for name, probs_nk in probs.items()}
     usable_n, values = baselines.split_half(tested.dataset.votes, tested.ids, tested.dataset.classes)
-    means = dict.fromkeys(QUANTITIES, math.nan) | {
-        name: float(values_n.mean()) if usable_n.any() else math.nan for name, values_n in values.items()
-    }
-    ci = dict.fromkeys(QUANTITIES) | speaker_intervals(values, tested.speakers_n[usable_n], UNIT)
+    speakers_n = tested.speakers_n[usable_n]
+    of_all = summary(values, speakers_n)
+    means = dict.fromkeys(QUANTITIES, math.nan) | {name: of_all[name] for name in values}
+    ci = dict.fromkeys(QUANTITIES) | of_all["ci"]
     ci.pop("reason")
-    rows["split_half"] = Row(means, ci, {name: [v] for name, v in means.items()}, by_level(tested, values, usable_n))
+    levels = by_ambiguity(values, speakers_n, tested.references_nk[usable_n])
+    rows["split_half"] = Row(means, ci, {name: [v] for name, v in means.items()}, levels)
     return rows
 
 
@@ -161,7 +149,7 @@ def results(
     probs = {arm: [predictions(tested, cells) for cells in seeds.values()] for arm, seeds in finished.items()}
     rows = {arm.name: score(tested, found) for arm, found in probs.items()}
     some_cells = next(iter(next(iter(finished.values())).values()))
-    learned = dict(baseline_predictions(tested, some_cells))
+    learned = baseline_predictions(tested, some_cells)
     others = baseline_rows(tested, learned)
     arms = {}
     for arm, seeds in finished.items():
@@ -183,7 +171,7 @@ def results(
         "ci": {"level": LEVEL, "over": "speakers", "method": METHOD},
         "alpha": ALPHA,
         "arms": arms,
-        "baselines": {name: row_json(row) | {"note": baselines.NOTES[name]} for name, row in others.items()},
+        "baselines": {name: row_json(row) | {"note": baselines.BASELINES[name].note} for name, row in others.items()},
         "tests": compare(tested, rows | others, list(finished)),
         "definitions": DEFINITIONS,
     }, pooled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,12 +11,11 @@ import numpy as np
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
-from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.experiments.settings import Cell
-from aer_jax.files.content_hash import is_intact
-from aer_jax.files.json_text import parse_json
+from aer_jax.inference.evaluate_run import probed_base, read_probe
 from aer_jax.reports.evaluations import read_evaluation
+from aer_jax.training.run import read_run
 from aer_jax.training.targets import label_distributions
 
 
@@ -91,45 +90,28 @@ def own_labels(tested: Tested, cells: Sequence[Cell]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def baseline_predictions(tested: Tested, cells: Sequence[Cell]) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, predictions [N, K]) of the baselines that predict; what is learned is learned for each split.
+def baseline_predictions(tested: Tested, cells: Sequence[Cell]) -> dict[str, np.ndarray]:
+    """Predictions [N, K] of the baselines that predict; what is learned is learned for each split.
 
     Args:
         tested: the data.
-        cells: the finished runs of one arm and seed, for the linear probe beside them.
+        cells: the finished runs of one arm and seed, whose bases the linear probe reads.
     """
-    references_nk = tested.references_nk
-    n, k = references_nk.shape
-    yield "uniform", np.full((n, k), 1 / k)
     means = []
     for dataset in tested.datasets.values():
         mean_k = human_distributions(dataset, sorted(dataset.splits["train"])).mean(axis=0)
-        means.append(np.broadcast_to(mean_k, (len(dataset.splits["test"]), k)))
-    yield "train_mean", np.concatenate(means)
-    if (probe_nk := _linear_probe(tested, cells)) is not None:
-        yield "linear_probe", probe_nk
-    yield "best_constant", np.broadcast_to(baselines.best_constant(references_nk), (n, k))
-    yield "oracle_majority", baselines.oracle_majority(references_nk)
+        means.append(np.broadcast_to(mean_k, (len(dataset.splits["test"]), len(mean_k))))
+    return baselines.predictions(tested.references_nk, np.concatenate(means), _linear_probe(tested, cells))
 
 
 def _linear_probe(tested: Tested, cells: Sequence[Cell]) -> np.ndarray | None:
-    """What `evaluate` kept beside each dataset, of the base whose score stands in the run's metrics."""
-    found = []
+    """What `evaluate` kept of the probe of each run's base and dataset; None where it is gone."""
+    rows = []
     for cell in cells:
         dataset = tested.datasets[cell.split]
-        metrics = read_evaluation(Path(cell.config.out), "test").metrics
-        js = metrics["baselines"].get("linear_probe", {}).get("js")
+        probs = read_probe(dataset, "test", probed_base(read_run(cell.config.out)))
         ids = dataset.splits["test"]
-        references_nk = human_distributions(dataset, ids)
-        for file in dataset.path.glob("linear_probe_test_*.json"):
-            stored = parse_json(file.read_bytes())
-            if is_intact(stored) is False:
-                continue
-            probs = stored["probs"]
-            probs_nk = np.array([probs[id] for id in ids])
-            if js is not None and abs(js_divergence(references_nk, probs_nk).mean() - js) < 1e-9:
-                found.append(probs_nk)
-                break
-        else:
+        if not probs.keys() >= set(ids):
             return None
-    return np.concatenate(found)
+        rows += [probs[id] for id in ids]
+    return np.array(rows)

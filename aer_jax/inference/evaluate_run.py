@@ -78,8 +78,7 @@ def _evaluate(run: Run, split: str) -> dict[str, Any]:
         Prediction(id, dataset.utterances[id].speaker, tuple(probs_k.tolist()))
         for id, probs_k in zip(ids, probs_nk, strict=True)
     ]
-    base = f"{run.environment['base']} {run.config.model.dtype} {run.config.data.max_seconds}"
-    probe = linear_probe(dataset, split, predictor.frozen_audio, base)
+    probe = linear_probe(dataset, split, predictor.frozen_audio, probed_base(run))
     metrics = evaluate(predictions, dataset, split=split, probe=probe)
     band = _band(run, predictor, dataset, probs_nk if split == "validation" else None, relation.same)
     if band is not None and split != "validation":
@@ -127,6 +126,28 @@ def _band(
     return band
 
 
+def probed_base(run: Run) -> str:
+    """What the features of a linear probe depend on: the base, its type, and how much of a clip it hears."""
+    return f"{run.environment['base']} {run.config.model.dtype} {run.config.data.max_seconds}"
+
+
+def _probe_places(dataset: Dataset, split: str, base: str) -> list[Path]:
+    # dataset.json holds the hashes of audio, votes and splits.
+    key = hashlib.sha256(f"{VERSION} {base} ".encode() + (dataset.path / "dataset.json").read_bytes()).hexdigest()
+    name = f"linear_probe_{split}_{key[:16]}.json"
+    return [dataset.path / name, user_cache() / name]
+
+
+def read_probe(dataset: Dataset, split: str, base: str) -> dict[str, list[float]]:
+    """What `linear_probe` kept: utterance -> its prediction; empty where it kept nothing."""
+    probs: dict[str, list[float]] = {}
+    for path in _probe_places(dataset, split, base):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            stored = parse_json(path.read_bytes())
+            probs |= stored["probs"] if is_intact(stored) else {}
+    return probs
+
+
 def linear_probe(
     dataset: Dataset,
     split: str,
@@ -143,17 +164,9 @@ def linear_probe(
 
     Args:
         features: (dataset, ids) -> the tower's statistics, in blocks; see `FeatureBlocks`.
-        base: what else these depend on.
+        base: what else these depend on, see `probed_base`.
     """
-    # dataset.json holds the hashes of audio, votes and splits.
-    key = hashlib.sha256(f"{VERSION} {base} ".encode() + (dataset.path / "dataset.json").read_bytes()).hexdigest()
-    name = f"linear_probe_{split}_{key[:16]}.json"
-    places = [dataset.path / name, user_cache() / name]
-    probs: dict[str, list[float]] = {}
-    for path in places:
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            stored = parse_json(path.read_bytes())
-            probs |= stored["probs"] if is_intact(stored) else {}
+    probs = read_probe(dataset, split, base)
     if fetch(np.array([probs.keys() >= set(dataset.splits[split])])).all():  # of all processes: they hear together
         return probs
     blocks = functools.partial(features, dataset)
@@ -170,7 +183,7 @@ def linear_probe(
     ids = dataset.splits[split]
     probs = dict(zip(ids, gather(ids, blocks, probe).tolist(), strict=True))
     if is_first():
-        _keep(places, json.dumps(seal({"l2": probe.l2, "probs": probs})) + "\n")
+        _keep(_probe_places(dataset, split, base), json.dumps(seal({"l2": probe.l2, "probs": probs})) + "\n")
     return probs
 
 

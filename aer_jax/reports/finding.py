@@ -7,17 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import NOT_AVAILABLE, not_available, speaker_intervals
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.reports.runs import Run, best
 
 FEW = 10  # speakers below which a page warns
-_SAID = {
-    "train_mean": "the training mean",
-    "linear_probe": "the linear probe",
-    "best_constant": "the best constant",
-    "split_half": "one half of the listeners against the other",
-}
+_COMPARED = ("train_mean", "linear_probe", "best_constant", "split_half")
 _UNTESTED = ("lower than", "level with", "higher than")
 
 
@@ -28,10 +24,12 @@ def finding(runs: Sequence[Run]) -> str:
     within = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else not_available(run.metrics["n_speakers"])
     lead = f"Of {len(runs)} arms, “{run.name}” has the lowest JS," if len(runs) > 1 else f"“{run.name}” has a JS of"
     by_verdict: dict[str, list[str]] = {}
-    for key, name in _SAID.items():
+    for key in _COMPARED:
         row = run.metrics["baselines"].get(key, {})
         if other := row.get("js"):
-            by_verdict.setdefault(_verdict(js - other, row.get("js_difference")), []).append(_beside(js, other, name))
+            by_verdict.setdefault(_verdict(js - other, row.get("js_difference")), []).append(
+                _beside(js, other, BASELINES[key].phrase)
+            )
     parts = [f"{verdict} {_listed(names)}" for verdict, names in by_verdict.items()]
     said = f"{lead} {js:.3f} (95% interval over speakers {within}): {'; '.join(parts)}."
     if set(by_verdict) & set(_UNTESTED):

@@ -8,18 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.config import LabelsConfig
+from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import not_available
 from aer_jax.reports.finding import few_speakers
 from aer_jax.reports.runs import Run, load_runs
-
-BASELINES = {
-    "uniform": "Uniform",
-    "train_mean": "Training mean",
-    "linear_probe": "Linear probe of the frozen encoder",
-    "best_constant": "Best constant (oracle)",
-    "oracle_majority": "Majority label (oracle)",
-    "split_half": "Half the listeners vs half",
-}
 
 NONE = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
@@ -87,11 +79,11 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         )
         for i, run in enumerate(runs)
     ]
-    for key, name in BASELINES.items():
+    for key, baseline in BASELINES.items():
         if key not in runs[0].metrics["baselines"]:
             continue  # evaluated before there was such a row
         bins = {b: part["baselines"][key] for b, part in runs[0].metrics["by_ambiguity"].items()}
-        found.append(row(name, None, "", runs[0].metrics["baselines"][key], bins))
+        found.append(row(baseline.label, None, "", runs[0].metrics["baselines"][key], bins))
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import NOT_AVAILABLE
 
 _WAYS = {
@@ -52,8 +53,9 @@ def _agreement(found: dict[str, Any]) -> list[str]:
     rows = [("synthetic votes", found)]
     if found["exact"]:
         rows.append(("exact proxy", found["exact"]))
-    names = {"uniform": "uniform", "best_constant": "best constant", "split_half": "half the people vs half"}
-    rows += [(name, found["baselines"][key]) for key, name in names.items() if key in found["baselines"]]
+    rows += [
+        (baseline.label, found["baselines"][key]) for key, baseline in BASELINES.items() if key in found["baselines"]
+    ]
     head = ["", "JS", "", "JS distance", "BC", *(f"r {name}" for name in found["classes"])]
     body = [
         [name, _number(row["js"]), _interval(row["ci"]["js"]), _number(row["js_distance"]), _number(row["bc"]),
@@ -77,11 +79,12 @@ def _alpha(rows: dict[str, dict]) -> list[str]:
 
 
 def _by_ambiguity(rows: dict[str, dict]) -> list[str]:
-    head = ["", "clips", "JS", "", "uniform", "best constant", "half vs half"]
+    compared = ("uniform", "best_constant", "split_half")
+    head = ["", "clips", "JS", "", *(BASELINES[key].label for key in compared)]
     body = [
         [f"{name} ({row['from']:.2f} to {row['to']:.2f})", str(row["n"]),
          _number(row["js"]), _interval(row["ci"]["js"]),
-         *(_number(row["baselines"][key]["js"]) for key in ("uniform", "best_constant", "split_half"))]
+         *(_number(row["baselines"][key]["js"]) for key in compared)]
         for name, row in rows.items()
     ]  # fmt: skip
     return _table("JS by ambiguity of the human votes (entropy over log K)", head, body)
@@ -137,14 +140,8 @@ def _saturation(found: dict[str, Any]) -> list[str]:
         ["", *(_interval(curve["ci"][m]) for m in shown)],
     ]
     lines = _table(f"JS against the number of votes, {curve['n_utterances']} utterances that have them all", head, body)
-    if fit := curve["exponential"]:
-        lines.append(
-            f"a - b exp(-c N): a {fit['a']:.4f} {_interval(fit['ci']['a'], '.4f')}, b {fit['b']:.4f}, "
-            f"c {fit['c']:.3f}, rmse {fit['rmse']:.4f}; 90 % of its gain at N = {fit['n_gain']:.1f} "
-            f"{_interval(fit['ci']['n_gain'], '.1f')}"
-        )
     if fit := curve["inverse"]:
-        there = f"90 % of the gain at N = {fit['n_gain']:.1f}" if fit["n_gain"] else "no gain"
+        there = f"90% of the gain at N = {fit['n_gain']:.1f}" if fit["n_gain"] else "no gain"
         lines.append(
             f"a + b / N, from N = 3 on: a {fit['a']:.4f} {_interval(fit['ci']['a'], '.4f')}, b {fit['b']:.4f}, "
             f"rmse {fit['rmse']:.4f}; {there}"
@@ -156,7 +153,7 @@ def _saturation(found: dict[str, Any]) -> list[str]:
             there = f"at N = {limit['n_gain']:.1f}" if limit["n_gain"] else "not reached"
             lines.append(
                 f"exact proxy, infinitely many votes: {limit['js']:.4f} {_interval(limit['ci'], '.4f')}; "
-                f"90 % of the gain to it {there}"
+                f"90% of the gain to it {there}"
             )
     return lines
 

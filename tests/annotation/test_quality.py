@@ -88,7 +88,9 @@ def test_words_json_and_figure(corpus, journal, tmp_path, capsys):
     args = ["proxies", "--data", str(corpus.path), "--journal", str(journal)]
     assert cli.main([*args, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    parts = "12.5% unparsed,best constant,half the people vs half,alpha,ambiguity,by persona,by temperature,too often"
+    parts = (
+        "12.5% unparsed,Best constant,Half the listeners vs half,alpha,ambiguity,by persona,by temperature,too often"
+    )
     for part in (parts + ",by voice,number of votes,pooling,a learned weight").split(","):
         assert part in said
     assert max(map(len, said.splitlines())) < 160
@@ -123,7 +125,7 @@ def test_little_is_said_of_little(corpus, tmp_path):
     first = next(iter(corpus.utterances.values())).speaker
     answers = [["sad"] if u.speaker == first else [None] for u in corpus.utterances.values()]
     found = quality(corpus, write(tmp_path / "j", corpus, answers))
-    assert found["speakers"] == 1 and found["ci"]["js"] is None and found["saturation"]["exponential"] is None
+    assert found["speakers"] == 1 and found["ci"]["js"] is None and found["saturation"]["inverse"] is None
     assert found["pooling"]["reason"] and "nothing to say" in text(found)
     json.dumps(found, allow_nan=False)
 

@@ -9,7 +9,7 @@ from aer_jax.errors import UserError
 from aer_jax.evaluation.evaluate import evaluate, write_evaluation
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.predictions import Prediction
-from aer_jax.labels.votes import Vote
+from aer_jax.labels.votes import Vote, Votes
 
 CLASSES = ("anger", "joy", "neutral")
 
@@ -32,7 +32,7 @@ def dataset(speakers=6, clips=8, seed=0):
         classes=CLASSES,
         licensed=False,
         utterances=utterances,
-        votes=votes,
+        votes=Votes(votes),
         splits=splits,
         speakers_apart=True,
     )
@@ -82,8 +82,9 @@ def test_baselines():
 
 def test_ambiguity_bins_add_up_and_an_empty_one_is_null():
     data = dataset()
-    data.votes = [Vote(id, "joy") for id in data.utterances for _ in range(3)]
-    data.votes += [Vote(data.splits["test"][0], label) for label in ("anger", "anger", "neutral", "neutral")]
+    data.votes = Votes(Vote(id, "joy") for id in data.utterances for _ in range(3))
+    more = [Vote(data.splits["test"][0], label) for label in ("anger", "anger", "neutral", "neutral")]
+    data.votes = Votes([*data.votes, *more])
     metrics = evaluate(predictions(data), data, split="test")
     bins = metrics["by_ambiguity"]
     assert [bins[name]["n"] for name in ("low", "medium", "high")] == [23, 0, 1]
@@ -97,9 +98,9 @@ def test_ambiguity_bins_add_up_and_an_empty_one_is_null():
 
 def test_distributions_without_whole_votes_cannot_be_split():
     data = dataset()
-    data.votes = [
-        Vote(id, c, weight=w) for id in data.utterances for c, w in zip(CLASSES, (0.5, 0.3, 0.2), strict=True)
-    ]
+    data.votes = Votes(
+        [Vote(id, c, weight=w) for id in data.utterances for c, w in zip(CLASSES, (0.5, 0.3, 0.2), strict=True)]
+    )
     metrics = evaluate(predictions(data), data, split="test")
     half = metrics["baselines"]["split_half"]
     assert half["js"] is None and half["n"] == 0 and "whole votes" in half["reason"]
@@ -118,7 +119,7 @@ def test_files_are_the_same_for_any_order(tmp_path):
     given = predictions(data)
     write_evaluation(tmp_path / "a", given, evaluate(given, data, split="test"), data)
     random.Random(0).shuffle(given)
-    random.Random(1).shuffle(data.votes)
+    data.votes = Votes(random.Random(1).sample(data.votes, len(data.votes)))
     random.Random(2).shuffle(data.splits["train"])
     write_evaluation(tmp_path / "b", given, evaluate(given, data, split="test"), data)
     for name in ("metrics.json", "predictions.jsonl"):
@@ -189,6 +190,6 @@ def test_bad_data_are_refused():
         evaluate(given, data, split="tset")
     with pytest.raises(UserError, match="validation split of toy-data is empty"):
         evaluate(given, data, split="validation")
-    data.votes = [vote for vote in data.votes if vote.utterance != "s0-3"]
+    data.votes = Votes(vote for vote in data.votes if vote.utterance != "s0-3")
     with pytest.raises(UserError, match='no human vote for its classes, the first is "s0-3"'):
         evaluate(given, data, split="test")

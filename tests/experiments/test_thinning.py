@@ -17,7 +17,7 @@ from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.raters import thinning as module
 from aer_jax.evaluation.raters.thinning import PRIOR, deal, estimates, thinning, worth
 from aer_jax.experiments.raters import _worth, markdown
-from aer_jax.labels.votes import Vote
+from aer_jax.labels.votes import Vote, Votes
 from aer_jax.studies import toy_student, toy_truth
 
 CLASSES = ("a", "b", "c")
@@ -30,14 +30,14 @@ def crowd(clips=240, speakers=12, raters=11, seed=0):
     ids = [f"{n:04d}" for n in range(clips)]
     votes = [Vote(id, CLASSES[k]) for id, p_k in zip(ids, truth_nk, strict=True) for k in rng.choice(3, raters, p=p_k)]
     utterances = {id: SimpleNamespace(speaker=f"s{n % speakers}") for n, id in enumerate(ids)}
-    dataset = SimpleNamespace(name="crowd", path="crowd", classes=CLASSES, utterances=utterances, votes=votes)
+    dataset = SimpleNamespace(name="crowd", path="crowd", classes=CLASSES, utterances=utterances, votes=Votes(votes))
     return dataset, truth_nk, rng
 
 
 def test_votes_are_dealt_out_and_held_back():
     dataset, _, _ = crowd()
-    dataset.votes += [Vote("0000", "elsewhere"), Vote("0001", "a", weight=0.5)]
-    dataset.votes = [vote for vote in dataset.votes if vote.utterance != "0007"]
+    more = [Vote("0000", "elsewhere"), Vote("0001", "a", weight=0.5)]
+    dataset.votes = Votes(vote for vote in [*dataset.votes, *more] if vote.utterance != "0007")
     deals = deal(dataset, raters=5, held_back=4)
     assert deals.ids == [id for id in dataset.utterances if id != "0007"]
     d, m, n, k = deals.heard_dmnk.shape

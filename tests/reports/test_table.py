@@ -4,15 +4,21 @@ import dataclasses
 from small_runs import small_run
 
 from aer_jax.config import LabelsConfig
+from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.reports.pages.report import write_report
 from aer_jax.reports.runs import load_runs
-from aer_jax.reports.table import BASELINES, SHARED, about, learned_from, number, percent, rows, span, summary_table
+from aer_jax.reports.table import SHARED, about, learned_from, number, percent, rows, span, summary_table
 
 
 def test_rows_are_the_arms_and_then_every_baseline(runs):
     loaded = load_runs(runs)
     found = rows(loaded)
-    assert [row.name for row in found] == ["human", "synthetic", "combined", *BASELINES.values()]
+    assert [row.name for row in found] == [
+        "human",
+        "synthetic",
+        "combined",
+        *(baseline.label for baseline in BASELINES.values()),
+    ]
     assert [row.arm for row in found[:4]] == [0, 1, 2, None]
     mean = loaded[0].metrics["baselines"]["train_mean"]
     assert found[4].values["js"] == mean["js"] and found[4].change == 0
@@ -24,7 +30,7 @@ def test_summary_names_quantity_references_and_data(runs):
     text = summary_table(runs)
     lines = text.splitlines()
     assert [line.split()[0] for line in lines[2:5]] == ["human", "synthetic", "combined"]
-    assert all(any(line.startswith(name) for line in lines) for name in BASELINES.values())
+    assert all(any(line.startswith(baseline.label) for line in lines) for baseline in BASELINES.values())
     js = load_runs(runs)[0].metrics["js"]
     assert f"{js:.3f}" in lines[2]
     assert "base 2" in lines[-2] and "votes of the human listeners" in lines[-2] and "36 clips, 3 speakers" in lines[-2]

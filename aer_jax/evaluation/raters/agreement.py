@@ -1,4 +1,4 @@
-"""Do synthetic listeners hear what people hear? Distributions beside the human ones, utterance by utterance."""
+"""Agreement of synthetic with human distributions, utterance by utterance."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
-from aer_jax.evaluation.baselines import HALVINGS, NOTES, best_constant, halves
-from aer_jax.evaluation.intervals import UNIT, speaker_intervals, sums_interval
+from aer_jax.evaluation import summary
+from aer_jax.evaluation.baselines import BASELINES, HALVINGS, best_constant, halves
+from aer_jax.evaluation.intervals import sums_interval
 from aer_jax.evaluation.metrics import bhattacharyya, js_distance, js_divergence
 
 MEASURES = ("js", "js_distance", "bc")
@@ -51,7 +51,7 @@ def against(human_nk: np.ndarray, other: np.ndarray, speakers_n: np.ndarray, cla
     """
     other_nk = np.broadcast_to(other, human_nk.shape)
     measured = {name: measure(human_nk, other_nk) for name, measure in _MEASURES.items()}
-    row = _means(measured, speakers_n)
+    row = summary.summary(measured, speakers_n)
     r_k = correlations(human_nk, other_nk)
     ci: dict[str, tuple[float, float] | None] = {}
     for k, name in enumerate(classes):
@@ -86,50 +86,41 @@ def baselines(
             for name, measure in _MEASURES.items()
         }
         r_k = np.mean([correlations(one, other) for one, other in cuts], axis=0)
-        rows["split_half"] = _means(measured, speakers_n[usable]) | _correlation_row(r_k, classes)
-    return {name: row | {"note": NOTES[name]} for name, row in rows.items()}
+        rows["split_half"] = summary.summary(measured, speakers_n[usable]) | _correlation_row(r_k, classes)
+    return {name: row | {"note": BASELINES[name].note} for name, row in rows.items()}
 
 
 def by_ambiguity(
     human_nk: np.ndarray, synthetic_nk: np.ndarray, whole_nk: np.ndarray, speakers_n: np.ndarray
 ) -> dict[str, dict]:
-    """The same by how ambiguous the human votes are, `evaluation.ambiguity`, in bins by value.
+    """The same by level of ambiguity of the human votes.
 
-    best_constant is one distribution for all utterances, not one a bin.
+    best_constant is one distribution for all utterances, not one per level.
     """
-    bin_n = ambiguity_bins(ambiguity(human_nk))
-    constant_k = best_constant(human_nk)
-    usable = whole_nk.sum(axis=1) >= 2
-    halved_n = np.full(len(human_nk), np.nan)
-    cuts = list(halves(whole_nk[usable]))
-    halved_n[usable] = sum(js_divergence(*cut) for cut in cuts) / HALVINGS if cuts else np.nan
-    rows = {}
-    for b, (name, low, high) in enumerate(zip(NAMES, (0.0, *EDGES), (*EDGES, 1.0), strict=True)):
-        here = bin_n == b
-        human_uk = human_nk[here]
-        measured = {key: measure(human_uk, synthetic_nk[here]) for key, measure in _MEASURES.items()}
-        beside = {
-            "uniform": js_divergence(human_uk, np.full_like(human_uk, 1 / human_uk.shape[1])),
-            "best_constant": js_divergence(human_uk, np.broadcast_to(constant_k, human_uk.shape)),
-            "split_half": halved_n[here & usable],
-        }
-        means = {key: {"js": float(values.mean()) if len(values) else None} for key, values in beside.items()}
-        rows[name] = {"from": low, "to": high} | _means(measured, speakers_n[here]) | {"baselines": means}
-    return rows
+    measured = {name: measure(human_nk, synthetic_nk) for name, measure in _MEASURES.items()}
+    usable_n = whole_nk.sum(axis=1) >= 2
+    halved_u = sum((js_divergence(*cut) for cut in halves(whole_nk[usable_n])), np.zeros(usable_n.sum())) / HALVINGS
+    constant_nk = np.broadcast_to(best_constant(human_nk), human_nk.shape)
+    others = {
+        "uniform": (
+            js_divergence(human_nk, np.full_like(human_nk, 1 / human_nk.shape[1])),
+            np.full(len(human_nk), True),
+        ),
+        "best_constant": (js_divergence(human_nk, constant_nk), np.full(len(human_nk), True)),
+        "split_half": (halved_u, usable_n),
+    }
+    levels = summary.by_ambiguity(measured, speakers_n, human_nk)
+    compared = {
+        name: summary.by_ambiguity({"js": js_u}, speakers_n[here_n], human_nk[here_n])
+        for name, (js_u, here_n) in others.items()
+    }
+    return {
+        level: row | {"baselines": {name: {"js": rows[level]["js"]} for name, rows in compared.items()}}
+        for level, row in levels.items()
+    }
 
 
 _MEASURES = {"js": js_divergence, "js_distance": js_distance, "bc": bhattacharyya}
-
-
-def _means(measured: dict[str, np.ndarray], speakers_n: np.ndarray) -> dict[str, Any]:
-    n = len(speakers_n)
-    means = {name: float(values.mean()) if n else None for name, values in measured.items()}
-    return {
-        "n": n,
-        "n_speakers": len(np.unique(speakers_n)),
-        **means,
-        "ci": speaker_intervals(measured, speakers_n, UNIT),
-    }
 
 
 def _correlation_row(r_k: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from aer_jax.evaluation.raters.factors import by_factor, shares
 from aer_jax.evaluation.raters.pooled_votes import pooling
 from aer_jax.evaluation.raters.reliability import alphas
 from aer_jax.evaluation.raters.saturation import saturation
+from aer_jax.files.atomic import plain
 
 
 def quality(dataset: Dataset, journal: Path, exact: Path | None = None, group: str | None = None) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def quality(dataset: Dataset, journal: Path, exact: Path | None = None, group: s
     shuffled = agreement.shuffled_agreement(human_nk, synthetic_nk)
     attribute, groups_n = bias.group_of(dataset.speakers, speakers_n, group)
     exact_nk, limit = _exact(dataset, panel, exact) if exact else (None, None)
-    return {
+    found = {
         "model": panel.origin[0],
         "prompt": panel.origin[1],
         "answers": panel.answers,
@@ -77,6 +78,7 @@ def quality(dataset: Dataset, journal: Path, exact: Path | None = None, group: s
         "intervals": {"level": LEVEL, "over": "speakers", "method": METHOD},
         "definitions": {name: DEFINITIONS[name] for name in (*agreement.MEASURES, "ambiguity")},
     }
+    return plain(found)
 
 
 def _exact(dataset: Dataset, panel: Panel, journal: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -1,20 +1,17 @@
 """How many synthetic listeners are enough: JS against their number, and what infinitely many would give.
 
-Two laws are fitted. The paper's (arXiv 2601.14620) is a - b exp(-c N); its sign is that of a rising curve, so b is
-negative here. The other is a + b / N: the bias of a divergence between a fixed distribution and the mean of N votes
-falls as 1 / N where every label has some share (delta method; Miller, 1955, for entropy). On votes of a known law the
-second finds the limit, where the exponential is flat too early and saturates at 5 to 7 votes whatever the law.
+The law is a + b / N: the bias of a divergence between a fixed distribution and the mean of N votes falls as 1 / N where
+every label has some share (delta method; Miller, 1955, for entropy). The paper's a - b exp(-c N) (arXiv 2601.14620) is
+not fitted: on votes of a known law it saturates at 5 to 7 votes whatever the law.
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeWarning, curve_fit
 
-from aer_jax.evaluation.intervals import Interval, interval, leave_one_out, speaker_intervals
+from aer_jax.evaluation.intervals import interval, leave_one_out, speaker_intervals
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.labels.votes import normalise
 
@@ -22,20 +19,6 @@ ORDERS = 20  # random orders of the votes about each utterance
 GAIN = 0.9
 FROM = 3  # the law a + b / N holds for large N; one and two votes are left out of its fit
 COVERED = 0.5  # of the utterances must have as many votes as the curve is long
-
-
-class Fit(NamedTuple):
-    """js(N) = a - b exp(-c N); rmse of the fit."""
-
-    a: float
-    b: float
-    c: float
-    rmse: float
-
-    @property
-    def n_gain(self) -> float:
-        """The N at which GAIN of the way from N = 1 to a is reached: exp(-c (N - 1)) = 1 - GAIN."""
-        return 1 - np.log(1 - GAIN) / self.c
 
 
 def js_by_number(
@@ -64,28 +47,6 @@ def js_by_number(
     return used_n, js_um
 
 
-def fit_exponential(js_m: np.ndarray, near: Fit | None = None) -> Fit | None:
-    """The paper's law fitted to js_m[N - 1], N = 1..M, by least squares; None where it cannot be (M < 4, or flat).
-
-    Args:
-        near: where to start from.
-    """
-    n_m = np.arange(1, len(js_m) + 1)
-    drop = js_m[0] - js_m[-1]
-    if len(js_m) < 4 or np.ptp(js_m) < 1e-9:
-        return None
-    start = near[:3] if near else (js_m[-1], -drop, 0.5)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OptimizeWarning)
-        try:
-            found, _ = curve_fit(_exponential, n_m, js_m, p0=start, bounds=(_LOWEST, _HIGHEST), jac=_slopes)
-        except RuntimeError:
-            return None
-    rmse = np.sqrt(np.mean((_exponential(n_m, *found) - js_m) ** 2))
-    a, b, c = map(float, found)
-    return Fit(a, b, c, float(rmse))
-
-
 def fit_inverse(js_m: np.ndarray) -> dict[str, Any] | None:
     """a + b / N by least squares over N >= FROM, {a, b, rmse, n_gain}; None where these are fewer than three.
 
@@ -108,7 +69,7 @@ def saturation(
     speakers_n: np.ndarray,
     exact_nk: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The curve with intervals over speakers, both fits, and the number that reaches 90 % of the gain.
+    """The curve with intervals over speakers, the fitted law, and the number that reaches 90% of the gain.
 
     Args:
         human_nk: the references.
@@ -117,9 +78,8 @@ def saturation(
         exact_nk: the exact proxy's distributions, NaN rows where unknown; what infinitely many votes would give.
 
     Returns:
-        n_utterances; js and ci, lists over N = 1..M; exponential {a, b, c, rmse, n_gain, ci {a, n_gain}} or None;
-        inverse {a, b, rmse, n_gain, ci {a}} or None; exact {js, ci, n_gain, missing} or None, its n_gain None where M
-        votes do not reach it.
+        n_utterances; js and ci, lists over N = 1..M; inverse {a, b, rmse, n_gain, ci {a}} or None; exact {js, ci,
+        n_gain, missing} or None, its n_gain None where M votes do not reach it.
     """
     used_n, js_um = js_by_number(human_nk, votes_nlk)
     speakers_u, js_m = speakers_n[used_n], js_um.mean(axis=0)
@@ -129,28 +89,13 @@ def saturation(
     np.add.at(sums_sm, speaker_u, js_um)
     # Without each speaker in turn; a single speaker leaves nothing.
     curves = (times_rs[1:] @ sums_sm) / np.maximum(times_rs[1:] @ size_s, 1)[:, None]
-    exponential, inverse = fit_exponential(js_m), fit_inverse(js_m)
-    fits = [fit_exponential(curve, exponential) for curve in curves] if exponential else []
+    inverse = fit_inverse(js_m)
     inverses = [fit["a"] if fit else np.nan for fit in map(fit_inverse, curves)]
-
-    def of_fits(name: str, lowest: float) -> Interval | None:
-        left_out_s = np.array([getattr(fit, name) if fit else np.nan for fit in fits])
-        return interval(getattr(exponential, name), left_out_s, size_s, (lowest, np.inf))
-
     return {
         "n_utterances": int(used_n.sum()),
         "orders": ORDERS,
         "js": js_m.tolist(),
         "ci": [ci[str(m)] for m in range(len(js_m))],
-        "exponential": exponential
-        and exponential._asdict()
-        | {
-            "n_gain": exponential.n_gain,
-            "ci": {
-                "a": of_fits("a", -np.inf),
-                "n_gain": of_fits("n_gain", 1.0),
-            },
-        },
         "inverse": inverse and inverse | {"ci": {"a": interval(inverse["a"], np.array(inverses), size_s)}},
         "exact": None if exact_nk is None else _exact(human_nk[used_n], exact_nk[used_n], speakers_u, js_m),
     }
@@ -178,15 +123,3 @@ def _exact(human_uk: np.ndarray, exact_uk: np.ndarray, speakers_u: np.ndarray, j
         "n_gain": reached(js_m, js),
         "missing": 0,
     }
-
-
-_LOWEST, _HIGHEST = (-1.0, -2.0, 1e-3), (2.0, 2.0, 20.0)
-
-
-def _exponential(n: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
-    return a - b * np.exp(-c * n)
-
-
-def _slopes(n: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
-    falls = np.exp(-c * n)
-    return np.column_stack([np.ones_like(falls), -falls, b * n * falls])

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from aer_jax.data.dataset import Dataset
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
 from aer_jax.labels.votes import normalise
-from aer_jax.reports.pages import figures
+from aer_jax.reports import theme
 
 _BINS = 12
 
@@ -45,20 +45,18 @@ def data_section(dataset: Dataset) -> dict[str, Any]:
 
 def _ambiguity(level_n: np.ndarray):
     """How many clips are how ambiguous, with the edges of the bins by value."""
-    with matplotlib.rc_context(figures.style(figures.PLACEHOLDERS)):
-        figure = Figure((figures.WIDTH, 2.2), layout="constrained")
+    with matplotlib.rc_context(theme.style(theme.PLACEHOLDERS)):
+        figure = Figure((theme.WIDTH, 2.2), layout="constrained")
         ax = figure.add_subplot()
-        ax.hist(level_n, bins=_BINS, range=(0, 1), color=figures.MUTED, rwidth=0.92)
+        ax.hist(level_n, bins=_BINS, range=(0, 1), color=theme.MUTED, rwidth=0.92)
         for edge in EDGES:
-            ax.axvline(edge, color=figures.INK, lw=0.8, ls=(0, (3, 3)))
+            ax.axvline(edge, color=theme.INK, lw=0.8, ls=(0, (3, 3)))
         for name, left, right in zip(NAMES, (0, *EDGES), (*EDGES, 1), strict=True):
-            ax.text(
-                (left + right) / 2, 1.02, name, transform=ax.get_xaxis_transform(), ha="center", color=figures.MUTED
-            )
+            ax.text((left + right) / 2, 1.02, name, transform=ax.get_xaxis_transform(), ha="center", color=theme.MUTED)
         ax.set_xlim(-0.01, 1.01)
         ax.set_xlabel("ambiguity of the human votes, H / log K")
         ax.set_ylabel("clips")
         ax.tick_params(length=0)
-        ax.tick_params(axis="y", labelcolor=figures.MUTED)
+        ax.tick_params(axis="y", labelcolor=theme.MUTED)
         ax.spines["left"].set_visible(False)
-        return figures.svg(figure, "how many clips are how ambiguous")
+        return theme.svg(figure, "how many clips are how ambiguous")

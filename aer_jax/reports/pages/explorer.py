@@ -16,7 +16,7 @@ from aer_jax.errors import UserError
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.labels.journal import read_votes
 from aer_jax.labels.votes import normalise
-from aer_jax.reports.pages import figures
+from aer_jax.reports import theme
 from aer_jax.reports.pages.sounds import compressed
 from aer_jax.reports.runs import Run
 
@@ -72,7 +72,7 @@ def explorer(
     data = {
         "classes": classes,
         "speakers": sorted({clip["speaker"] for clip in clips}),
-        "arms": [{"name": run.name, "colour": figures.arm_colour(i)} for i, run in enumerate(runs)],
+        "arms": [{"name": run.name, "colour": theme.arm_colour(i)} for i, run in enumerate(runs)],
         "leader": list(runs).index(leader),
         "clips": clips,
     }

@@ -1,94 +1,25 @@
-"""The report's figures as inline SVG whose colours are the page's CSS variables.
-
-Matplotlib draws with placeholder colours; each is then replaced by `var(--name)`, so one figure is readable
-on light and dark paper. Text stays text and takes the page's typeface.
-"""
+"""The report's figures as inline SVG."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
-from matplotlib.axes import Axes
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from aer_jax.evaluation.ambiguity import NAMES
+from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.reports.runs import Run
 from aer_jax.reports.table import Row
-
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
-
-ARM_COLOURS, CLASS_COLOURS = 6, 10
-_NAMES = ["ink", "muted", "rule", "paper", "synthetic"]
-_NAMES += [f"arm-{i}" for i in range(ARM_COLOURS)] + [f"class-{i}" for i in range(CLASS_COLOURS)]
-PLACEHOLDERS = {name: f"#{i:02}0b0b" for i, name in enumerate(_NAMES, 1)}
-INK, MUTED, RULE, PAPER = (PLACEHOLDERS[name] for name in _NAMES[:4])
-WIDTH = 4.6  # inches; the page shows figures between 4.9 and 7.5 inches of its own
-
-
-def style(palette: Mapping[str, str]) -> dict[RcKeyType, Any]:
-    """Matplotlib's settings with a palette's colours: `PLACEHOLDERS` for the page, `light()` for a picture."""
-    return {
-        "svg.fonttype": "none",
-        "text.parse_math": False,
-        "font.size": 9,
-        "axes.edgecolor": palette["rule"],
-        "axes.labelcolor": palette["muted"],
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "xtick.color": palette["rule"],
-        "ytick.color": palette["rule"],
-        "xtick.labelcolor": palette["muted"],
-        "ytick.labelcolor": palette["ink"],
-        "text.color": palette["ink"],
-        "grid.color": palette["rule"],
-        "grid.linewidth": 0.6,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "legend.labelcolor": palette["muted"],
-        "figure.facecolor": palette["paper"],
-        "axes.facecolor": palette["paper"],
-    }
-
-
-def light() -> dict[str, str]:
-    """The page's colours on light paper, by the names of their CSS variables."""
-    css = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css[: css.index("@media")]))
-
+from aer_jax.reports.theme import MUTED, PAPER, PLACEHOLDERS, RULE, WIDTH, arm_colour, bare, style, svg
 
 _STYLE = style(PLACEHOLDERS)
-_BASELINE_MARKS = {
-    "Uniform": "x",
-    "Training mean": "s",
-    "Linear probe of the frozen encoder": "v",
-    "Best constant (oracle)": "D",
-    "Majority label (oracle)": "^",
-    "Half the listeners vs half": "o",
-}
-
-
+_BASELINE_MARKS = dict(zip((baseline.label for baseline in BASELINES.values()), "xsvD^o", strict=True))
 # The same marks as text, for a legend that wraps; a figure's own is cut off where the browser's type is wider.
 BASELINE_GLYPHS = dict(zip(_BASELINE_MARKS, "\u00d7\u25a1\u25bd\u25c7\u25b3\u25cb", strict=True))
 _LONGEST = 36  # characters of a name in a figure
-
-
-def arm_colour(i: int) -> str:
-    """Name of the CSS variable of the i-th arm."""
-    return f"arm-{i % ARM_COLOURS}"
-
-
-def class_colour(k: int) -> str:
-    """Name of the CSS variable of the k-th class."""
-    return f"class-{k % CLASS_COLOURS}"
 
 
 def divergence(rows: Sequence[Row]) -> Markup:
@@ -114,7 +45,7 @@ def divergence(rows: Sequence[Row]) -> Markup:
         # From the right edge: in the middle of narrow axes it would be cut off.
         ax.set_xlabel("JS divergence, lower is better", loc="right")
         ax.grid(axis="x")
-        _bare(ax, "left")
+        bare(ax, "left")
         return svg(figure, "JS divergence of arms and baselines with 95% intervals over speakers")
 
 
@@ -142,7 +73,7 @@ def by_ambiguity(rows: Sequence[Row]) -> Markup:
         ax.set_ylabel("JS divergence (base 2)")
         ax.grid(axis="y")
         ax.tick_params(axis="y", labelcolor=MUTED)
-        _bare(ax, "left")
+        bare(ax, "left")
         return svg(figure, "JS divergence by ambiguity of the human votes")
 
 
@@ -192,7 +123,7 @@ def mean_distributions(runs: Sequence[Run]) -> Markup:
         ax.set_ylim(len(classes) - 0.5, -0.5)
         ax.set_xlim(left=0)
         ax.set_xlabel("mean share over clips", loc="right")
-        _bare(ax, "left")
+        bare(ax, "left")
         return svg(figure, "mean predicted and mean human distribution by class")
 
 
@@ -217,7 +148,7 @@ def calibration(runs: Sequence[Run]) -> Markup:
         ax.set_ylabel("share of human votes for it")
         ax.tick_params(axis="y", labelcolor=MUTED)
         ax.grid()
-        _bare(ax, "left", "bottom")
+        bare(ax, "left", "bottom")
         return svg(figure, "calibration of the predicted top class against human votes")
 
 
@@ -237,28 +168,3 @@ def _curve(run: Run, key: str, most: int = 300) -> tuple[np.ndarray, np.ndarray]
         return steps, values
     parts = np.array_split(np.arange(len(steps)), most)
     return np.array([steps[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
-
-
-def _bare(ax: Axes, *sides: str) -> None:
-    for side in sides:
-        ax.spines[side].set_visible(False)
-    ax.tick_params(length=0)
-
-
-def svg(figure: Figure, label: str) -> Markup:
-    """The figure as one <svg> element that asks for nothing from outside."""
-    buffer = io.StringIO()
-    # The salt makes ids unique among the figures of a page, and the same in every run.
-    with matplotlib.rc_context({"svg.hashsalt": label}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # only measured here; the browser has the glyph
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
-    # Matplotlib's own ids (figure_1, axes_1) repeat in every figure; only the salted ones are referred to.
-    referred = set(re.findall(r"#([\w-]+)", text))
-    text = re.sub(r'\sid="([^"]*)"', lambda m: m[0] if m[1] in referred else "", text)
-    for name, placeholder in PLACEHOLDERS.items():
-        text = text.replace(placeholder, f"var(--{name})")
-    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))

@@ -12,10 +12,10 @@ import numpy as np
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import NAMES
-from aer_jax.evaluation.baselines import NOTES
+from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.files.provenance import provenance
-from aer_jax.reports import table
+from aer_jax.reports import table, theme
 from aer_jax.reports.finding import few_speakers, finding
 from aer_jax.reports.pages import figures
 from aer_jax.reports.pages.data_section import data_section
@@ -70,10 +70,12 @@ def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str
         "leading": {column: _leading(arms, column) for column in table.COLUMNS},
         "bins": NAMES,
         "baseline_notes": [
-            (name, NOTES[key]) for key, name in table.BASELINES.items() if key in runs[0].metrics["baselines"]
+            (baseline.label, baseline.note)
+            for key, baseline in BASELINES.items()
+            if key in runs[0].metrics["baselines"]
         ],
-        "colours": [figures.arm_colour(i) for i in range(len(runs))],
-        "class_colours": [figures.class_colour(k) for k in range(len(leader.metrics["classes"]))],
+        "colours": [theme.arm_colour(i) for i in range(len(runs))],
+        "class_colours": [theme.class_colour(k) for k in range(len(leader.metrics["classes"]))],
         "data": data_section(dataset) if dataset else None,
         "proxies": proxy_section(proxies, leader.metrics["classes"]) if proxies else None,
         "divergence": figures.divergence(rows),
@@ -86,7 +88,7 @@ def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str
         "confusion": _confusion(leader),
         "settings": _settings(runs),
         "leader": leader,
-        "leader_colour": figures.arm_colour(runs.index(leader)),
+        "leader_colour": theme.arm_colour(runs.index(leader)),
         "clips": in_script(clips),
         "synthetic_bars": any("synthetic" in clip for clip in clips["clips"]),
         "left_out": left_out,

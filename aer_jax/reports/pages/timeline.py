@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from aer_jax.errors import UserError
 from aer_jax.files.atomic import replace_bytes
 from aer_jax.inference.predict import Prediction, Window
-from aer_jax.reports.pages import figures
+from aer_jax.reports import theme
 from aer_jax.reports.pages.page import write_page
 
 KINDS = (".png", ".svg", ".html")
@@ -43,12 +43,12 @@ def write_figure(predictions: Sequence[Prediction], out: Path) -> None:
     """Draw recordings, each on its own axes, as a picture or as a page that can be sent around."""
     if out.suffix.lower() == ".html":
         classes = list(predictions[0].probs)
-        colours = [figures.class_colour(k) for k in range(len(classes))]
+        colours = [theme.class_colour(k) for k in range(len(classes))]
         shown = [(prediction, _inline(prediction)) for prediction in predictions]
         write_page("timeline.html", {"shown": shown, "classes": list(zip(classes, colours, strict=True))}, out)
         return
-    palette = figures.light()
-    with matplotlib.rc_context(figures.style(palette) | {"svg.fonttype": "path"}):
+    palette = theme.light()
+    with matplotlib.rc_context(theme.style(palette) | {"svg.fonttype": "path"}):
         figure = Figure((8.0, _HEIGHT * len(predictions)), layout="constrained")
         axes = figure.subplots(2 * len(predictions), 1, height_ratios=[3, 1] * len(predictions))
         for i, prediction in enumerate(predictions):
@@ -71,7 +71,7 @@ def draw(prediction: Prediction, shares: Axes, level: Axes, palette: Mapping[str
     edges, probs_wk, ambiguity_w = _steps(parts, len(classes))
     top_wk = np.cumsum(probs_wk, axis=1)
     for k, name in enumerate(classes):
-        below_w, colour = top_wk[:, k] - probs_wk[:, k], palette[figures.class_colour(k)]
+        below_w, colour = top_wk[:, k] - probs_wk[:, k], palette[theme.class_colour(k)]
         shares.stairs(top_wk[:, k], edges, baseline=below_w, fill=True, color=colour, lw=0, label=name)
     level.stairs(ambiguity_w, edges, baseline=None, color=palette["ink"], lw=1.2)
     for ax, name in ((shares, "share of listeners"), (level, "ambiguity")):
@@ -86,11 +86,11 @@ def draw(prediction: Prediction, shares: Axes, level: Axes, palette: Mapping[str
 
 
 def _inline(prediction: Prediction) -> Markup:
-    with matplotlib.rc_context(figures.style(figures.PLACEHOLDERS)):
+    with matplotlib.rc_context(theme.style(theme.PLACEHOLDERS)):
         figure = Figure((8.0, _HEIGHT), layout="constrained")
         shares, level = figure.subplots(2, 1, height_ratios=[3, 1])
-        draw(prediction, shares, level, figures.PLACEHOLDERS)
-        return figures.svg(figure, f"shares and ambiguity over time in {prediction.file}")
+        draw(prediction, shares, level, theme.PLACEHOLDERS)
+        return theme.svg(figure, f"shares and ambiguity over time in {prediction.file}")
 
 
 def _steps(parts: Sequence[Window], classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
