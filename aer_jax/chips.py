@@ -1,10 +1,16 @@
-"""Accelerators by their published numbers, and slices of them by name: v5e:4x4, v5p:2x2x4, h100:8."""
+"""Accelerators: their published numbers, slices of them by name (v5e:4x4, v5p:2x2x4, h100:8), and which are here.
+
+Nothing here imports JAX or asks a driver.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from aer_jax.errors import UserError, nearest
 
@@ -15,10 +21,11 @@ class Chip:
 
     Attributes:
         hbm: bytes of memory.
-        flops: dense bfloat16 operations a second, peak.
-        hbm_rate: bytes a second between memory and cores.
-        link_rate: bytes a second that it sends to other chips of its slice, all links together.
+        flops: dense bfloat16 operations per second, peak.
+        hbm_rate: bytes per second between memory and cores.
+        link_rate: bytes per second that it sends to other chips of its slice, all links together.
         axes: of the slice's shape, 2 or 3 for a TPU's mesh of chips; 1 for GPUs behind a switch.
+        device_kinds: what JAX calls it.
     """
 
     name: str
@@ -27,6 +34,7 @@ class Chip:
     hbm_rate: float
     link_rate: float
     axes: int
+    device_kinds: tuple[str, ...]
 
 
 GIB = 2**30
@@ -34,21 +42,23 @@ CHIPS = {
     chip.name: chip
     for chip in (
         # https://cloud.google.com/tpu/docs/v4: 275 TFLOP/s, 32 GiB, 1228 GB/s, 2400 Gbit/s over six links.
-        Chip("v4", 32 * GIB, 275e12, 1228e9, 2400e9 / 8, 3),
+        Chip("v4", 32 * GIB, 275e12, 1228e9, 2400e9 / 8, 3, ("TPU v4",)),
         # https://cloud.google.com/tpu/docs/v5e: 197 TFLOP/s, 16 GB, 819 GB/s, 1600 Gbit/s over four links.
-        Chip("v5e", 16 * GIB, 197e12, 819e9, 1600e9 / 8, 2),
+        Chip("v5e", 16 * GIB, 197e12, 819e9, 1600e9 / 8, 2, ("TPU v5 lite", "TPU v5e")),
         # https://cloud.google.com/tpu/docs/v5p: 459 TFLOP/s, 95 GB, 2765 GB/s, 4800 Gbit/s over six links.
-        Chip("v5p", 95 * GIB, 459e12, 2765e9, 4800e9 / 8, 3),
+        Chip("v5p", 95 * GIB, 459e12, 2765e9, 4800e9 / 8, 3, ("TPU v5", "TPU v5p")),
         # https://cloud.google.com/tpu/docs/v6e: 918 TFLOP/s, 32 GB, 1640 GB/s, 3584 Gbit/s over four links.
-        Chip("v6e", 32 * GIB, 918e12, 1640e9, 3584e9 / 8, 2),
+        Chip("v6e", 32 * GIB, 918e12, 1640e9, 3584e9 / 8, 2, ("TPU v6 lite", "TPU v6e")),
         # https://www.nvidia.com/en-us/data-center/a100 (SXM, 80 GB): 312 TFLOP/s, 2039 GB/s, NVLink 600 GB/s both ways.
-        Chip("a100", 80e9, 312e12, 2039e9, 300e9, 1),
+        Chip("a100", 80e9, 312e12, 2039e9, 300e9, 1, ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB")),
         # https://www.nvidia.com/en-us/data-center/h100 (SXM): 989 TFLOP/s dense, 80 GB, 3.35 TB/s, NVLink 900 GB/s.
-        Chip("h100", 80e9, 989e12, 3350e9, 450e9, 1),
+        Chip("h100", 80e9, 989e12, 3350e9, 450e9, 1, ("NVIDIA H100 80GB HBM3",)),
         # https://www.nvidia.com/en-us/data-center/h200 (SXM): as the H100 with 141 GB at 4.8 TB/s.
-        Chip("h200", 141e9, 989e12, 4800e9, 450e9, 1),
+        Chip("h200", 141e9, 989e12, 4800e9, 450e9, 1, ("NVIDIA H200",)),
     )
 }
+# Any one of them lets JAX use such chips, and compile for them where there are none.
+PLUGINS = {"tpu": ("libtpu",), "gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin")}
 HOST = 8  # GPUs behind one NVLink switch; what lies beyond is a network that this table does not know
 
 
@@ -92,3 +102,25 @@ def parse_slice(text: str) -> Slice:
             f"{name}:{HOST} and count hosts along mesh.data."
         )
     return Slice(chip, shape)
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip that JAX calls `device_kind`, if this table has it."""
+    return next((chip for chip in CHIPS.values() if device_kind in chip.device_kinds), None)
+
+
+def has_plugin(kind: str) -> bool:
+    """Whether JAX has its plugin for "tpu" or "gpu"."""
+    return any(map(importlib.util.find_spec, PLUGINS[kind]))
+
+
+def has_accelerator() -> bool:
+    """Whether this machine has device files of a TPU or a GPU."""
+    return any(any(Path("/dev").glob(pattern)) for pattern in ("accel*", "vfio/*", "nvidia*", "dxg"))
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name]
+    return [file.name.removeprefix("nvidia") for file in sorted(Path("/dev").glob("nvidia[0-9]*"))]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from aer_jax.chips import has_accelerator, has_plugin
 from aer_jax.files.atomic import user_cache
-
-# Their plugins complain when JAX is asked for devices where there are none; they are installed there to compile.
-PLUGINS = ("libtpu", "jax_cuda13_plugin", "jax_cuda12_plugin")
 
 
 def prefer_cpu() -> None:
-    """JAX_PLATFORMS=cpu, unless set, where a plugin for accelerators is installed and no accelerator is there."""
-    devices = [device for kind in ("accel*", "vfio/*", "nvidia*", "dxg") for device in Path("/dev").glob(kind)]
-    if not devices and any(map(importlib.util.find_spec, PLUGINS)):
+    """JAX_PLATFORMS=cpu, unless set, where a plugin for accelerators is installed and no accelerator is there.
+
+    Such plugins are installed to compile; asked for devices they complain.
+    """
+    if not has_accelerator() and (has_plugin("tpu") or has_plugin("gpu")):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 

@@ -9,13 +9,56 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 
-from aer_jax.chips import GIB, Slice
+from aer_jax.chips import GIB, Slice, has_plugin
 from aer_jax.errors import UserError
-from aer_jax.plan.compilers import compiler_for, has_compiler
 from aer_jax.plan.gpu_target import target_config
+
+
+class Compiler(NamedTuple):
+    """What compiles for one kind of chip.
+
+    Attributes:
+        kind: of its plugin, see `chips.PLUGINS`.
+        name: in a plan.
+        extra: of this package, which installs it.
+        platform: as JAX calls it.
+        options: of each compilation.
+        fix: what to do where it does not know a slice.
+    """
+
+    kind: str
+    name: str
+    extra: str
+    platform: str
+    options: dict[str, Any]
+    fix: str
+
+    @property
+    def missing(self) -> str:
+        """What to say where it is not installed."""
+        return f'{self.name} is not installed; `pip install "aer-jax[{self.extra}]"` brings it.'
+
+
+TPU = Compiler("tpu", "libtpu's compiler", "plan", "tpu", {}, "choose a shape that can be rented")
+# Triton tunes its products by running them, and for some has no tiles before.
+NO_TRITON = {"xla_gpu_enable_triton_gemm": False}
+GPU = Compiler(
+    "gpu", "XLA's compiler for GPUs", "cuda", "cuda", NO_TRITON, "see that jax and its CUDA plugin are of one release"
+)
+
+
+def compiler_for(topology: Slice) -> Compiler:
+    """The compiler for a slice's chips, installed or not."""
+    return TPU if topology.is_tpu else GPU
+
+
+def has_compiler(topology: Slice) -> bool:
+    """Whether the compiler for a slice's chips is installed."""
+    return has_plugin(compiler_for(topology).kind)
 
 
 @dataclass(frozen=True)
@@ -49,18 +92,17 @@ def devices_of(topology: Slice) -> list[jax.Device]:
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # asks no metadata server: this is no TPU machine
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # its lock guards TPUs, and there are none
+    if topology.is_tpu:
+        wanted = {"platform": "tpu", "topology_name": str(topology)}
+    else:  # groups of hosts x hosts x GPUs
+        layout = f"1x1x{topology.chips}"
+        wanted = {"platform": "cuda", "topology": layout, "target_config": target_config(topology.chip)}
     try:
-        with _silence():
-            if topology.is_tpu:
-                described = topologies.get_topology_desc(platform="tpu", topology_name=str(topology))
-            else:  # groups of hosts x hosts x GPUs
-                described = topologies.get_topology_desc(
-                    platform="cuda", topology=f"1x1x{topology.chips}", target_config=target_config(topology.chip)
-                )
-            return list(described.devices)
+        with _silent_stderr():
+            return list(topologies.get_topology_desc(**wanted).devices)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{compiler.name} has no slice {topology} ({reason}); {compiler.mend}.") from None
+        raise UserError(f"{compiler.name} has no slice {topology} ({reason}); {compiler.fix}.") from None
 
 
 def compile_for(traced, topology: Slice, held: int) -> Compiled:
@@ -106,8 +148,8 @@ def _refused_peak(message: str, held: int) -> float | None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Keep a compiler's C++ from telling stderr that its chips are not there."""
+def _silent_stderr() -> Iterator[None]:
+    """Keep a compiler's C++ from telling that its chips are not there."""
     kept = os.dup(2)
     with tempfile.TemporaryFile() as sink:
         os.dup2(sink.fileno(), 2)

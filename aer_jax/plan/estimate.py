@@ -1,7 +1,7 @@
 """What a step needs of each chip by arithmetic alone: memory, traffic and time, in milliseconds, for any chip.
 
 Sharded sizes are exact. Activations and memory traffic are sums over the large arrays of a layer, good to some tens of
-per cent; a compiled program knows better, and a GPU's kernels move more, see `moved`. The time is a roofline
+per cent; a compiled program knows better, and a GPU's kernels move more, see `memory_traffic`. The time is a roofline
 (Williams et al., 2009): the largest of what computing, memory and links would take if each were all there is, at the
 efficiencies below, and a tenth of the two others, for not all of them hides. Gathering a layer's weights hides behind
 the layer before; sums over `tensor` cannot hide. On a GPU one kernel follows another, so computing and memory add up.
@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
     Attributes:
         weights, trainables, optimizer, inputs: held all the time, exact.
         temporaries: activations, gathered weights, gradients; by arithmetic.
-        traffic: read from and written to the chip's memory; by arithmetic, see `moved`.
+        traffic: read from and written to the chip's memory; by arithmetic, see `memory_traffic`.
         scores: of `traffic`, the scores of attention.
         wire: sent to other chips; by arithmetic.
         waited: of `wire`, the sums over `tensor` inside a block, which the next product waits for.
@@ -125,7 +125,7 @@ def estimate(config: Config, shape: BatchShape, classes: int) -> Estimate:
     )
 
 
-def prefix_again(config: Config, shape: BatchShape, remat: Remat) -> int:
+def repeated_prefix_flops(config: Config, shape: BatchShape, remat: Remat) -> int:
     """Operations by which a step exceeds that of one chip and one microbatch: each chip reads the prefix in each."""
     copies = config.mesh.data * config.mesh.fsdp * config.train.batch // config.train.microbatch
     once = model_flops(base_config(config.model.checkpoint), 0, shape.prefix)
@@ -175,25 +175,39 @@ def _bytes_whole_along_fsdp(stack: nnx.State, fsdp: int) -> int:
     return sum(chip_bytes(leaf) * (fsdp if "fsdp" in leaf.sharding.spec else 1) for leaf in jax.tree.leaves(stack))
 
 
-def moved(topology: Slice, needs: Estimate, *, fused: bool) -> float:
-    """Bytes that a step moves to and from one chip's memory; a GPU's fused attention writes no scores."""
+def memory_traffic(topology: Slice, config: Config, needs: Estimate) -> float:
+    """Bytes that a step moves to and from one chip's memory.
+
+    A GPU's fused attention, which one chip has in bfloat16 (`models.attention.kernel_for`), writes no scores.
+    """
     if topology.is_tpu:
         return needs.traffic
+    fused = topology.chips == 1 and config.model.dtype == "bfloat16"
     return GPU_TRAFFIC * (needs.traffic - needs.scores) + (0.0 if fused else GPU_SCORES * needs.scores)
 
 
-def fused_attention(topology: Slice, config: Config) -> bool:
-    """Whether a GPU's step has it, see `models.attention.kernel_for`."""
-    return topology.chips == 1 and config.model.dtype == "bfloat16"
+def step_seconds(
+    config: Config, topology: Slice, needs: Estimate, flops: float, wire_scale: float = 1.0
+) -> dict[str, float]:
+    """`roofline` of a step.
+
+    Args:
+        config, topology: of the run.
+        needs: by `estimate`.
+        flops: of all chips together.
+        wire_scale: how many times the estimated bytes are sent.
+    """
+    traffic = memory_traffic(topology, config, needs)
+    return roofline(topology, flops, traffic, wire_scale * needs.wire, wire_scale * needs.waited)
 
 
 def roofline(topology: Slice, flops: float, traffic: float, wire: float, waited: float) -> dict[str, float]:
-    """Seconds a step.
+    """Seconds per step.
 
     Args:
         topology: whose peaks count.
         flops: of all chips together.
-        traffic, wire, waited: of one chip, see `Estimate` and `moved`.
+        traffic, wire, waited: of one chip, see `Estimate` and `memory_traffic`.
 
     Returns:
         compute, hbm, links: each by itself; step: what nothing hides, then the largest of the rest and a tenth of the

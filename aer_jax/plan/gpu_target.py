@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from aer_jax.chips import Chip
 
-# Of the CUDA programming guide's table of compute capabilities (8.0, 9.0) and NVIDIA's papers on the A100 and the H100.
-_AMPERE = {
-    "core_count": 108,
-    "fpus_per_core": 64,
-    "shared_memory_per_core": 164 * 1024,
-    "shared_memory_per_block_optin": 163 * 1024,
-    "l2_cache_size": 40 * 2**20,
-    "clock_rate_ghz": 1.41,
-}
-_HOPPER = {
-    "core_count": 132,
-    "fpus_per_core": 128,
-    "shared_memory_per_core": 228 * 1024,
-    "shared_memory_per_block_optin": 227 * 1024,
-    "l2_cache_size": 50 * 2**20,
-    "clock_rate_ghz": 1.98,
-}
-_BOTH = {
+# From the CUDA programming guide's table of compute capabilities and NVIDIA's papers on the A100 and the H100:
+# cores, FPUs per core, shared memory per core and block, L2 cache, clock in GHz.
+_FIELDS = ("core_count", "fpus_per_core", "shared_memory_per_core", "shared_memory_per_block_optin", "l2_cache_size",
+           "clock_rate_ghz")  # fmt: skip
+_AMPERE = (108, 64, 164 * 1024, 163 * 1024, 40 * 2**20, 1.41)
+_HOPPER = (132, 128, 228 * 1024, 227 * 1024, 50 * 2**20, 1.98)
+_GPUS = {"a100": (8, _AMPERE), "h100": (9, _HOPPER), "h200": (9, _HOPPER)}
+_ALL = {
     "threads_per_warp": 32,
     "threads_per_block_limit": 1024,
     "threads_per_core_limit": 2048,
@@ -35,7 +25,6 @@ _BOTH = {
     "block_dim_limit_y": 65535,
     "block_dim_limit_z": 65535,
 }
-_GPUS = {"a100": (8, _AMPERE), "h100": (9, _HOPPER), "h200": (9, _HOPPER)}
 
 
 def target_config(chip: Chip) -> str:
@@ -45,7 +34,8 @@ def target_config(chip: Chip) -> str:
     """
     capability, own = _GPUS[chip.name]
     memory = {"device_memory_size": int(chip.hbm), "memory_bandwidth": int(chip.hbm_rate)}
-    facts = "\n".join(f"  {name}: {value}" for name, value in (_BOTH | own | memory).items())
+    numbers = _ALL | dict(zip(_FIELDS, own, strict=True)) | memory
+    facts = "\n".join(f"  {name}: {value}" for name, value in numbers.items())
     return (
         f"gpu_device_info {{\n{facts}\n  cuda_compute_capability {{ major: {capability} }}\n}}\n"
         'platform_name: "CUDA"\n'

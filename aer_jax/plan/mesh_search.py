@@ -1,16 +1,17 @@
-"""Meshes and microbatches that a slice allows, what each needs by arithmetic, and which are worth compiling."""
+"""Meshes, microbatches and remat policies that a slice allows, what each needs by arithmetic, and the best of them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from aer_jax.chips import Slice
+from aer_jax.chips import GIB, Slice
 from aer_jax.config import Config, MeshConfig, Remat
 from aer_jax.errors import UserError
 from aer_jax.plan.abstract_step import base_config
-from aer_jax.plan.estimate import Estimate, estimate, fused_attention, moved, prefix_again, roofline
+from aer_jax.plan.estimate import Estimate, estimate, repeated_prefix_flops, step_seconds
 from aer_jax.plan.shapes import Work
 
 SPARE = 0.3  # of the memory that stays free where a plan chooses: arithmetic errs by a tenth, and runs need some room
@@ -23,14 +24,6 @@ class Candidate(NamedTuple):
     estimate: Estimate
     seconds: float
 
-    def settings(self) -> str:
-        """As they are written on the command line."""
-        mesh, train = self.config.mesh, self.config.train
-        return (
-            f"mesh.data={mesh.data} mesh.fsdp={mesh.fsdp} mesh.tensor={mesh.tensor} "
-            f"train.microbatch={train.microbatch} model.remat={self.config.model.remat}"
-        )
-
 
 def candidates(config: Config, topology: Slice, work: Work, flops: Mapping[Remat, float]) -> list[Candidate]:
     """Every mesh and microbatch for `train.batch`, quickest by arithmetic first.
@@ -41,19 +34,16 @@ def candidates(config: Config, topology: Slice, work: Work, flops: Mapping[Remat
         work: the largest shape counts.
         flops: remat policy -> operations of a step; these policies are tried.
     """
-    found, fused = [], fused_attention(topology, config)
+    tried, shape = [], work.shapes[-1]
     for mesh in _meshes(config, topology.chips):
-        rows = mesh.data * mesh.fsdp
-        for microbatch in _microbatches(config.train.batch, rows):
+        for microbatch in _microbatches(config.train.batch, mesh.data * mesh.fsdp):
             for remat, operations in flops.items():
                 settings = change(config, mesh=mesh, microbatch=microbatch, remat=remat)
-                shape = work.shapes[-1]
                 needs = estimate(settings, shape, work.classes)
-                operations += prefix_again(settings, shape, remat)
-                traffic = moved(topology, needs, fused=fused)
-                seconds = roofline(topology, operations, traffic, needs.wire, needs.waited)["step"]
-                found.append(Candidate(settings, needs, seconds))
-    return sorted(found, key=lambda candidate: candidate.seconds)
+                operations += repeated_prefix_flops(settings, shape, remat)
+                seconds = step_seconds(settings, topology, needs, operations)["step"]
+                tried.append(Candidate(settings, needs, seconds))
+    return sorted(tried, key=lambda candidate: candidate.seconds)
 
 
 def change(
@@ -68,87 +58,113 @@ def change(
     return dataclasses.replace(config, **changed)
 
 
-def fitting(found: list[Candidate], topology: Slice) -> list[Candidate]:
+def mesh_settings(config: Config) -> list[str]:
+    """The settings that a plan may choose, as they are written on the command line."""
+    mesh = config.mesh
+    return [
+        *(f"mesh.{axis}={getattr(mesh, axis)}" for axis in ("data", "fsdp", "tensor")),
+        f"train.microbatch={config.train.microbatch}",
+        f"model.remat={config.model.remat}",
+    ]
+
+
+def fitting(some: Sequence[Candidate], topology: Slice) -> list[Candidate]:
     """Those that leave `SPARE` of the memory free."""
-    return [c for c in found if c.estimate.peak <= (1 - SPARE) * topology.chip.hbm]
+    return [each for each in some if each.estimate.peak <= (1 - SPARE) * topology.chip.hbm]
 
 
-def pareto(found: list[Candidate]) -> list[Candidate]:
-    """Those than which no other is both quicker and leaner; `found` is sorted by time."""
+def pareto(by_time: Sequence[Candidate]) -> list[Candidate]:
+    """Pareto front over time and memory; the candidates are sorted by time."""
     front: list[Candidate] = []
-    for candidate in found:
+    for candidate in by_time:
         if not front or candidate.estimate.peak < front[-1].estimate.peak:
             front.append(candidate)
     return front
 
 
-def _meshes(config: Config, chips: int) -> Iterator[MeshConfig]:
-    """Shapes that keep whole heads on a chip."""
-    base = base_config(config.model.checkpoint)
-    heads = (base.text_config.num_attention_heads, base.text_config.num_key_value_heads,
-             base.audio_config.encoder_attention_heads)  # fmt: skip
-    for tensor in range(1, chips + 1):
-        if chips % tensor or any(count % tensor for count in heads):
-            continue
-        for fsdp in range(1, chips // tensor + 1):
-            if (chips // tensor) % fsdp == 0:
-                yield MeshConfig(chips // tensor // fsdp, fsdp, tensor)
-
-
-def _microbatches(batch: int, rows: int) -> Iterator[int]:
-    """Doubling, from one row a chip to the whole batch; each divides the batch."""
-    microbatch = rows
-    while microbatch <= batch:
-        if batch % microbatch == 0:
-            yield microbatch
-        microbatch *= 2
-
-
-def settled(config: Config, topology: Slice, work: Work, flops: Mapping[Remat, float]) -> tuple[Config, bool]:
+def choose_mesh(config: Config, topology: Slice, work: Work, flops: Mapping[Remat, float]) -> tuple[Config, bool]:
     """The settings with a mesh that makes the slice, and whether the plan had to choose it.
 
-    A mesh section that is left out is chosen with the microbatch: the quickest by arithmetic that fits, or the leanest.
+    A mesh section that is left out is chosen with the microbatch: the quickest by arithmetic that fits, or the one that
+    takes least memory.
 
     Raises:
         UserError: the mesh does not make the slice's chips, or the batch does not divide.
     """
     batch, microbatch = config.train.batch, config.train.microbatch
     if config.mesh == MeshConfig():
-        found = candidates(config, topology, work, flops)
-        if not found:
+        tried = candidates(config, topology, work, flops)
+        if not tried:
             raise UserError(
                 f"train.batch {batch} does not divide over any mesh of the {topology.chips} chips of {topology}; make "
                 f"it a multiple of {topology.chips}."
             )
-        best = (fitting(found, topology) or [min(found, key=lambda c: c.estimate.peak)])[0]
+        best = (fitting(tried, topology) or [min(tried, key=lambda candidate: candidate.estimate.peak)])[0]
         return best.config, True
-    mesh = whole(config.mesh, topology)
+    mesh = complete_mesh(config.mesh, topology)
     rows = mesh.data * mesh.fsdp
     if microbatch < 1 or batch % microbatch or microbatch % rows:
-        good = list(_microbatches(batch, rows))
-        mend = f"for instance train.microbatch={good[0]}" if good else f"for instance train.batch={4 * rows}"
+        good = next(_microbatches(batch, rows), None)
+        fix = f"for instance train.microbatch={good}" if good else f"for instance train.batch={4 * rows}"
         raise UserError(
             f"train.batch {batch} must be a multiple of train.microbatch {microbatch}, and that one of the {rows} "
-            f"chips along data and fsdp; {mend}."
+            f"chips along data and fsdp; {fix}."
         )
     return change(config, mesh=mesh), False
 
 
-def whole(mesh: MeshConfig, topology: Slice) -> MeshConfig:
+def complete_mesh(mesh: MeshConfig, topology: Slice) -> MeshConfig:
     """The mesh with -1 replaced by the chips that are left.
 
     Raises:
         UserError: the axes do not multiply to the slice's chips.
     """
     sizes = [mesh.data, mesh.fsdp, mesh.tensor]
-    known = 1
-    for size in sizes:
-        known *= size if size > 0 else 1
+    known = math.prod(size for size in sizes if size > 0)
     if sizes.count(-1) == 1 and topology.chips % known == 0:
         sizes[sizes.index(-1)] = topology.chips // known
-    if min(sizes) < 1 or sizes[0] * sizes[1] * sizes[2] != topology.chips:
-        asked = f"data {sizes[0]} x fsdp {sizes[1]} x tensor {sizes[2]}"
+    if min(sizes) < 1 or math.prod(sizes) != topology.chips:
+        axes = f"data {sizes[0]} x fsdp {sizes[1]} x tensor {sizes[2]}"
         raise UserError(
-            f"mesh: {asked} does not make the {topology.chips} chips of {topology}; change the mesh section."
+            f"mesh: {axes} does not make the {topology.chips} chips of {topology}; change the mesh section."
         )
     return MeshConfig(*sizes)
+
+
+def advice(config: Config, topology: Slice, work: Work, flops: Mapping[Remat, float]) -> list[str]:
+    """Changes that would make a run fit, the smallest first; peaks by arithmetic."""
+    own = mesh_settings(config)
+
+    def changes(candidate: Candidate) -> tuple[bool, bool, bool]:
+        """Whether mesh, microbatch and remat differ."""
+        new = mesh_settings(candidate.config)
+        return new[:3] != own[:3], new[3] != own[3], new[4] != own[4]
+
+    fit = fitting(candidates(config, topology, work, flops), topology)
+    best: dict[tuple[bool, bool, bool], Candidate] = {}
+    for candidate in sorted(fit, key=lambda candidate: (sum(changes(candidate)), candidate.seconds)):
+        best.setdefault(changes(candidate), candidate)
+    return [
+        f"{' '.join(mesh_settings(each.config))}: about {each.estimate.peak / GIB:.1f} GiB"
+        for each in list(best.values())[:3]
+    ] or [f"nothing fits {topology}: take more chips, fewer --seconds (data.max_seconds), or model.dtype=bfloat16"]
+
+
+def _meshes(config: Config, chips: int) -> Iterator[MeshConfig]:
+    """Shapes that keep whole heads on a chip."""
+    base = base_config(config.model.checkpoint)
+    text, audio = base.text_config, base.audio_config
+    heads = math.gcd(text.num_attention_heads, text.num_key_value_heads, audio.encoder_attention_heads)
+    for tensor in range(1, chips + 1):
+        if chips % tensor == 0 and heads % tensor == 0:
+            rows = chips // tensor
+            yield from (MeshConfig(rows // fsdp, fsdp, tensor) for fsdp in range(1, rows + 1) if rows % fsdp == 0)
+
+
+def _microbatches(batch: int, rows: int) -> Iterator[int]:
+    """Doubling, from one row per chip to the whole batch; each divides the batch."""
+    microbatch = rows
+    while microbatch <= batch:
+        if batch % microbatch == 0:
+            yield microbatch
+        microbatch *= 2

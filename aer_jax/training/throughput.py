@@ -6,23 +6,8 @@ from collections.abc import Mapping
 
 import jax
 
-from aer_jax.chips import CHIPS
+from aer_jax.chips import chip_of
 from aer_jax.models.flops import model_flops
-
-# What JAX calls the chips of that table.
-KINDS = {
-    "TPU v4": "v4",
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v5": "v5p",
-    "TPU v5p": "v5p",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-    "NVIDIA A100-SXM4-40GB": "a100",
-    "NVIDIA A100-SXM4-80GB": "a100",
-    "NVIDIA H100 80GB HBM3": "h100",
-    "NVIDIA H200": "h200",
-}
 
 
 class Throughput:
@@ -39,8 +24,8 @@ class Throughput:
     def __init__(self, base_config, devices: list[jax.Device]):
         self._base_config = base_config
         self._local = [device for device in devices if device.process_index == jax.process_index()]
-        kind = KINDS.get(devices[0].device_kind)
-        self._peak = len(devices) * CHIPS[kind].flops if kind else None
+        chip = chip_of(devices[0].device_kind)
+        self._peak = len(devices) * chip.flops if chip else None
 
     def __call__(self, counts: Mapping[str, float], seconds: float) -> dict[str, float]:
         """Rates over a step of so many seconds.

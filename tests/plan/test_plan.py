@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import toy_runs
 
+from aer_jax.chips import has_plugin
 from aer_jax.config import load_config
-from aer_jax.plan import aot_compile as ahead_of_time
-from aer_jax.plan import compilers
+from aer_jax.plan import aot_compile
 from aer_jax.plan.estimate import estimate
 from aer_jax.plan.plan import plan, sweep
 from aer_jax.plan.shapes import BatchShape
@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason='no libtpu here; pip install "aer-jax[plan]"'
 )
-needs_cuda = pytest.mark.skipif(not compilers.GPU.installed, reason='no CUDA plugin here; pip install "aer-jax[cuda]"')
+needs_cuda = pytest.mark.skipif(not has_plugin("gpu"), reason='no CUDA plugin here; pip install "aer-jax[cuda]"')
 TOY = [f"model.checkpoint={toy_runs.CHECKPOINT}", "train.batch=8", "train.microbatch=4"]
 
 
@@ -153,5 +153,5 @@ def test_the_7b_on_one_h100_needs_the_memory_that_it_was_seen_to_take():
     ],
 )
 def test_what_the_compiler_says_of_a_step_that_does_not_fit(said, gibibytes):
-    peak = ahead_of_time._refused_peak(said, held=GIB)
+    peak = aot_compile._refused_peak(said, held=GIB)
     assert peak == (gibibytes and gibibytes * GIB)

@@ -32,7 +32,9 @@ def step(x, y):
 
 shape = jax.ShapeDtypeStruct
 compiled = jax.jit(step).lower(shape((32, 6), jnp.float32), shape((24,), jnp.float32)).compile()
-print(json.dumps([dataclasses.astuple(row) for row in collectives(compiled.as_text(), 8)]))
+rows = [dataclasses.astuple(row) for row in collectives(compiled.as_text(), 8)]
+known = [*compiled.cost_analysis(), *(name for name in dir(compiled.memory_analysis()) if name.endswith("bytes"))]
+print(json.dumps({"rows": rows, "known": known}))
 """
 
 
@@ -40,12 +42,17 @@ def test_a_program_whose_collectives_are_known():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = {row[0]: row[1:] for row in json.loads(done.stdout)}  # kind: group, count, payload, wire
+    printed = json.loads(done.stdout)
+    rows = {row[0]: row[1:] for row in printed["rows"]}  # kind: group, count, payload, wire
     assert rows["all-gather"] == [8, 5, 5 * 4 * 32 * 6, 5 * 4 * 32 * 6 * 7 / 8]
     assert rows["all-reduce"] == [8, 5, 5 * 4 * 3, 5 * 2 * 4 * 3 * 7 / 8]
     assert rows["reduce-scatter"] == [8, 1, 4 * 4 * 6, 4 * 4 * 6 * 7]
     assert rows["all-to-all"] == [8, 1, 4 * 8 * 6, 4 * 8 * 6 * 7 / 8]
     assert rows["collective-permute"][1:] == [1, 4 * 8 * 6, 4 * 8 * 6]
+    assert "bytes accessed" in printed["known"] and "temp_size_in_bytes" in printed["known"]
+    sent = ("collective", "gather", "reduce", "all", "permute", "scatter", "network", "wire", "link")
+    named = [name for name in printed["known"] if any(word in name for word in sent)]
+    assert not named, "XLA's own analyses know now what chips send: use them instead of reading the program"
 
 
 # As libtpu writes: a gather in two pieces of one channel inside a loop of 32 inside a loop of 4, groups by mesh axes.

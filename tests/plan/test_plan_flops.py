@@ -36,6 +36,14 @@ def test_a_scan_counts_as_often_as_it_runs_forward_backward_and_again():
     assert flops(jax.grad(functools.partial(chain, remat=True), (0, 1)), *shapes) == 7 * 4 * one
 
 
+def test_xla_counts_the_body_of_a_loop_once():
+    """Which is why operations are counted from the jaxpr, and collectives from the program's loops."""
+    x, w = jnp.zeros((5, 11)), jnp.zeros((7, 11, 11))
+    compiled = jax.jit(functools.partial(chain, remat=False)).lower(x, w).compile()
+    one = 2 * 5 * 11 * 11
+    assert one <= compiled.cost_analysis()["flops"] < 2 * one
+
+
 def test_a_frozen_layer_costs_four_operations_a_weight():
     """Forward and the gradient of the activations: 4N, not 6N."""
     assert flops(jax.grad(functools.partial(chain, remat=False)), (5, 11), (7, 11, 11)) == 4 * 5 * (7 * 11 * 11)

@@ -6,8 +6,8 @@ import pytest
 from toy_runs import CHECKPOINT
 
 from aer_jax.base.config import read_config
-from aer_jax.chips import CHIPS
-from aer_jax.training.throughput import KINDS, Throughput
+from aer_jax.chips import CHIPS, chip_of
+from aer_jax.training.throughput import Throughput
 
 COUNTS = {"utterances": 8.0, "frames": 4000.0, "tokens": 900.0, "padded_tokens": 1000.0}
 # The toy is 64 wide; 3 layers each; 2 of 4 heads hold keys and values; feed-forward 256 and 192.
@@ -58,5 +58,6 @@ def test_the_step_counts_what_is_real(kit, batch):
         assert metrics["padded_tokens"] == batch["token_mask"].size + common
 
 
-def test_every_chip_has_a_name():
-    assert set(KINDS.values()) == set(CHIPS)
+def test_every_chip_is_found_by_what_jax_calls_it():
+    assert all(chip_of(kind) == chip for chip in CHIPS.values() for kind in chip.device_kinds)
+    assert chip_of("cpu") is None and all(chip.device_kinds for chip in CHIPS.values())

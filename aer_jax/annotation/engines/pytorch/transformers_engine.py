@@ -17,6 +17,7 @@ from aer_jax.annotation.engines.interface import Answer, Asked
 from aer_jax.annotation.engines.model_name import model_name
 from aer_jax.annotation.task import Questions
 from aer_jax.base.hub import find_checkpoint
+from aer_jax.chips import visible_gpus
 from aer_jax.errors import UserError
 from aer_jax.labels.attempts import Answers
 from aer_jax.worker_process import WorkerDied, WorkerProcess
@@ -82,7 +83,7 @@ class TransformersEngine:
 
     def start(self, number: int) -> WorkerProcess:
         """The process of worker `number`; entering it loads the model."""
-        gpus, environment = _gpus(), {}
+        gpus, environment = visible_gpus(), {}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
         elif self.workers > 1:
@@ -204,10 +205,3 @@ class _Pool:
             return
         with self._lock:
             self.work.extendleft(reversed(again))
-
-
-def _gpus() -> list[str]:
-    """The CUDA devices that workers may have."""
-    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in chosen.split(",") if name]
-    return [file.name.removeprefix("nvidia") for file in sorted(Path("/dev").glob("nvidia[0-9]*"))]
