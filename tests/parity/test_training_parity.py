@@ -13,13 +13,13 @@ import pytest
 import torch
 from flax import nnx
 from our_model import load_ours, named_tensors, one_device, our_batch
+from paper_training import PaperTraining
 from tqdm import tqdm
 from transformers import Trainer
 
-from aer_jax.bench.workers.pytorch_model import PaperModel, PaperTraining, paper_inputs, paper_loss
+from aer_jax.bench.workers.pytorch_model import PaperModel, paper_inputs, paper_loss
 from aer_jax.config import TrainConfig
 from aer_jax.data.prompt import PromptEncoder
-from aer_jax.models import emotion_head
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import decays, make_optimizer, schedule
 from aer_jax.training.step import init_state, make_train_step, model_batch, take_apart, to_device
@@ -114,9 +114,8 @@ def test_weight_decay_is_where_transformers_trainer_has_it(tiny_checkpoint):
     assert len(decayed) < len(theirs.named_tensors()), "biases and norms are left out"
 
 
-def test_twenty_steps(checkpoint, best_speech, measured, monkeypatch, request):
+def test_twenty_steps(checkpoint, best_speech, measured, request):
     """Clipping, both learning rates, warm-up, cosine, decay, microbatches: the curve and where it ends."""
-    monkeypatch.setattr(emotion_head, "dropout", lambda x, rate, key: x)
     speech, steps, rows = best_speech, 20, 2
     lr, head_lr = RATES[name_of(request)]
     settings = {
@@ -140,6 +139,7 @@ def test_twenty_steps(checkpoint, best_speech, measured, monkeypatch, request):
         rate=schedule(config.lr, config.warmup, steps),
         entropy_weight=ENTROPY_WEIGHT,
         seed=0,
+        dropout=False,
     )
     training = PaperTraining(theirs, steps, settings | {"warmup": 3})
     our_log, their_log = [], []

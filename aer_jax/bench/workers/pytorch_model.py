@@ -1,4 +1,4 @@
-"""The paper's model and training step in PyTorch: transformers, peft and torch.nn, none of our code."""
+"""The paper's model and loss in PyTorch: transformers, peft and torch.nn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from transformers import (
     Qwen2AudioModel,
     Qwen2AudioProcessor,
     Trainer,
-    get_cosine_with_hard_restarts_schedule_with_warmup,
 )
 
 IN_PROJECTION = "emotion_head.attention.in_proj_"
@@ -167,31 +166,3 @@ def parameter_groups(model: PaperModel, weight_decay: float) -> list[dict[str, A
         {"params": parameters, "part": part, "weight_decay": weight_decay if decay else 0.0}
         for (part, decay), parameters in groups.items()
     ]
-
-
-class PaperTraining:
-    """AdamW with clipping, linear warm-up and one cosine, as the released code sets them up with transformers.
-
-    Args:
-        settings: lr, head_lr, weight_decay, clip_norm, entropy_weight, and `warmup` in steps.
-    """
-
-    def __init__(self, model: PaperModel, steps: int, settings: Mapping[str, float]):
-        self.model, self.settings = model, settings
-        rates = {"adapters": settings["lr"], "head": settings["head_lr"]}
-        groups = [group | {"lr": rates[group["part"]]} for group in parameter_groups(model, settings["weight_decay"])]
-        self.optimizer = torch.optim.AdamW(groups)
-        self.schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
-            self.optimizer, int(settings["warmup"]), steps, num_cycles=1
-        )
-
-    def step(self, inputs: Mapping[str, torch.Tensor], target_bk: torch.Tensor) -> dict[str, float]:
-        """One update; loss, learning rate of the adapters and gradient norm before clipping."""
-        self.optimizer.zero_grad()
-        loss = paper_loss(self.model(inputs), target_bk, self.settings["entropy_weight"])
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(list(self.model.trained().values()), self.settings["clip_norm"])
-        rate = self.schedule.get_last_lr()[0]
-        self.optimizer.step()
-        self.schedule.step()
-        return {"loss": loss.item(), "lr": rate, "grad_norm": norm.item()}
