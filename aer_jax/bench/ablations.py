@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aer_jax.base.lengths import MAX_SAMPLES
-from aer_jax.bench.driver import OURS
+from aer_jax.bench.driver import AER_JAX
 from aer_jax.data.batching.collate import Batch
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Ablation:
 
 
 ABLATIONS = {
-    OURS: Ablation(),
+    AER_JAX: Ablation(),
     "audio windows of 30 s": Ablation(pad=thirty_seconds),
     "one batch shape": Ablation(pad=one_shape),
     "no shared prefix": Ablation(pad=no_shared_prefix),

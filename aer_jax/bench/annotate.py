@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from aer_jax.bench.driver import (
+    AER_JAX,
     MEMORY,
-    OURS,
     TOLERANCE,
     BenchWorker,
     check_agreement,
@@ -33,7 +33,7 @@ PYTORCH = {
     "careful": "transformers, the same, each clip encoded once per batch",
     "sampled": "transformers, sampled answers",
 }
-NAMES = {OURS: "aer_jax, exact"} | PYTORCH
+NAMES = {AER_JAX: "aer_jax, exact"} | PYTORCH
 
 
 def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> dict[str, Any]:
@@ -61,14 +61,14 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
     dataset = open_dataset(config.data.dataset)
     every = list(dataset.utterances)
     ids = every[:: max(1, len(every) // clips)][:clips]
-    with shared_files(config) as files, BenchWorker("jax_annotate", files | {"ids": ids}, MEMORY) as ours:
+    with shared_files(config) as files, BenchWorker("jax_annotate", files | {"ids": ids}, MEMORY) as worker:
         job = files | {"ids": ids[::EVERY], "listeners": LISTENERS}
-        job |= {name: ours.about[name] for name in ("labels", "label_mask")}
+        job |= {name: worker.about[name] for name in ("labels", "label_mask")}
         pytorch = (lambda: BenchWorker("pytorch_annotate", job), list(PYTORCH))
         answers, abouts = take_turns(
-            (ours, [OURS]), [pytorch], lambda worker, way, turn: worker.ask(way), passes, "bench annotate"
+            (worker, [AER_JAX]), [pytorch], lambda worker, way, turn: worker.ask(way), passes, "bench annotate"
         )
-    reference_npl = np.array(answers[OURS][0]["log_likelihoods"])
+    reference_npl = np.array(answers[AER_JAX][0]["log_likelihoods"])
     sides = {way: figures(way, given, reference_npl) for way, given in answers.items()}
     check_agreement("log-likelihoods", sides, "error", TOLERANCE[config.model.dtype], NAMES)
     return {
@@ -87,7 +87,7 @@ def bench_annotate(config: Config, clips: int = CLIPS, passes: int = PASSES) -> 
 
 def figures(way: str, answers: Sequence[Mapping[str, Any]], reference_npl: np.ndarray) -> dict[str, Any]:
     """One side's figures, its log-likelihoods compared with aer_jax's."""
-    expected_npl = reference_npl[:: 1 if way == OURS else EVERY]
+    expected_npl = reference_npl[:: 1 if way == AER_JAX else EVERY]
     side = speed(answers, len(expected_npl)) | {"clips": len(expected_npl)}
     error = None
     if way != "sampled":
@@ -111,7 +111,7 @@ def table(result: Mapping[str, Any]) -> tuple[list[dict[str, str]], str]:
     }
     note = (
         f"{result['listeners']} listeners of {result['personas']} personas, {result['labels']} labels; "
-        f"{sides[OURS]['clips']} clips, PyTorch {sides['loop']['clips']} of them, {result['batch']} at a time, "
+        f"{sides[AER_JAX]['clips']} clips, PyTorch {sides['loop']['clips']} of them, {result['batch']} at a time, "
         f"{result['dtype']}, on {result['device']}; median of {result['passes']} passes; aer_jax's first, which loads "
         f"and compiles, took {result['first_seconds']:.0f} s; {sides['sampled']['parsed']:.0%} of the sampled answers "
         "were labels"

@@ -19,7 +19,7 @@ import soundfile
 
 from aer_jax.base.hub import find_checkpoint
 from aer_jax.base.lengths import SAMPLE_RATE
-from aer_jax.bench.driver import OURS, BenchWorker, Disagreement, take_turns
+from aer_jax.bench.driver import AER_JAX, BenchWorker, Disagreement, take_turns
 from aer_jax.config import Config
 from aer_jax.data.audio.read import decode_flac
 from aer_jax.data.dataset import Dataset, open_dataset
@@ -70,18 +70,18 @@ def bench_data(config: Config, clips: int = CLIPS, epochs: int = EPOCHS) -> dict
         "batch": config.train.microbatch,
         "mels": MELS,
     }
-    answers, (ours, pytorch) = measure(job, dataset, epochs)
-    check_same_signals(ours["signals"], pytorch["signals"])
+    answers, (grain, pytorch) = measure(job, dataset, epochs)
+    check_same_signals(grain["signals"], pytorch["signals"])
     parts = {part: compare(answers, part, len(drawn)) for part in PARTS}
     return {
         "bench": "data",
         "dataset": str(dataset.path),
-        "heard": {"clips": len(drawn), "seconds": sum(samples for _, samples, _ in ours["signals"]) / SAMPLE_RATE},
-        "augmented": sum(semitones != 0 or tempo != 1 for _, semitones, tempo, _ in ours["visits"]),
+        "heard": {"clips": len(drawn), "seconds": sum(samples for _, samples, _ in grain["signals"]) / SAMPLE_RATE},
+        "augmented": sum(semitones != 0 or tempo != 1 for _, semitones, tempo, _ in grain["visits"]),
         "batch": config.train.microbatch,
         "epochs": epochs,
         "pytorch_frames": pytorch["frames"],
-        "prompt_seconds": ours["prompt_seconds"],
+        "prompt_seconds": grain["prompt_seconds"],
         "parts": parts,
         "ratio": parts["all"]["ratio"],
         "ratio_without_our_mel": parts["host"]["ratio"],
@@ -92,10 +92,10 @@ def measure(job: dict[str, Any], dataset: Dataset, epochs: int) -> tuple[dict[st
     """What `take_turns` returns."""
     with tempfile.TemporaryDirectory(prefix="aer_jax_bench_") as folder, one_core():
         files = write_wavs(dataset, job["ids"], Path(folder))
-        with BenchWorker("grain_data", job, ONE_CORE) as ours:
-            theirs = job | {"visits": ours.about["visits"], "files": files}
+        with BenchWorker("grain_data", job, ONE_CORE) as worker:
+            theirs = job | {"visits": worker.about["visits"], "files": files}
             return take_turns(
-                (ours, [OURS]),
+                (worker, [AER_JAX]),
                 [(lambda: BenchWorker("pytorch_data", theirs, ONE_CORE), ["pytorch"])],
                 lambda worker, way, turn: worker.ask("again"),
                 epochs,
@@ -113,10 +113,10 @@ def compare(answers: Mapping[str, Sequence[Mapping[str, float]]], part: str, cli
             "per_second": clips / statistics.median(seconds),
             "fastest_per_second": clips / min(seconds),
         }
-    ours, pytorch = row[OURS], row["pytorch"]
+    own, pytorch = row[AER_JAX], row["pytorch"]
     return row | {
-        "ratio": ours["per_second"] / pytorch["per_second"],
-        "fastest_ratio": ours["fastest_per_second"] / pytorch["fastest_per_second"],
+        "ratio": own["per_second"] / pytorch["per_second"],
+        "fastest_ratio": own["fastest_per_second"] / pytorch["fastest_per_second"],
     }
 
 
@@ -132,9 +132,9 @@ def write_wavs(dataset: Dataset, ids: Sequence[str], folder: Path) -> dict[str, 
     return files
 
 
-def check_same_signals(ours: Sequence[Sequence[Any]], theirs: Sequence[Sequence[Any]]) -> None:
+def check_same_signals(some: Sequence[Sequence[Any]], others: Sequence[Sequence[Any]]) -> None:
     """Both must give the same audio: utterance by utterance, to two samples and a hundredth in loudness."""
-    for (id, samples, loud), (their_id, their_samples, their_loud) in zip(ours, theirs, strict=True):
+    for (id, samples, loud), (their_id, their_samples, their_loud) in zip(some, others, strict=True):
         if id != their_id or abs(samples - their_samples) > 2 or abs(loud - their_loud) > 0.01 * their_loud:
             raise Disagreement(f"the pipelines give different audio: {id} and {their_id}; no time is reported.")
 
@@ -158,7 +158,9 @@ def table(result: Mapping[str, Any]) -> tuple[list[dict[str, str]], str]:
     rows = []
     for part, name in PARTS.items():
         row = result["parts"][part]
-        speeds = {name: f"{row[side]['per_second']:,.0f}" for side, name in ((OURS, "aer_jax"), ("pytorch", "PyTorch"))}
+        speeds = {
+            name: f"{row[side]['per_second']:,.0f}" for side, name in ((AER_JAX, "aer_jax"), ("pytorch", "PyTorch"))
+        }
         rows.append({"utterances per second per core": name, **speeds, "ratio": f"{row['ratio']:.1f}"})
     heard, whole = result["heard"], result["parts"]["all"]
     note = (

@@ -18,13 +18,13 @@ from aer_jax.config import Config, to_yaml
 from aer_jax.errors import UserError
 from aer_jax.worker_process import WorkerDied, WorkerProcess
 
-OURS = "ours"  # aer_jax in a result's JSON
+AER_JAX = "ours"  # its name in the JSON of results
 PYTORCH = {
     "paper": "PyTorch, the paper's way",
     "careful": "PyTorch, careful",
     "cut": "PyTorch, careful, windows cut to the longest clip",
 }
-NAMES = {OURS: "aer_jax"} | PYTORCH
+NAMES = {AER_JAX: "aer_jax"} | PYTORCH
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}  # of an accelerator, instead of three quarters
 
@@ -63,7 +63,7 @@ def shared_files(config: Config) -> Iterator[dict[str, str]]:
 
 
 def take_turns(
-    ours: tuple[BenchWorker, Sequence[str]],
+    aer_jax: tuple[BenchWorker, Sequence[str]],
     others: Sequence[tuple[Callable[[], BenchWorker], Sequence[str]]],
     ask: Callable[[BenchWorker, str, int], Any],
     turns: int,
@@ -74,7 +74,7 @@ def take_turns(
     An accelerator has no room for several models: there a worker has all its turns in a row, and ends.
 
     Args:
-        ours: the running worker of aer_jax and its ways; it is ended.
+        aer_jax: its running worker, which is ended, and the ways of it.
         others: what starts each other worker, and its ways.
         ask: the answer of a worker about one turn (by number) of one way.
 
@@ -83,11 +83,11 @@ def take_turns(
     """
 
     def running() -> AbstractContextManager[BenchWorker]:
-        return closing(ours[0])
+        return closing(aer_jax[0])
 
-    entries: list[tuple[Callable[[], AbstractContextManager[BenchWorker]], Sequence[str]]] = [(running, ours[1])]
+    entries: list[tuple[Callable[[], AbstractContextManager[BenchWorker]], Sequence[str]]] = [(running, aer_jax[1])]
     entries += others
-    at_once = [entries] if ours[0].about.get("device", "cpu") == "cpu" else [[entry] for entry in entries]
+    at_once = [entries] if aer_jax[0].about.get("device", "cpu") == "cpu" else [[entry] for entry in entries]
     answers: dict[str, list[Any]] = {way: [] for _, ways in entries for way in ways}
     abouts = []
     with tqdm(total=turns * len(answers), desc=title, unit="turn") as bar:
@@ -116,14 +116,14 @@ def speed(answers: Sequence[Mapping[str, Any]], clips: int) -> dict[str, Any]:
 
 def times_as_fast(sides: Mapping[str, Mapping[str, Any]], way: str) -> tuple[float, float]:
     """How many times as fast as `way` aer_jax is: by the wall, and by processor time of all cores."""
-    ours, other = sides[OURS], sides[way]
-    work = [statistics.mean(side["cpu_seconds"]) / side.get("clips", 1) for side in (ours, other)]
-    return ours["utterances_per_second"] / other["utterances_per_second"], work[1] / work[0]
+    own, other = sides[AER_JAX], sides[way]
+    work = [statistics.mean(side["cpu_seconds"]) / side.get("clips", 1) for side in (own, other)]
+    return own["utterances_per_second"] / other["utterances_per_second"], work[1] / work[0]
 
 
 def ratios(sides: Mapping[str, Mapping[str, Any]], suffix: str = "") -> dict[str, float]:
     """`times_as_fast` of every way but aer_jax's, by key of the result."""
-    both = {way: times_as_fast(sides, way) for way in sides if way != OURS}
+    both = {way: times_as_fast(sides, way) for way in sides if way != AER_JAX}
     return {f"ratio_to_{way}{suffix}": wall for way, (wall, _) in both.items()} | {
         f"cpu_ratio_to_{way}{suffix}": work for way, (_, work) in both.items()
     }

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from aer_jax.bench.driver import (
+    AER_JAX,
     MEMORY,
     NAMES,
-    OURS,
     PYTORCH,
     TOLERANCE,
     BenchWorker,
@@ -59,12 +59,12 @@ def bench_predict(config: Config, clips: int = CLIPS, passes: int = PASSES) -> d
         worker.ask(way)  # not timed: others used the machine before
         return worker.ask(way)
 
-    with shared_files(config) as files, BenchWorker("jax_predict", files | {"ids": ids}, MEMORY) as ours:
-        job = files | {"ids": ids} | {name: ours.about[name] for name in ("texts", "lora", "classes")}
+    with shared_files(config) as files, BenchWorker("jax_predict", files | {"ids": ids}, MEMORY) as worker:
+        job = files | {"ids": ids} | {name: worker.about[name] for name in ("texts", "lora", "classes")}
         pytorch = (lambda: BenchWorker("pytorch_predict", job), list(PYTORCH))
-        answers, abouts = take_turns((ours, [OURS]), [pytorch], ask, passes, "bench predict")
+        answers, abouts = take_turns((worker, [AER_JAX]), [pytorch], ask, passes, "bench predict")
     sides = {}
-    reference_nk = np.array(answers[OURS][0]["probs"])
+    reference_nk = np.array(answers[AER_JAX][0]["probs"])
     for way, given in answers.items():
         error = max(float(np.abs(np.array(answer["probs"]) - reference_nk).max()) for answer in given)
         sides[way] = speed(given, len(ids)) | {"probs_error": error}

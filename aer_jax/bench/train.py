@@ -17,9 +17,9 @@ from typing import Any
 
 from aer_jax.bench.ablations import ABLATIONS, ablations_of
 from aer_jax.bench.driver import (
+    AER_JAX,
     MEMORY,
     NAMES,
-    OURS,
     PYTORCH,
     TOLERANCE,
     BenchWorker,
@@ -61,14 +61,14 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
         Disagreement: losses differ by more than `tolerance`.
     """
     config = comparable(config)
-    ways, pytorch = (ablations_of(config.model.dtype), []) if ablations else ([OURS], list(PYTORCH))
+    ways, pytorch = (ablations_of(config.model.dtype), []) if ablations else ([AER_JAX], list(PYTORCH))
     turns = [list(range(turn * (1 + steps), (turn + 1) * (1 + steps))) for turn in range(TURNS)]
     answers, abouts = measure(config, ways, pytorch, turns)
     timed = [number for turn in turns for number in turn[1:]]
     peak = max(about["matmul_flops"] for about in abouts)
     needs, compile_seconds = abouts[0]["needs"], abouts[0]["compile_seconds"]
     done = {way: [step for turn in given for step in turn["steps"]] for way, given in answers.items()}
-    sides = {way: figures(done[way], done[OURS], needs, timed, peak, config.train.batch) for way in done}
+    sides = {way: figures(done[way], done[AER_JAX], needs, timed, peak, config.train.batch) for way in done}
     for way, side in sides.items():
         side["peak_bytes"] = None if ablations else max(turn["peak_bytes"] for turn in answers[way])
         if way in compile_seconds:
@@ -97,14 +97,14 @@ def measure(
     """What `take_turns` returns, of aer_jax's ways and of PyTorch's, each of which has a process of its own."""
     with shared_files(config) as files:
         job = files | {"steps": sum(map(len, turns))}
-        with BenchWorker("jax_train", job | {"ways": ways}, MEMORY) as ours:
-            given = job | {name: ours.about[name] for name in ("clips", "rates", "lora", "classes")}
+        with BenchWorker("jax_train", job | {"ways": ways}, MEMORY) as worker:
+            given = job | {name: worker.about[name] for name in ("clips", "rates", "lora", "classes")}
 
             def start(way: str) -> BenchWorker:
                 return BenchWorker("pytorch_train", given | {"way": way})
 
             return take_turns(
-                (ours, ways),
+                (worker, ways),
                 [(functools.partial(start, way), [way]) for way in pytorch],
                 lambda worker, way, turn: worker.ask({"way": way, "steps": turns[turn]}),
                 len(turns),
@@ -130,7 +130,7 @@ def comparable(config: Config) -> Config:
 
 def figures(
     steps: Sequence[Mapping[str, Any]],
-    ours: Sequence[Mapping[str, Any]],
+    reference: Sequence[Mapping[str, Any]],
     needs: Sequence[Mapping[str, int]],
     timed: Sequence[int],
     peak: float,
@@ -145,7 +145,7 @@ def figures(
     return {
         **{name: [step[name] for step in chosen] for name in ("seconds", "cpu_seconds", "input_seconds")},
         "loss": [step["loss"] for step in steps],
-        "loss_error": max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(steps, ours, strict=True)),
+        "loss_error": max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(steps, reference, strict=True)),
         "microbatch": chosen[-1]["microbatch"],
         "utterances_per_second": len(chosen) * batch / seconds,
         "tokens_per_second": need["tokens"] / seconds,
@@ -185,7 +185,7 @@ def table(result: Mapping[str, Any]) -> tuple[list[dict[str, str]], str]:
     cached = ", compiled before" if result["compiled_from_cache"] else ""
     note = (
         f"{result['steps']} steps of {result['batch']} clips, {result['microbatch']} at a time, {result['dtype']}, on "
-        f"{result['device']}; aer_jax in {len(sides[OURS]['compile_seconds'])} shape(s){cached}; the fastest matrix "
+        f"{result['device']}; aer_jax in {len(sides[AER_JAX]['compile_seconds'])} shape(s){cached}; the fastest matrix "
         f"product reached {result['matmul_flops'] / 1e9:,.0f} GFLOP/s"
     )
     return speed_rows(sides, NAMES, columns), note

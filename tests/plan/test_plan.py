@@ -99,6 +99,27 @@ def test_what_does_not_fit_comes_with_what_would():
 
 
 @pytest.mark.usefixtures("no_compiler")
+@pytest.mark.parametrize(
+    ("topology", "fsdp", "gibibytes", "seconds", "sent"),
+    [
+        ("v5e:4x4", 16, 9.947, 1.0968, 53.463e9),
+        ("v6e:4x4", 16, 9.947, 0.3142, 53.463e9),
+        ("v5p:2x2x4", 16, 9.947, 0.4584, 53.463e9),
+        ("h100:8", 8, 18.301, 1.0276, 49.899e9),
+    ],
+)
+def test_the_7b_by_arithmetic(topology, fsdp, gibibytes, seconds, sent):
+    """As commit 17893ef planned it."""
+    made = plan(load_config(CONFIGS / "qwen2_audio_7b.yaml"), topology)
+    assert made["settings"] == [
+        "mesh.data=1", f"mesh.fsdp={fsdp}", "mesh.tensor=1", "train.microbatch=32", "model.remat=dots"
+    ]  # fmt: skip
+    assert made["peak_hbm_bytes_per_chip"] / GIB == pytest.approx(gibibytes, rel=1e-4)
+    assert made["seconds"]["step"] == pytest.approx(seconds, rel=1e-3)
+    assert made["wire_bytes_per_chip"] == pytest.approx(sent, rel=1e-4)
+
+
+@pytest.mark.usefixtures("no_compiler")
 def test_a_sweep_trades_time_for_memory():
     plans = sweep(load_config(CONFIGS / "qwen2_audio_7b.yaml"), "h100:8", seconds=5.0)
     assert 1 <= len(plans) <= 4 and all(made["fits"] for made in plans)

@@ -70,8 +70,8 @@ class PaperModel(nn.Module):
         )
         self.adapted = peft.get_peft_model(base, settings)
         self.emotion_head = TorchHead(base.config.get_text_config().hidden_size, classes)
-        ours, theirs = set(trainables), set(self.named_tensors())
-        assert ours == theirs, f"only ours: {sorted(ours - theirs)}; only theirs: {sorted(theirs - ours)}"
+        given, own = set(trainables), set(self.named_tensors())
+        assert given == own, f"not known here: {sorted(given - own)}; missing: {sorted(own - given)}"
         with torch.no_grad():
             for name, tensor in self.named_tensors().items():
                 assert tensor.shape == trainables[name].shape, name
