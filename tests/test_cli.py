@@ -216,8 +216,9 @@ def test_ctrl_c_says_whether_the_same_command_goes_on(capsys, monkeypatch, args)
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("aer_jax.data.dataset.open_dataset", interrupted)
+    # In this order: the second is imported here, and would keep the first one's stand-in.
     monkeypatch.setattr("aer_jax.reports.pages.report.write_report", interrupted)
+    monkeypatch.setattr("aer_jax.data.dataset.open_dataset", interrupted)
     assert cli.main(args) == 130
     error = capsys.readouterr().err
     assert error.startswith("aer-jax: interrupted") and ("the same command goes on" in error) == (args[0] == "annotate")

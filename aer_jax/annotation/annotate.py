@@ -150,6 +150,23 @@ def _refuse_hopeless(engine: Engine, failed: Sequence[Attempt], journal: Journal
         )
 
 
+def refuse_without_votes(result: Mapping[str, Any]) -> None:
+    """Refuse an annotation that brought no vote at all.
+
+    Raises:
+        UserError: what came instead.
+    """
+    if not result["utterances"] or result["labelled"]:
+        return
+    last = result["last"]
+    if last["error"]:
+        raise UserError(f"no vote came; the last attempt failed with: {last['error'].rstrip('.')}.")
+    raise UserError(
+        f'no vote came; the last answer is "{last["response"][:200]}", which is no label; try --answers constrained or '
+        "--engine exact."
+    )
+
+
 def sample_votes(
     dataset: Dataset, model: str | Path, out: Path, *, listeners: int = 8, batch: int = 16
 ) -> dict[str, Any]:

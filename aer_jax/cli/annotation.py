@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aer_jax.annotation.engines import ENGINES
 from aer_jax.bounds import COUNT, Range, real, whole
 from aer_jax.cli.command import Command, show
 from aer_jax.errors import UserError
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def annotate(args: argparse.Namespace) -> None:
-    from aer_jax.annotation.annotate import annotate
+    from aer_jax.annotation.annotate import annotate, refuse_without_votes
     from aer_jax.annotation.listeners import TEMPERATURES, coupled, crossed
     from aer_jax.annotation.prompts import FOLDER, load_prompt
     from aer_jax.annotation.task import Questions
@@ -33,8 +35,7 @@ def annotate(args: argparse.Namespace) -> None:
     engine = _engine(args, questions)
     result = annotate(questions, engine, people, args.out, limit=args.limit, only_missing=args.only_missing)
     show(args, result, _summary(result))
-    if result["utterances"] and not result["labelled"]:
-        raise UserError(f"no vote came; {_reason(result)}")
+    refuse_without_votes(result)
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -56,54 +57,36 @@ def _summary(result: dict[str, Any]) -> str:
     return text
 
 
-def _reason(result: dict[str, Any]) -> str:
-    """What came instead of a vote."""
-    last = result["last"]
-    if last["error"]:
-        return f"the last attempt failed with: {last['error'].rstrip('.')}."
-    said = last["response"][:200]
-    return f'the last answer is "{said}", which is no label; try --answers constrained or --engine exact.'
-
-
 def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
+    from aer_jax.annotation.engines import open_engine
+
+    options: dict[str, Any] = {}
     if args.settings and args.engine != "exact":
         raise UserError(f"{args.settings[0]} is a setting of --engine exact; leave it out.")
     if args.engine == "transformers":
-        from aer_jax.annotation.engines.pytorch.transformers_engine import TransformersEngine
-
-        return TransformersEngine(
-            args.model,
-            questions,
-            constrained=args.answers == "constrained",
-            workers=args.workers,
-            batch=args.batch,
-            timeout=args.timeout,
-        )
-    if args.engine == "openai":
-        from aer_jax.annotation.engines.served.openai_engine import OpenAIEngine
-
+        options = {name: getattr(args, name) for name in ("workers", "batch", "timeout")}
+        options["constrained"] = args.answers == "constrained"
+    elif args.engine == "openai":
         if args.answers == "constrained":
             raise UserError("servers have no common way to constrain an answer; leave --answers constrained out.")
-        return OpenAIEngine(
-            args.model,
-            questions,
-            base_url=args.base_url,
-            concurrency=args.concurrency,
-            timeout=args.timeout,
-            send_licensed=args.send_licensed_audio,
-            request=args.request,
-        )
-    if args.answers == "free":
-        raise UserError("--engine exact has the labels' own probabilities; leave --answers free out.")
+        options = {name: getattr(args, name) for name in ("base_url", "concurrency", "timeout", "request")}
+        options["send_licensed"] = args.send_licensed_audio
+    else:
+        if args.answers == "free":
+            raise UserError("--engine exact has the labels' own probabilities; leave --answers free out.")
+        options = {"batch": args.batch} | _exact_settings(args.settings)
+    return open_engine(args.engine, args.model, questions, **options)
+
+
+def _exact_settings(settings: Sequence[str]) -> dict[str, Any]:
     start_jax()
-    from aer_jax.annotation.engines.exact import ExactEngine
     from aer_jax.config import load_config
 
-    for setting in args.settings:
+    for setting in settings:
         if not setting.startswith(("mesh.", "model.dtype=")):
             raise UserError(f"{setting} is no setting of --engine exact; it has mesh.* and model.dtype.")
-    config = load_config(None, args.settings)
-    return ExactEngine(args.model, questions, batch=args.batch, mesh=config.mesh, dtype=config.model.dtype)
+    config = load_config(None, settings)
+    return {"mesh": config.mesh, "dtype": config.model.dtype}
 
 
 def _temperatures(text: str) -> tuple[float, ...]:
@@ -146,7 +129,7 @@ def _add_annotate(command: Command) -> None:
     sub.add_argument("--out", type=Path, required=True, help="the journal; one that exists is continued")
     sub.add_argument(
         "--engine",
-        choices=("transformers", "openai", "exact"),
+        choices=ENGINES,
         default="transformers",
         help="PyTorch processes (default), a server of the OpenAI kind that takes audio, or label likelihoods in JAX",
     )

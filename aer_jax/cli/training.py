@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def train(args: argparse.Namespace) -> None:
-    from aer_jax.training.hooks.preemption import stop_at_start
+    from aer_jax.training.signals import stop_at_start
 
     with stop_at_start():
         _train(args)

@@ -23,15 +23,15 @@ from aer_jax.data.preparation.resplit import resplit
 from aer_jax.errors import Unfinished, UserError
 from aer_jax.experiments.report_text import findings, markdown
 from aer_jax.experiments.results import results
-from aer_jax.experiments.settings import Arm, Cell, Experiment, cells
-from aer_jax.experiments.test_set import Tested, pool
-from aer_jax.experiments.trials import MARK, is_finished, refuse_other_settings, run_cells
+from aer_jax.experiments.settings import Arm, Experiment, Trial, trials
+from aer_jax.experiments.test_set import TestSet, pool
+from aer_jax.experiments.trials import MARK, is_finished, refuse_other_settings, run_trials
 from aer_jax.files.atomic import plain, replace_text
 from aer_jax.files.json_text import parse_json
 from aer_jax.training.check import check
-from aer_jax.training.hooks.preemption import stop_signals
+from aer_jax.training.signals import stop_signals
 
-ANNOTATE = (sys.executable, "-m", "aer_jax", "annotate")
+ANNOTATE = (sys.executable, "-m", "aer_jax.experiments.worker", "annotate")
 RESULT, PAGE, SETTINGS = "experiment.json", "tables.md", "experiment.yaml"
 
 
@@ -55,48 +55,48 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         UserError: something is missing or does not fit, or no arm is finished.
         Unfinished: it was stopped; the same call goes on.
     """
-    grid = cells(experiment)
+    grid = trials(experiment)
     refuse_unset(experiment, grid)
     out = Path(experiment.out)
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         refuse_other_settings(grid)
         datasets = prepare_splits(experiment)
-        tested = pool(datasets)
-        get_proxies(experiment, tested.dataset, grid[0].config.model.dtype)
-        failed = run_cells(experiment, grid)
+        test_set = pool(datasets)
+        get_proxies(experiment, test_set.dataset, grid[0].config.model.dtype)
+        failed = run_trials(experiment, grid)
         complete = finished_arms(grid)
         if not complete:
             raise UserError(
                 f"no arm is finished, so there is no table: {len(failed)} of {len(grid)} runs failed, "
-                f"{_first(failed, out)}; mend it and give the same command again."
+                f"{_first(failed, out)}; fix it and give the same command again."
             )
-        numbers, pooled = results(tested, complete)
+        numbers, pooled = results(test_set, complete)
         result = plain(numbers)
-        result = {"name": out.name, "failed": failed} | result | {"runs": {cell.name: _run(cell) for cell in grid}}
+        result = {"name": out.name, "failed": failed} | result | {"runs": {trial.name: _run(trial) for trial in grid}}
         result["findings"] = findings(result)
         (out / "predictions").mkdir(exist_ok=True)
         for name, probs_nk in pooled.items():
-            replace_text(out / "predictions" / f"{name}.jsonl", _prediction_lines(tested, probs_nk))
+            replace_text(out / "predictions" / f"{name}.jsonl", _prediction_lines(test_set, probs_nk))
         replace_text(out / SETTINGS, to_yaml(experiment))
         replace_text(out / RESULT, json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         replace_text(out / PAGE, markdown(result, f"Experiment {out.name}"))
     return result
 
 
-def refuse_unset(experiment: Experiment, grid: Sequence[Cell]) -> None:
+def refuse_unset(experiment: Experiment, grid: Sequence[Trial]) -> None:
     """Refuse what every run would stumble over, before anything is written.
 
     Raises:
         UserError: the corpus' place or the base checkpoint is not set, or settings of a run do not fit each other.
     """
-    needed = {"settings.model.checkpoint": all(cell.config.model.checkpoint for cell in grid)}
+    needed = {"settings.model.checkpoint": all(trial.config.model.checkpoint for trial in grid)}
     needed["corpus.root"] = bool(experiment.corpus.root) or experiment.corpus.name == "toy"
     for key, there in needed.items():
         if not there:
             raise UserError(f"{key} is not set; add it to the experiment's file or as {key}=... on the command line.")
-    for cell in grid:
-        check(cell.config)
+    for trial in grid:
+        check(trial.config)
 
 
 def refuse_failures(result: dict[str, Any], out: str) -> None:
@@ -108,17 +108,17 @@ def refuse_failures(result: dict[str, Any], out: str) -> None:
     if failed := result["failed"]:
         raise SomeFailed(
             f"{len(failed)} of {len(result['runs'])} runs failed, {_first(failed, Path(out))}; their arms are left "
-            "out of the tables. Mend it and give the same command again: what is finished is kept."
+            "out of the tables. Fix it and give the same command again: what is finished is kept."
         )
 
 
-def finished_arms(grid: list[Cell]) -> dict[Arm, dict[int, list[Cell]]]:
+def finished_arms(grid: list[Trial]) -> dict[Arm, dict[int, list[Trial]]]:
     """The arms all of whose runs are finished: arm -> seed -> runs in the order of the splits."""
-    found: dict[Arm, dict[int, list[Cell]]] = {}
-    for cell in grid:
-        found.setdefault(cell.arm, {}).setdefault(cell.seed, []).append(cell)
+    found: dict[Arm, dict[int, list[Trial]]] = {}
+    for trial in grid:
+        found.setdefault(trial.arm, {}).setdefault(trial.seed, []).append(trial)
     return {
-        arm: seeds for arm, seeds in found.items() if all(is_finished(cell) for of in seeds.values() for cell in of)
+        arm: seeds for arm, seeds in found.items() if all(is_finished(trial) for of in seeds.values() for trial in of)
     }
 
 
@@ -178,10 +178,8 @@ def get_proxies(experiment: Experiment, dataset: Dataset, dtype: str) -> None:
         return
     source = experiment.proxies
     if source.model:
-        exact = ["--engine", "exact", f"model.dtype={dtype}"]
-        how = exact if source.answers == "exact" else ["--answers", source.answers]
-        where = ["--data", str(dataset.path), "--model", source.model, "--out", str(experiment.journal)]
-        _annotate([*where, "--listeners", str(source.listeners), *how])
+        where = [str(dataset.path), source.model, str(experiment.journal)]
+        _annotate([*where, str(source.listeners), source.answers, dtype])
     elif not experiment.journal.is_file():
         raise UserError(
             f"there is no journal {experiment.journal}, and synthetic votes are to be learned from; set proxies.model "
@@ -190,7 +188,7 @@ def get_proxies(experiment: Experiment, dataset: Dataset, dtype: str) -> None:
 
 
 def _annotate(arguments: list[str]) -> None:
-    """The command, in a process of its own, which gives the devices back before the runs want them."""
+    """Annotation in a process of its own, which gives the devices back before the trials want them."""
     with stop_signals() as stop:
         process = subprocess.Popen([*ANNOTATE, *arguments], stdout=2, close_fds=False)  # it holds the lock, too
         while process.poll() is None and not stop.wait(0.2):
@@ -202,8 +200,8 @@ def _annotate(arguments: list[str]) -> None:
         raise Unfinished("stopped as asked, with synthetic votes still to ask for; the same command goes on.")
     if code:
         raise UserError(
-            f"the synthetic votes are not complete: `aer-jax annotate` ended with exit code {code} and said why above. "
-            "Mend it and give the same command again: what was answered is kept."
+            f"the synthetic votes are not complete: the annotation ended with exit code {code} and said why above. "
+            "Fix it and give the same command again: what was answered is kept."
         )
 
 
@@ -221,11 +219,11 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _prediction_lines(tested: Tested, probs_nk: np.ndarray) -> str:
-    classes = tested.dataset.classes
+def _prediction_lines(test_set: TestSet, probs_nk: np.ndarray) -> str:
+    classes = test_set.dataset.classes
     lines = [
         {"id": id, "speaker": str(speaker), "probs": dict(zip(classes, probs_k.tolist(), strict=True))}
-        for id, speaker, probs_k in zip(tested.ids, tested.speakers_n, probs_nk, strict=True)
+        for id, speaker, probs_k in zip(test_set.ids, test_set.speakers_n, probs_nk, strict=True)
     ]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
@@ -235,10 +233,10 @@ def _first(failed: dict[str, str], out: Path) -> str:
     return f"the first is {name} ({why.rstrip('.')}; see {out / 'logs' / name}.log)"
 
 
-def _run(cell: Cell) -> dict[str, Any]:
-    done = Path(cell.config.out) / MARK
+def _run(trial: Trial) -> dict[str, Any]:
+    done = Path(trial.config.out) / MARK
     try:
         seconds = parse_json(done.read_bytes())["seconds"] if done.is_file() else None
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"{done} is damaged; remove it, and the same call evaluates that run again.") from None
-    return {"run": cell.config.out, "finished": done.is_file(), "seconds": seconds}
+    return {"run": trial.config.out, "finished": done.is_file(), "seconds": seconds}

@@ -120,8 +120,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         parts.append(f"## {level}: {part['n']} clips of {part['n_speakers']} speakers, {held}")
         rows = [["JS", *(f"{m} raters" if m != 1 else "1 rater" for m in raters)]]
         for name, values in part["js"].items():
-            cells = [None, *values] if name == "votes" else values
-            rows.append([TITLES.get(name, f"with {escape(name)}"), *map(number, cells)])
+            trials = [None, *values] if name == "votes" else values
+            rows.append([TITLES.get(name, f"with {escape(name)}"), *map(number, trials)])
         rows += [
             [f"with the mean of {escape(name)}", *map(number, values)] for name, values in part["js_constant"].items()
         ]

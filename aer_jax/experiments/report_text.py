@@ -160,7 +160,7 @@ def text(result: Mapping[str, Any]) -> str:
     """The main table and the sentences, for the terminal."""
     rows = table(result, "js")
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(trial.ljust(width) for trial, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
     arms = len(result["arms"]) + 1
     body = [lines[0], rule, *lines[1:arms], rule, *lines[arms:]]

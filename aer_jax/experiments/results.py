@@ -18,8 +18,8 @@ from aer_jax.evaluation.metrics import DEFINITIONS, POINTWISE, pointwise
 from aer_jax.evaluation.resampled import POOLED, resampled
 from aer_jax.evaluation.significance import holm, sign_flip, wilcoxon_over_speakers
 from aer_jax.evaluation.summary import by_ambiguity, summary
-from aer_jax.experiments.settings import Arm, Cell
-from aer_jax.experiments.test_set import Tested, baseline_predictions, own_labels, predictions
+from aer_jax.experiments.settings import Arm, Trial
+from aer_jax.experiments.test_set import TestSet, baseline_predictions, own_labels, predictions
 
 QUANTITIES = (*POINTWISE, *POOLED)
 TESTED = ("js", "bc")  # quantities that arms are compared in
@@ -46,48 +46,48 @@ class Row:
     utterances: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
 
-def score(tested: Tested, probs_snk: Sequence[np.ndarray], top_label: bool = True) -> Row:
+def score(test_set: TestSet, probs_snk: Sequence[np.ndarray], top_label: bool = True) -> Row:
     """Score the predictions of one or several seeds; the intervals are of the mean over seeds.
 
     Args:
-        tested: references and speakers.
+        test_set: references and speakers.
         probs_snk: [N, K] for each seed.
         top_label: False for predictions without a largest class.
     """
-    speaker_n, times_rs, size_s = leave_one_out(tested.speakers_n)
-    seeds = [resampled(tested.references_nk, probs_nk, speaker_n, times_rs, top_label) for probs_nk in probs_snk]
+    speaker_n, times_rs, size_s = leave_one_out(test_set.speakers_n)
+    seeds = [resampled(test_set.references_nk, probs_nk, speaker_n, times_rs, top_label) for probs_nk in probs_snk]
     by_seed = {name: [float(found[name][0]) for found in seeds] for name in QUANTITIES}
     values, ci = {}, {}
     for name in QUANTITIES:
         mean_r = np.mean([found[name] for found in seeds], axis=0)
         values[name] = float(mean_r[0])
         ci[name] = interval(values[name], mean_r[1:], size_s, R2_LIMITS if name == "r2" else UNIT)
-    means = [pointwise(tested.references_nk, probs_nk, top_label) for probs_nk in probs_snk]
+    means = [pointwise(test_set.references_nk, probs_nk, top_label) for probs_nk in probs_snk]
     utterances = {name: np.mean([found[name] for found in means], axis=0) for name in POINTWISE}
     return Row(
         values,
         ci,
         by_seed,
-        by_ambiguity(utterances, tested.speakers_n, tested.references_nk),
+        by_ambiguity(utterances, test_set.speakers_n, test_set.references_nk),
         {name: utterances[name] for name in TESTED},
     )
 
 
-def baseline_rows(tested: Tested, probs: Mapping[str, np.ndarray]) -> dict[str, Row]:
+def baseline_rows(test_set: TestSet, probs: Mapping[str, np.ndarray]) -> dict[str, Row]:
     """The rows of every table below the arms: those that predict [N, K], and the listeners' halves."""
-    rows = {name: score(tested, [probs_nk], top_label=name != "uniform") for name, probs_nk in probs.items()}
-    usable_n, values = baselines.split_half(tested.dataset.votes, tested.ids, tested.dataset.classes)
-    speakers_n = tested.speakers_n[usable_n]
+    rows = {name: score(test_set, [probs_nk], top_label=name != "uniform") for name, probs_nk in probs.items()}
+    usable_n, values = baselines.split_half(test_set.dataset.votes, test_set.ids, test_set.dataset.classes)
+    speakers_n = test_set.speakers_n[usable_n]
     of_all = summary(values, speakers_n)
     means = dict.fromkeys(QUANTITIES, math.nan) | {name: of_all[name] for name in values}
     ci = dict.fromkeys(QUANTITIES) | of_all["ci"]
     ci.pop("reason")
-    levels = by_ambiguity(values, speakers_n, tested.references_nk[usable_n])
+    levels = by_ambiguity(values, speakers_n, test_set.references_nk[usable_n])
     rows["split_half"] = Row(means, ci, {name: [v] for name, v in means.items()}, levels)
     return rows
 
 
-def compare(tested: Tested, rows: Mapping[str, Row], arms: Sequence[Arm]) -> list[dict[str, Any]]:
+def compare(test_set: TestSet, rows: Mapping[str, Row], arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """Paired tests of all arms that differ in one thing, and of each arm with the linear probe where there is one.
 
     Each quantity over all utterances is one family of Holm's correction; js by ambiguity, all levels together, another.
@@ -102,7 +102,7 @@ def compare(tested: Tested, rows: Mapping[str, Row], arms: Sequence[Arm]) -> lis
         differs = [name for name in ("recipe", "labels", "dime_aug") if getattr(a, name) != getattr(b, name)]
         if len(differs) == 1:
             pairs.append((differs[0], b.name, a.name))
-    level_n = ambiguity_bins(ambiguity(tested.references_nk))
+    level_n = ambiguity_bins(ambiguity(test_set.references_nk))
     everywhere = np.ones(len(level_n), bool)
     families = {quantity: [(quantity, "all", everywhere)] for quantity in TESTED}
     families["js by ambiguity"] = [("js", name, level_n == b) for b, name in enumerate(NAMES)]
@@ -110,7 +110,7 @@ def compare(tested: Tested, rows: Mapping[str, Row], arms: Sequence[Arm]) -> lis
     for family, parts in families.items():
         tests = [
             {"family": family, "quantity": quantity, "level": level, "differs": differs, "a": a, "b": b}
-            | _test(rows[a].utterances[quantity] - rows[b].utterances[quantity], tested.speakers_n, here)
+            | _test(rows[a].utterances[quantity] - rows[b].utterances[quantity], test_set.speakers_n, here)
             for (differs, a, b), (quantity, level, here) in itertools.product(pairs, parts)
             if here.any()
         ]
@@ -134,45 +134,47 @@ def _test(difference_n: np.ndarray, speakers_n: np.ndarray, here: np.ndarray) ->
 
 
 def results(
-    tested: Tested, finished: Mapping[Arm, Mapping[int, Sequence[Cell]]]
+    test_set: TestSet, finished: Mapping[Arm, Mapping[int, Sequence[Trial]]]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """All numbers of an experiment.
 
     Args:
-        tested: the pooled test parts.
+        test_set: the pooled test parts.
         finished: arm -> seed -> its runs, one a split, all trained and evaluated.
 
     Returns:
         what experiment.json holds of them, JSON-able but for NaN; and the pooled predictions [N, K] by name: of each
         arm the mean over seeds, and of the linear probe where there is one.
     """
-    probs = {arm: [predictions(tested, cells) for cells in seeds.values()] for arm, seeds in finished.items()}
-    rows = {arm.name: score(tested, found) for arm, found in probs.items()}
-    some_cells = next(iter(next(iter(finished.values())).values()))
-    learned = baseline_predictions(tested, some_cells)
-    others = baseline_rows(tested, learned)
+    probs = {arm: [predictions(test_set, trials) for trials in seeds.values()] for arm, seeds in finished.items()}
+    rows = {arm.name: score(test_set, found) for arm, found in probs.items()}
+    some_trials = next(iter(next(iter(finished.values())).values()))
+    learned = baseline_predictions(test_set, some_trials)
+    others = baseline_rows(test_set, learned)
     arms = {}
     for arm, seeds in finished.items():
-        cells = [cell for of_seed in seeds.values() for cell in of_seed]
+        trials = [trial for of_seed in seeds.values() for trial in of_seed]
         about = {"recipe": arm.recipe, "labels": arm.labels, "dime_aug": arm.dime_aug}
-        runs = {"runs": [cell.config.out for cell in cells], "seeds": list(seeds)}
-        arms[arm.name] = about | runs | row_json(rows[arm.name]) | {"own_labels": _own(tested, arm, seeds, probs[arm])}
-    dataset = tested.dataset
+        runs = {"runs": [trial.config.out for trial in trials], "seeds": list(seeds)}
+        arms[arm.name] = (
+            about | runs | row_json(rows[arm.name]) | {"own_labels": _own(test_set, arm, seeds, probs[arm])}
+        )
+    dataset = test_set.dataset
     pooled = {arm.name: np.mean(found, axis=0) for arm, found in probs.items()}
     pooled |= {name: probs_nk for name, probs_nk in learned.items() if name == "linear_probe"}
     return {
         "dataset": dataset.name,
         "classes": list(dataset.classes),
         "references": "human",
-        "n": len(tested.ids),
-        "n_speakers": len(set(tested.speakers_n)),
-        "speakers_apart": all(dataset.speakers_apart for dataset in tested.datasets.values()),
-        "splits": {split: len(dataset.splits["test"]) for split, dataset in tested.datasets.items()},
+        "n": len(test_set.ids),
+        "n_speakers": len(set(test_set.speakers_n)),
+        "speakers_apart": all(dataset.speakers_apart for dataset in test_set.datasets.values()),
+        "splits": {split: len(dataset.splits["test"]) for split, dataset in test_set.datasets.items()},
         "ci": {"level": LEVEL, "over": "speakers", "method": METHOD},
         "alpha": ALPHA,
         "arms": arms,
         "baselines": {name: row_json(row) | {"note": baselines.BASELINES[name].note} for name, row in others.items()},
-        "tests": compare(tested, rows | others, list(finished)),
+        "tests": compare(test_set, rows | others, list(finished)),
         "definitions": DEFINITIONS,
     }, pooled
 
@@ -184,11 +186,11 @@ def row_json(row: Row) -> dict[str, Any]:
 
 
 def _own(
-    tested: Tested, arm: Arm, seeds: Mapping[int, Sequence[Cell]], probs_snk: Sequence[np.ndarray]
+    test_set: TestSet, arm: Arm, seeds: Mapping[int, Sequence[Trial]], probs_snk: Sequence[np.ndarray]
 ) -> dict[str, Any]:
     """The paper's way of scoring: against labels of the kind that the arm learned from."""
     try:
-        own_nk = own_labels(tested, next(iter(seeds.values())))
+        own_nk = own_labels(test_set, next(iter(seeds.values())))
     except UserError as error:  # a test clip about which no synthetic listener gave a readable answer
         return {"references": arm.labels, "js": None, "js_distance": None, "bc": None, "reason": str(error)}
     found = [pointwise(own_nk, probs_nk) for probs_nk in probs_snk]

@@ -118,7 +118,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One run: an arm on one split with one seed."""
 
     arm: Arm
@@ -158,7 +158,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), out: Path |
     for name in experiment.recipes:
         if not re.fullmatch(r"[\w.+]+", str(name)):
             raise UserError(f'{where}: the recipe name "{name}" becomes part of file names; use letters and digits.')
-    cells(experiment, where)
+    trials(experiment, where)
     return experiment
 
 
@@ -168,7 +168,7 @@ def arms(experiment: Experiment) -> list[Arm]:
     return [Arm(recipe, labels, dime_aug) for recipe, dime_aug, labels in grid]
 
 
-def cells(experiment: Experiment, where: str = "the experiment") -> list[Cell]:
+def trials(experiment: Experiment, where: str = "the experiment") -> list[Trial]:
     """All runs; those of one seed and split follow each other, so that arms can soon be compared.
 
     Raises:
@@ -190,11 +190,11 @@ def cells(experiment: Experiment, where: str = "the experiment") -> list[Cell]:
             fixed["labels"]["journal"] = str(experiment.journal)
         if not arm.dime_aug:
             fixed["data"]["dime_aug"] = {"ratio": 0.0}
-        cell = Cell(arm, split, seed, make_config(merge(settings, fixed), f"{where}, {arm.name}"))
-        if arm.dime_aug and cell.config.data.dime_aug.ratio == 0:
+        trial = Trial(arm, split, seed, make_config(merge(settings, fixed), f"{where}, {arm.name}"))
+        if arm.dime_aug and trial.config.data.dime_aug.ratio == 0:
             raise UserError(f"{where}, {arm.name}: data.dime_aug.ratio is 0, so DiME-Aug cannot be on.")
-        path = Path(experiment.out) / "runs" / cell.name
-        found.append(dataclasses.replace(cell, config=dataclasses.replace(cell.config, out=str(path))))
+        path = Path(experiment.out) / "runs" / trial.name
+        found.append(dataclasses.replace(trial, config=dataclasses.replace(trial.config, out=str(path))))
     return found
 
 

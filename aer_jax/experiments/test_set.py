@@ -12,7 +12,7 @@ from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.predictions import human_distributions
-from aer_jax.experiments.settings import Cell
+from aer_jax.experiments.settings import Trial
 from aer_jax.inference.evaluate_run import probed_base, read_probe
 from aer_jax.reports.evaluations import read_evaluation
 from aer_jax.training.run import read_run
@@ -20,7 +20,7 @@ from aer_jax.training.targets import label_distributions
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestSet:
     """The pooled test parts, and what the listeners heard there.
 
     Attributes:
@@ -41,7 +41,7 @@ class Tested:
         return next(iter(self.datasets.values()))
 
 
-def pool(datasets: Mapping[str, Dataset]) -> Tested:
+def pool(datasets: Mapping[str, Dataset]) -> TestSet:
     """Put the test parts of all splits side by side.
 
     Raises:
@@ -57,59 +57,61 @@ def pool(datasets: Mapping[str, Dataset]) -> Tested:
             split_of[id] = split
     ids, dataset = list(split_of), next(iter(datasets.values()))
     speakers_n = np.array([dataset.utterances[id].speaker for id in ids])
-    return Tested(datasets, ids, speakers_n, human_distributions(dataset, ids))
+    return TestSet(datasets, ids, speakers_n, human_distributions(dataset, ids))
 
 
-def predictions(tested: Tested, cells: Sequence[Cell]) -> np.ndarray:
+def predictions(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray:
     """What the runs of one arm and seed, one a split, predict: [N, K].
 
     Raises:
         UserError: a prediction is missing.
     """
     probs: dict[str, list[float]] = {}
-    for cell in cells:
-        for line in read_evaluation(Path(cell.config.out), "test").predictions:
-            if line["probs"].keys() != set(tested.dataset.classes):
+    for trial in trials:
+        for line in read_evaluation(Path(trial.config.out), "test").predictions:
+            if line["probs"].keys() != set(test_set.dataset.classes):
                 raise UserError(
-                    f"{cell.config.out} predicts other classes than the dataset's; remove it to run it again."
+                    f"{trial.config.out} predicts other classes than the dataset's; remove it to run it again."
                 )
-            probs[line["id"]] = [line["probs"][name] for name in tested.dataset.classes]
-    if missing := [id for id in tested.ids if id not in probs]:
-        raise UserError(f"{cells[0].config.out} and the like have no prediction for {missing[0]}; evaluate them again.")
-    probs_nk = np.array([probs[id] for id in tested.ids], float)
+            probs[line["id"]] = [line["probs"][name] for name in test_set.dataset.classes]
+    if missing := [id for id in test_set.ids if id not in probs]:
+        raise UserError(
+            f"{trials[0].config.out} and the like have no prediction for {missing[0]}; evaluate them again."
+        )
+    probs_nk = np.array([probs[id] for id in test_set.ids], float)
     return probs_nk / probs_nk.sum(axis=1, keepdims=True)
 
 
-def own_labels(tested: Tested, cells: Sequence[Cell]) -> np.ndarray:
+def own_labels(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray:
     """The distributions of the kind that an arm was trained on, as the paper scores it: [N, K]."""
     parts = [
-        label_distributions(dataset, dataset.splits["test"], cell.config.labels)
-        for cell in cells
-        if (dataset := tested.datasets[cell.split])
+        label_distributions(dataset, dataset.splits["test"], trial.config.labels)
+        for trial in trials
+        if (dataset := test_set.datasets[trial.split])
     ]
     return np.concatenate(parts)
 
 
-def baseline_predictions(tested: Tested, cells: Sequence[Cell]) -> dict[str, np.ndarray]:
+def baseline_predictions(test_set: TestSet, trials: Sequence[Trial]) -> dict[str, np.ndarray]:
     """Predictions [N, K] of the baselines that predict; what is learned is learned for each split.
 
     Args:
-        tested: the data.
-        cells: the finished runs of one arm and seed, whose bases the linear probe reads.
+        test_set: the data.
+        trials: the finished runs of one arm and seed, whose bases the linear probe reads.
     """
     means = []
-    for dataset in tested.datasets.values():
+    for dataset in test_set.datasets.values():
         mean_k = human_distributions(dataset, sorted(dataset.splits["train"])).mean(axis=0)
         means.append(np.broadcast_to(mean_k, (len(dataset.splits["test"]), len(mean_k))))
-    return baselines.predictions(tested.references_nk, np.concatenate(means), _linear_probe(tested, cells))
+    return baselines.predictions(test_set.references_nk, np.concatenate(means), _linear_probe(test_set, trials))
 
 
-def _linear_probe(tested: Tested, cells: Sequence[Cell]) -> np.ndarray | None:
+def _linear_probe(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray | None:
     """What `evaluate` kept of the probe of each run's base and dataset; None where it is gone."""
     rows = []
-    for cell in cells:
-        dataset = tested.datasets[cell.split]
-        probs = read_probe(dataset, "test", probed_base(read_run(cell.config.out)))
+    for trial in trials:
+        dataset = test_set.datasets[trial.split]
+        probs = read_probe(dataset, "test", probed_base(read_run(trial.config.out)))
         ids = dataset.splits["test"]
         if not probs.keys() >= set(ids):
             return None

@@ -25,38 +25,38 @@ from tqdm import tqdm
 from aer_jax.config import to_yaml
 from aer_jax.errors import Unfinished
 from aer_jax.experiments.devices import accelerators, shares
-from aer_jax.experiments.settings import Cell, Experiment
+from aer_jax.experiments.settings import Experiment, Trial
 from aer_jax.files.atomic import replace_text
-from aer_jax.training.hooks.preemption import stop_signals
 from aer_jax.training.run import holds_run, read_run, refuse_changed
+from aer_jax.training.signals import stop_signals
 
-COMMAND = (sys.executable, "-m", "aer_jax.cli.cell")  # to be called with a config file and a run directory
+COMMAND = (sys.executable, "-m", "aer_jax.experiments.worker", "trial")  # and a config file and a run directory
 MARK = "cell.json"
 STOPPED = Unfinished.exit_code
 
 
-def is_finished(cell: Cell) -> bool:
+def is_finished(trial: Trial) -> bool:
     """Whether a run was trained and evaluated."""
-    return (Path(cell.config.out) / MARK).is_file()
+    return (Path(trial.config.out) / MARK).is_file()
 
 
-def refuse_other_settings(cells: Sequence[Cell]) -> None:
+def refuse_other_settings(trials: Sequence[Trial]) -> None:
     """Refuse an experiment some of whose runs were begun with other settings, data, votes or base.
 
     Raises:
         UserError: the first such run and the difference; nothing has been done then.
     """
-    for cell in cells:
-        if is_finished(cell) or holds_run(cell.config):
-            refuse_changed(read_run(cell.config.out), cell.config)
+    for trial in trials:
+        if is_finished(trial) or holds_run(trial.config):
+            refuse_changed(read_run(trial.config.out), trial.config)
 
 
-def run_cells(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
+def run_trials(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, str]:
     """Train and evaluate all runs that are not finished; what is half done goes on.
 
     Args:
         experiment: where things lie, and how many at a time.
-        cells: its runs, which `refuse_other_settings` let pass; each dataset and journal must be there.
+        trials: its runs, which `refuse_other_settings` let pass; each dataset and journal must be there.
 
     Returns:
         name of a run that failed -> the last thing that it said.
@@ -69,16 +69,16 @@ def run_cells(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
     out = Path(experiment.out)
     for folder in ("configs", "logs", "runs"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    todo = [cell for cell in cells if not is_finished(cell)]
+    todo = [trial for trial in trials if not is_finished(trial)]
     with (
         stop_signals() as stop,
         ThreadPoolExecutor(len(places)) as pool,
-        tqdm(total=len(cells), initial=len(cells) - len(todo), unit="run", desc="experiment") as bar,
+        tqdm(total=len(trials), initial=len(trials) - len(todo), unit="run", desc="experiment") as bar,
     ):
         work = _Work(out, stop)
         for place in places:
             work.places.put(place)
-        waiting = [pool.submit(work.do, cell, bar) for cell in todo]
+        waiting = [pool.submit(work.do, trial, bar) for trial in todo]
         said, asked = "", False
         while not all(future.done() for future in waiting):
             time.sleep(0.2)
@@ -90,8 +90,8 @@ def run_cells(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
         for future in waiting:
             future.result()
     if stop.is_set():
-        left = sum(not is_finished(cell) for cell in cells)
-        raise Unfinished(f"stopped as asked with {left} of {len(cells)} runs to do; the same command goes on.")
+        left = sum(not is_finished(trial) for trial in trials)
+        raise Unfinished(f"stopped as asked with {left} of {len(trials)} runs to do; the same command goes on.")
     return work.failed
 
 
@@ -110,27 +110,27 @@ class _Work:
         for process in list(self.running.values()):
             process.terminate()
 
-    def do(self, cell: Cell, bar: tqdm) -> None:
+    def do(self, trial: Trial, bar: tqdm) -> None:
         """One run from its config to its mark."""
         if self.stop.is_set():
             return
         place = self.places.get()
-        run, log = Path(cell.config.out), self.out / "logs" / f"{cell.name}.log"
-        config = self.out / "configs" / f"{cell.name}.yaml"
-        replace_text(config, to_yaml(cell.config))
+        run, log = Path(trial.config.out), self.out / "logs" / f"{trial.name}.log"
+        config = self.out / "configs" / f"{trial.name}.yaml"
+        replace_text(config, to_yaml(trial.config))
         began = time.monotonic()
         try:
             with log.open("ab") as file:
-                code = self._wait(cell.name, [*COMMAND, str(config), str(run)], place, file)
+                code = self._wait(trial.name, [*COMMAND, str(config), str(run)], place, file)
         finally:
             self.places.put(place)
         seconds = round(time.monotonic() - began, 1)
         if code == 0:
             replace_text(run / MARK, json.dumps({"seconds": seconds}) + "\n")
-            bar.write(f"{cell.name}: {_score(run)} after {seconds:.0f} s", file=sys.stderr)
+            bar.write(f"{trial.name}: {_score(run)} after {seconds:.0f} s", file=sys.stderr)
         elif not self.stop.is_set():
-            self.failed[cell.name] = _last_words(log, code)
-            bar.write(f"{cell.name} failed: {self.failed[cell.name]} (see {log})", file=sys.stderr)
+            self.failed[trial.name] = _last_words(log, code)
+            bar.write(f"{trial.name} failed: {self.failed[trial.name]} (see {log})", file=sys.stderr)
         bar.update()
 
     def _wait(self, name: str, command: list[str], place: dict[str, str], log: IO[bytes]) -> int:

@@ -23,7 +23,7 @@ from orbax.checkpoint.multihost import get_barrier_sync_fn
 from aer_jax.data.batching.batches import Host
 from aer_jax.errors import Unfinished, UserError
 from aer_jax.models.sharding import BATCH, row_blocks
-from aer_jax.training.hooks.preemption import Stopped
+from aer_jax.training.signals import Stopped
 
 COORDINATOR, INDEX, COUNT = "AER_JAX_COORDINATOR", "AER_JAX_PROCESS_ID", "AER_JAX_PROCESS_COUNT"
 DETECT = "AER_JAX_DISTRIBUTED"

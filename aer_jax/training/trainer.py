@@ -29,12 +29,13 @@ from aer_jax.training.hooks.early_stopping import EarlyStopping
 from aer_jax.training.hooks.hook import Hook
 from aer_jax.training.hooks.metrics_log import MetricsLog
 from aer_jax.training.hooks.nonfinite import refuse_not_finite
-from aer_jax.training.hooks.preemption import Preemption, Stopped
+from aer_jax.training.hooks.preemption import Preemption
 from aer_jax.training.hooks.profile import Profile
 from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
 from aer_jax.training.predictor import predict_rows
 from aer_jax.training.run import Run, holds_run, locked_run
 from aer_jax.training.setup import Data, Model, open_data, open_model, open_run_directory, pinned, say, training_batches
+from aer_jax.training.signals import Stopped
 from aer_jax.training.step import TrainState, make_predict_step, make_train_step, to_device
 from aer_jax.training.throughput import Throughput
 

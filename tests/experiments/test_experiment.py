@@ -23,7 +23,7 @@ from aer_jax.data.preparation.prepare import prepare
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.experiments import experiment
 from aer_jax.experiments import report_text as words
-from aer_jax.experiments import trials as run_cells
+from aer_jax.experiments import trials as run_trials
 from aer_jax.experiments.experiment import run_experiment
 from aer_jax.experiments.settings import load_experiment
 from aer_jax.files.content_hash import seal
@@ -43,7 +43,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture
 def config(tmp_path, corpus, monkeypatch):
     """An experiment of 3 arms, 3 folds, 2 seeds in a YAML file; its runs are stand-ins."""
-    monkeypatch.setattr(run_cells, "COMMAND", (sys.executable, small_corpus.__file__))
+    monkeypatch.setattr(run_trials, "COMMAND", (sys.executable, small_corpus.__file__))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     manifest, journal = corpus
     path = tmp_path / "experiment.yaml"

@@ -8,7 +8,7 @@ from aer_jax.config import RECIPES
 from aer_jax.errors import UserError
 from aer_jax.experiments.devices import accelerators, shares
 from aer_jax.experiments.experiment import refuse_unset
-from aer_jax.experiments.settings import arms, cells, load_experiment
+from aer_jax.experiments.settings import arms, load_experiment, trials
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
 RUNS = {"crema_d_4": 60, "crema_d_6": 60, "crema_d_adapters": 13, "iemocap": 60, "msp_podcast": 12, "toy": 18}
@@ -16,17 +16,17 @@ RUNS = {"crema_d_4": 60, "crema_d_6": 60, "crema_d_adapters": 13, "iemocap": 60,
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_experiments(path):
-    grid = cells(load_experiment(path))
-    assert len(grid) == RUNS[path.stem] == len({cell.config.out for cell in grid})
-    for cell in grid:
-        assert cell.config.recipe == (cell.arm.recipe if cell.arm.recipe in RECIPES else "default")
-        assert cell.config.labels.source == cell.arm.labels
-        assert (cell.config.data.dime_aug.ratio > 0) == cell.arm.dime_aug == ("dime" in cell.name)
-        assert cell.config.seed == cell.seed and cell.config.data.dataset.startswith(
+    grid = trials(load_experiment(path))
+    assert len(grid) == RUNS[path.stem] == len({trial.config.out for trial in grid})
+    for trial in grid:
+        assert trial.config.recipe == (trial.arm.recipe if trial.arm.recipe in RECIPES else "default")
+        assert trial.config.labels.source == trial.arm.labels
+        assert (trial.config.data.dime_aug.ratio > 0) == trial.arm.dime_aug == ("dime" in trial.name)
+        assert trial.config.seed == trial.seed and trial.config.data.dataset.startswith(
             f"runs/experiments/{path.stem}/data"
         )
-        assert (cell.config.labels.journal is None) == (cell.arm.labels == "human")
-    paper = [cell.config for cell in grid if cell.arm.recipe == "paper"]
+        assert (trial.config.labels.journal is None) == (trial.arm.labels == "human")
+    paper = [trial.config for trial in grid if trial.arm.recipe == "paper"]
     assert all(config.train.lr == RECIPES["paper"]["train"]["lr"] and config.model.head == "paper" for config in paper)
 
 
@@ -36,7 +36,7 @@ def test_a_recipe_goes_over_the_settings_of_all(tmp_path):
         "out: o\ncorpus: {name: toy}\nlabels: [human]\ndime_aug: [off]\nsplits: [speakers]\nseeds: [3]\n"
         "recipes: {slow: {recipe: paper, train: {lr: 1e-9}}, default: }\nsettings: {train: {lr: 1e-3, epochs: 2}}\n"
     )
-    slow, default = cells(load_experiment(path))
+    slow, default = trials(load_experiment(path))
     assert (slow.config.train.lr, slow.config.train.epochs, slow.config.model.head) == (1e-9, 2, "paper")
     assert (default.config.train.lr, default.config.train.epochs, default.config.seed) == (1e-3, 2, 3)
     assert [arm.name for arm in arms(load_experiment(path))] == ["slow-human", "default-human"]
@@ -73,7 +73,7 @@ def test_settings_that_do_not_fit_each_other_are_refused_before_anything_is_prep
         CONFIGS[-1], ["corpus.root=x", "settings.model.checkpoint=c", "settings.train.microbatch=7"]
     )
     with pytest.raises(UserError, match=r"train.batch \d+ must be a multiple of train.microbatch 7"):
-        refuse_unset(experiment, cells(experiment))
+        refuse_unset(experiment, trials(experiment))
 
 
 def test_accelerators_are_shared_out(tmp_path):

@@ -45,7 +45,7 @@ def test_a_run_that_starts(tmp_path, number, wait):
 def test_a_main_thread_that_does_not_come_back():
     """It is in a compiler, say, where no handler of Python's runs."""
     script = (
-        "import hashlib\nfrom aer_jax.training.hooks.preemption import stop_at_start\n"
+        "import hashlib\nfrom aer_jax.training.signals import stop_at_start\n"
         "with stop_at_start():\n    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
