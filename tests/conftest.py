@@ -40,7 +40,7 @@ LONG = (
     "tests/test_demo.py",
     "training/test_resume.py",
     "training/test_processes.py",
-    "training/test_loop.py",
+    "training/test_trainer.py",
     "training/test_meshes.py",
     "bench/test_bench_train.py",
     "inference/test_export.py",

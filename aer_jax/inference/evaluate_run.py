@@ -25,10 +25,10 @@ from aer_jax.files.content_hash import folder_digest, is_intact, seal
 from aer_jax.files.json_text import parse_json
 from aer_jax.files.locks import locked
 from aer_jax.inference import band as bands
-from aer_jax.training.content_hash import dataset_digest
 from aer_jax.training.distributed import fetch, is_first
+from aer_jax.training.input_hashes import dataset_hash
 from aer_jax.training.predictor import Predictor, refuse_other_classes
-from aer_jax.training.readout import left_out_of
+from aer_jax.training.readout import load_left_out
 from aer_jax.training.run import Run, open_run
 from aer_jax.training.training_data import compare
 
@@ -78,14 +78,14 @@ def _evaluate(run: Run, split: str) -> dict[str, Any]:
         Prediction(id, dataset.utterances[id].speaker, tuple(probs_k.tolist()))
         for id, probs_k in zip(ids, probs_nk, strict=True)
     ]
-    probe = linear_probe(dataset, split, predictor.frozen_audio, probed_base(run))
+    probe = linear_probe(dataset, split, predictor.audio_statistics, probed_base(run))
     metrics = evaluate(predictions, dataset, split=split, probe=probe)
     band = _band(run, predictor, dataset, probs_nk if split == "validation" else None, relation.same)
     if band is not None and split != "validation":
         metrics["band"] = band.kept(human_distributions(dataset, ids), probs_nk)
     if is_first():
         inputs = {
-            "dataset": dataset_digest(dataset.path),
+            "dataset": dataset_hash(dataset.path),
             "trained_on": relation.note or "this dataset",
             "step": predictor.step,
             "checkpoint": folder_digest(run.path / "best" / str(predictor.step)),
@@ -97,7 +97,7 @@ def _evaluate(run: Run, split: str) -> dict[str, Any]:
 def _shares(run: Run, predictor: Predictor, dataset: Dataset, ids: list[str], same: bool) -> np.ndarray:
     # A readout that learned from clips is judged on them by what it says of speakers left out. It need not have learned
     # from all of a split: see labels.missing.
-    probs = left_out_of(run.path) if same else {}
+    probs = load_left_out(run.path) if same else {}
     if others := [id for id in ids if id not in probs]:
         # Each row is divided by its float64 sum: float32 sums to 1 only to its own precision.
         others_nk = predictor.utterances(dataset, others).astype(float)

@@ -20,7 +20,7 @@ from aer_jax.models.random_checkpoint import published_config
 from aer_jax.models.sharding import BATCH, key_names, replicated, sharding
 from aer_jax.plan.shapes import BatchShape
 from aer_jax.training.optimizer import make_optimizer, schedule
-from aer_jax.training.step import Parts, TrainState, make_train_step, take_apart
+from aer_jax.training.step import SplitModel, TrainState, make_train_step, split_model
 
 STEPS = 1000  # of the learning rate's schedule: a number in the program, not a shape
 
@@ -89,10 +89,10 @@ def trace(config: Config, mesh: Mesh | AbstractMesh, step: AbstractStep) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _parts(config: ModelConfig, classes: int) -> Parts:
-    """The model taken apart; shapes only."""
+def _parts(config: ModelConfig, classes: int) -> SplitModel:
+    """The model split; shapes only."""
     base = base_config(config.checkpoint)
-    return take_apart(nnx.eval_shape(lambda: EmotionModel(base, config, classes, rngs=nnx.Rngs(0))))
+    return split_model(nnx.eval_shape(lambda: EmotionModel(base, config, classes, rngs=nnx.Rngs(0))))
 
 
 def _batch(

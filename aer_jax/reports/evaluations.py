@@ -14,7 +14,7 @@ from aer_jax.errors import UserError
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.files.content_hash import folder_digest, is_intact
 from aer_jax.files.json_text import parse_json
-from aer_jax.training.content_hash import dataset_digest
+from aer_jax.training.input_hashes import dataset_hash
 
 
 class Evaluation(NamedTuple):
@@ -69,7 +69,7 @@ def _refuse_changed(run: Path, inputs: dict[str, Any], again: str) -> None:
         if folder_digest(latest) != inputs["checkpoint"]:
             raise UserError(f"{run} has another best checkpoint than when it was evaluated; {again}.")
     dataset = Path(load_config(run / "config.yaml").data.dataset)
-    if "dataset" in inputs and (dataset / "dataset.json").is_file() and dataset_digest(dataset) != inputs["dataset"]:
+    if "dataset" in inputs and (dataset / "dataset.json").is_file() and dataset_hash(dataset) != inputs["dataset"]:
         raise UserError(
             f"{dataset} is not, or no longer, the dataset that {run} was evaluated on; put that one back, or {again}."
         )

@@ -143,7 +143,7 @@ def main(run_path: str, out_path: str, journal: str = "") -> None:
     if journal:
         others["the journal's"] = read_votes(Path(journal), dataset.classes).counts(ids, dataset.classes)
     result = study(
-        gather(ids, functools.partial(Predictor(run).frozen_audio, dataset)),
+        gather(ids, functools.partial(Predictor(run).audio_statistics, dataset)),
         dataset.votes.whole.counts(ids, dataset.classes).astype(np.int64),
         np.array([dataset.utterances[id].speaker for id in ids]),
         others,

@@ -30,7 +30,7 @@ from aer_jax.training import feature_cache as heard
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.distributed import fetch, host_of, is_first
 from aer_jax.training.run import Run
-from aer_jax.training.step import make_predict_step, model_batch, take_apart, to_device
+from aer_jax.training.step import make_predict_step, model_batch, split_model, to_device
 
 
 def best_checkpoint(run: Run) -> tuple[Checkpoints, int]:
@@ -93,7 +93,7 @@ class Predictor:
         adapters = [module for _, module in nnx.iter_modules(model) if isinstance(module, LoRA)]
         untrained = not any(bool(jnp.any(adapter.b[...] != 0)) for adapter in adapters)
         self._readout_alone = untrained and isinstance(model.emotion_head, ReadoutHead)
-        self._parts = take_apart(model)
+        self._parts = split_model(model)
         self._step = make_predict_step(self._parts.graphdef)
         self.prompt = PromptEncoder(
             config.model.checkpoint, self.classes, transcript=config.data.transcript, speaker=config.data.speaker
@@ -123,7 +123,7 @@ class Predictor:
         )
         return np.asarray(jax.nn.softmax(logits_nk))
 
-    def frozen_audio(self, dataset: Dataset, ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def audio_statistics(self, dataset: Dataset, ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """What the audio tower computes before anything is trained; see `heard.blocks`.
 
         Yields:

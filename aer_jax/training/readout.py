@@ -60,7 +60,7 @@ class Clips(NamedTuple):
     weights_n: np.ndarray
 
 
-class Fitted(NamedTuple):
+class FitResult(NamedTuple):
     """What a fit says about itself.
 
     Attributes:
@@ -74,7 +74,7 @@ class Fitted(NamedTuple):
     choice: dict[str, float]
 
 
-def begin(
+def init_readout(
     model: EmotionModel,
     config: Config,
     dataset: Dataset,
@@ -82,7 +82,7 @@ def begin(
     evaluation: Callable[[Sequence[str]], EvaluationBatches],
     whole: Mapping[str, np.ndarray],
     mesh: jax.sharding.Mesh,
-) -> Fitted | None:
+) -> FitResult | None:
     """Before the first step: fit the readout where the settings say so, else standardise it; in place.
 
     Args:
@@ -145,7 +145,7 @@ def standardise(head: ReadoutHead, inputs_ne: np.ndarray) -> None:
     _put(head.deviation, inputs_ne.std(axis=0) + 1e-5)
 
 
-def fit_readout(head: ReadoutHead, *splits: Clips, projection: Projection | None = None) -> Fitted:
+def fit_readout(head: ReadoutHead, *splits: Clips, projection: Projection | None = None) -> FitResult:
     """Fit `head`, in place, to all splits given; the temperature becomes part of its kernel and bias.
 
     Args:
@@ -169,18 +169,18 @@ def fit_readout(head: ReadoutHead, *splits: Clips, projection: Projection | None
     _put(head.linear.bias, probe.bias_k / warmth)
     plain = float(js_divergence(targets_nk, softmax(logits_lnk[best], axis=1)).mean())
     choice = {"readout_l2": L2[best], "temperature": warmth, "val_js_at_temperature_1": plain}
-    return Fitted(ids_n, logits_lnk[best] / warmth, targets_nk, choice)
+    return FitResult(ids_n, logits_lnk[best] / warmth, targets_nk, choice)
 
 
-def keep_left_out(fitted: Fitted, folder: Path) -> None:
+def save_left_out(fitted: FitResult, folder: Path) -> None:
     """Write `left_out.json`: for each clip that the readout learned from, what heads without its speaker predict."""
     probs_nk = softmax(fitted.logits_nk, axis=1)
     kept = seal({"probs": dict(zip(fitted.ids_n.tolist(), probs_nk.tolist(), strict=True))})
     replace_text(folder / LEFT_OUT, json.dumps(kept) + "\n")
 
 
-def left_out_of(folder: Path) -> dict[str, list[float]]:
-    """What `keep_left_out` kept of the clips that a run's readout learned from; empty where it was not fitted.
+def load_left_out(folder: Path) -> dict[str, list[float]]:
+    """What `save_left_out` kept of the clips that a run's readout learned from; empty where it was not fitted.
 
     Raises:
         UserError: the file is damaged.

@@ -23,7 +23,7 @@ from aer_jax.files.json_text import parse_json
 from aer_jax.files.locks import locked
 from aer_jax.files.provenance import provenance
 from aer_jax.training.checkpoint import latest_step
-from aer_jax.training.content_hash import identities, refuse_others
+from aer_jax.training.input_hashes import input_hashes, refuse_other_inputs
 
 # What may differ when a run goes on: where things lie (what lies there is compared), on which devices and in how much
 # memory it computes, how often it is saved.
@@ -71,7 +71,7 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
         raise UserError(f"{path} already holds a run; continue it with --resume, remove it, or choose another out=.")
     (path / "dime_aug.json").unlink(missing_ok=True)
     devices = jax.devices()
-    learns_from = identities(config)
+    learns_from = input_hashes(config)
     environment = {
         "classes": list(classes),
         "base": learns_from["model.checkpoint"],
@@ -271,7 +271,8 @@ def refuse_changed(run: Run, config: Config) -> None:
     ]
     if changed:
         raise UserError(f"{run.path} was begun with other settings ({'; '.join(changed)}); resume with the same ones.")
-    refuse_others(run.path, config, run.environment.get("learns_from", {"model.checkpoint": run.environment["base"]}))
+    began_with = run.environment.get("learns_from", {"model.checkpoint": run.environment["base"]})
+    refuse_other_inputs(run.path, config, began_with)
 
 
 def flat(settings: Any, prefix: str = "") -> list[tuple[str, Any]]:

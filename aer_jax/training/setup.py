@@ -32,9 +32,9 @@ from aer_jax.training.distributed import first_before_others, host_of, is_first
 from aer_jax.training.hooks.early_stopping import no_epochs_yet
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.run import Run, add_facts, create_run, open_run, resume_run
-from aer_jax.training.step import TrainState, init_state, take_apart
+from aer_jax.training.step import TrainState, init_state, split_model
 from aer_jax.training.targets import clip_weights, label_distributions, settle_missing, synthetic_weight
-from aer_jax.training.training_data import keep_training_data
+from aer_jax.training.training_data import save_training_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Model:
     optimizer: optax.GradientTransformation
     rate: optax.Schedule
     early: dict[str, np.ndarray]
-    fitted: readout.Fitted | None
+    fitted: readout.FitResult | None
 
 
 def say(text: str) -> None:
@@ -136,7 +136,7 @@ def open_run_directory(config: Config, data: Data, resume: bool) -> Run:
         if not is_first():
             return open_run(config.out)
         run = resume_run(config) if resume else create_run(config, data.dataset.classes)
-        keep_training_data(run, data.dataset)
+        save_training_data(run, data.dataset)
         return run
 
 
@@ -217,10 +217,10 @@ def open_model(
     fitted = None
     if isinstance(model.emotion_head, ReadoutHead) and latest is None and not (start and start.has_head):
         whole = {"train": data.targets_nk, "validation": data.validation_nk}
-        fitted = readout.begin(model, config, data.dataset, data.prompt, data.batches_of, whole, mesh)
+        fitted = readout.init_readout(model, config, data.dataset, data.prompt, data.batches_of, whole, mesh)
         if fitted and config.train.epochs == 0 and is_first():
-            readout.keep_left_out(fitted, run.path)
-    graphdef, trainable, frozen = parts = take_apart(model)
+            readout.save_left_out(fitted, run.path)
+    graphdef, trainable, frozen = parts = split_model(model)
     if is_first():
         states = {"trainable": trainable, "frozen": frozen}
         add_facts(run, parameters={name: sum(a.size for a in jax.tree.leaves(state)) for name, state in states.items()})

@@ -29,20 +29,20 @@ class TrainState(NamedTuple):
     optimizer: optax.OptState
 
 
-class Parts(NamedTuple):
-    """A model taken apart, so that gradients and donation concern the trainables alone."""
+class SplitModel(NamedTuple):
+    """A model's structure, its trainables and the rest: gradients and donation concern the trainables alone."""
 
     graphdef: nnx.GraphDef
     trainable: nnx.State
     frozen: nnx.State
 
 
-def take_apart(model: EmotionModel) -> Parts:
-    """Structure, trainables, and all that stays as it is."""
-    return Parts(*nnx.split(model, TRAINABLE, ...))
+def split_model(model: EmotionModel) -> SplitModel:
+    """`nnx.split` by what is trained."""
+    return SplitModel(*nnx.split(model, TRAINABLE, ...))
 
 
-def init_state(parts: Parts, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def init_state(parts: SplitModel, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Step 0; the moments live where their parameters live, scalars on every device."""
     abstract = jax.eval_shape(optimizer.init, parts.trainable)
     where = jax.tree.map_with_path(lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), abstract)

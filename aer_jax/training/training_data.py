@@ -16,7 +16,7 @@ from aer_jax.errors import UserError
 from aer_jax.files.atomic import replace_text
 from aer_jax.files.content_hash import DIGEST, is_intact, seal
 from aer_jax.files.json_text import parse_json
-from aer_jax.training.content_hash import dataset_digest
+from aer_jax.training.input_hashes import dataset_hash
 from aer_jax.training.run import Run, add_facts
 
 FILE = "training_data.json"
@@ -36,7 +36,7 @@ class Relation:
     note: str
 
 
-def keep_training_data(run: Run, dataset: Dataset) -> None:
+def save_training_data(run: Run, dataset: Dataset) -> None:
     """Write down what the run learns from: each clip of train and validation, its speaker and its audio."""
     parts = {part: {id: dataset.utterances[id].speaker for id in dataset.splits[part]} for part in _PARTS}
     audio = {id: dataset.utterances[id].audio for part in _PARTS for id in dataset.splits[part]}
@@ -56,7 +56,7 @@ def compare(run: Run, dataset: Dataset, split: str) -> Relation:
         UserError: one is, or this cannot be told.
     """
     began_with = run.environment.get("learns_from", {}).get("data.dataset")
-    if began_with == dataset_digest(dataset.path):
+    if began_with == dataset_hash(dataset.path):
         return Relation(True, "")
     if began_with is None:
         return Relation(

@@ -25,7 +25,7 @@ from aer_jax.errors import UserError
 from aer_jax.inference import export as module
 from aer_jax.inference.export import add_in_place, best_model, export, write_merged
 from aer_jax.models.adapters.peft_format import LEARNED
-from aer_jax.training import trainer as loop
+from aer_jax.training import setup
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import Run, open_run
 from aer_jax.training.trainer import train
@@ -130,7 +130,7 @@ def test_training_starts_with_what_was_exported(run, exported, tmp_path, monkeyp
     def begin(model):
         raise Begun(nnx.state(model, LEARNED))
 
-    monkeypatch.setattr(loop, "take_apart", begin)
+    monkeypatch.setattr(setup, "split_model", begin)
     settings = (f"model.head={run.config.model.head}", f"model.adapter={exported / 'peft'}", "seed=9")
     with pytest.raises(Begun) as begun:
         train(config(tmp_path / "again", *SHORT, *settings))

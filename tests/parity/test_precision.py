@@ -28,7 +28,7 @@ from aer_jax.models.layers import LayerNorm, RMSNorm
 from aer_jax.training import readout
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import make_optimizer
-from aer_jax.training.step import init_state, make_predict_step, model_batch, take_apart
+from aer_jax.training.step import init_state, make_predict_step, model_batch, split_model
 
 RANK = 5  # no other axis has this length, so it tells an adapter's products from the base's
 ULP = 2.0**-7  # of bfloat16, which keeps eight bits
@@ -68,7 +68,7 @@ def batch(tiny_checkpoint, toy_speech):
 
 
 def test_parameters_gradients_and_moments(model, batch):
-    parts = take_apart(model)
+    parts = split_model(model)
     base = jax.tree.leaves(nnx.state(model, nnx.All(nnx.Param, nnx.Not(TRAINABLE))))
     assert {str(leaf.dtype) for leaf in base} == {"bfloat16"}
     loss = training_loss(parts, batch)
@@ -92,7 +92,7 @@ def training_loss(parts, batch):
 
 def test_softmax_norms_rope_loss_and_statistics_are_float32(model, batch):
     """Whatever divides, exponentiates or sums a softmax, a norm, an angle or the loss, from waveform to loss."""
-    parts = take_apart(model)
+    parts = split_model(model)
     program = jax.make_jaxpr(training_loss(parts, batch))(parts.trainable, jax.random.key(0))
     found = [equation for equation in equations(program.jaxpr) if equation.primitive.name in SENSITIVE]
     names = {equation.primitive.name for equation in found}
@@ -108,7 +108,7 @@ def test_adapters_add_up_in_float32_the_head_is_and_the_base_is_bfloat16(model, 
 
     Scores leave bfloat16 queries as float32.
     """
-    parts = take_apart(model)
+    parts = split_model(model)
     program = jax.make_jaxpr(jax.grad(training_loss(parts, batch)))(parts.trainable, jax.random.key(0))
     products = [e for e in equations(program.jaxpr) if e.primitive.name == "dot_general"]
     for halves, count, result in ((2, 4, "float32"), (3, 2, "bfloat16")):  # h and gradients of h, A, B; y, that of x
@@ -182,7 +182,7 @@ def test_bfloat16_against_float32(name, head, request, best_speech, measured):
                 readout.standardise(model.readout, np.concatenate([inputs_of(batch) for batch in batches]))
             statistics = statistics or nnx.state(model, HeadStatistics)
             nnx.update(model, statistics)
-        parts = take_apart(model)
+        parts = split_model(model)
         predict = make_predict_step(parts.graphdef)
         logits = [predict(parts.trainable, parts.frozen, batch) for batch in batches]
         predictions[dtype] = np.asarray(jax.nn.softmax(jnp.concatenate(logits)), np.float64)

@@ -22,7 +22,7 @@ from aer_jax.config import TrainConfig
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import decays, make_optimizer, schedule
-from aer_jax.training.step import init_state, make_train_step, model_batch, take_apart, to_device
+from aer_jax.training.step import init_state, make_train_step, model_batch, split_model, to_device
 
 LIMIT = 1e-3
 ENTROPY_WEIGHT = 0.08
@@ -67,7 +67,7 @@ def test_loss_and_every_gradient(checkpoint, corpus, request, measured):
     speech = request.getfixturevalue(f"{corpus}_speech").first(6)
     encoder = PromptEncoder(checkpoint, speech.classes)
     model = load_ours(checkpoint, len(speech.classes))
-    graphdef, trainable, frozen = take_apart(model)
+    graphdef, trainable, frozen = split_model(model)
     theirs = PaperModel(checkpoint, len(speech.classes), 8, 16.0, named_tensors(trainable)).train()
     batch = our_batch(speech, encoder, range(len(speech.audio)), encoder.prefix)
 
@@ -101,7 +101,7 @@ def test_loss_and_every_gradient(checkpoint, corpus, request, measured):
 
 
 def test_weight_decay_is_where_transformers_trainer_has_it(tiny_checkpoint):
-    parts = take_apart(load_ours(tiny_checkpoint, 4))
+    parts = split_model(load_ours(tiny_checkpoint, 4))
     theirs = PaperModel(tiny_checkpoint, 4, 8, 16.0, named_tensors(parts.trainable))
     # The attention's packed projection has one entry there and three here.
     names = set(Trainer.get_decay_parameter_names(None, theirs)) & set(theirs.trained())
@@ -127,7 +127,7 @@ def test_twenty_steps(checkpoint, best_speech, measured, request):
     }
     config = TrainConfig(batch=rows, microbatch=rows // 2, warmup=0.15, **settings)
     encoder, mesh = PromptEncoder(checkpoint, speech.classes), one_device()
-    parts = take_apart(load_ours(checkpoint, len(speech.classes)))
+    parts = split_model(load_ours(checkpoint, len(speech.classes)))
     start = named_tensors(parts.trainable)
     theirs = PaperModel(checkpoint, len(speech.classes), 8, 16.0, start).train()
 

@@ -12,7 +12,7 @@ from aer_jax.data.dataset import open_dataset
 from aer_jax.models.emotion_model import load_model
 from aer_jax.models.sharding import make_mesh
 from aer_jax.training.optimizer import make_optimizer, schedule
-from aer_jax.training.step import init_state, make_train_step, take_apart, to_device
+from aer_jax.training.step import init_state, make_train_step, split_model, to_device
 
 STEPS = 10
 MICROBATCH = 8
@@ -23,7 +23,7 @@ def train(sizes, batch, head="paper"):
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     jax.set_mesh(mesh)
     model = load_model(ModelConfig(checkpoint=str(CHECKPOINT), head=head, lora=LoraConfig()), 4, mesh, 0)
-    parts = take_apart(model)
+    parts = split_model(model)
     settings = TrainConfig(lr=3e-3, head_lr=3e-3)
     optimizer, rate = make_optimizer(settings, STEPS), schedule(settings.lr, settings.warmup, STEPS)
     state = init_state(parts, optimizer, mesh)

@@ -1,4 +1,4 @@
-"""The toy model taken apart, with adapters and head that have already learned something, and one batch."""
+"""The toy model, split, with adapters and head that have already learned something, and one batch."""
 
 import functools
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from aer_jax.data.batching.batches import evaluation_batches
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.models.emotion_model import load_model
 from aer_jax.models.sharding import make_mesh
-from aer_jax.training.step import init_state, make_predict_step, make_train_step, take_apart, to_device
+from aer_jax.training.step import init_state, make_predict_step, make_train_step, split_model, to_device
 
 
 @dataclass(eq=False, repr=False)
@@ -62,7 +62,7 @@ def make_kit(checkpoint=CHECKPOINT, *, dropout=True):
     model = load_model(config, 4, mesh, 0)
     if not dropout:
         model.emotion_head.dropout = 0.0
-    parts = take_apart(model)
+    parts = split_model(model)
     rng = np.random.default_rng(0)
 
     def drawn(leaf):

@@ -21,7 +21,7 @@ from aer_jax.models.emotion_head import ReadoutHead
 from aer_jax.models.qwen2_audio import Features
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.predictor import Predictor
-from aer_jax.training.readout import Clips, fit_readout, left_out_of
+from aer_jax.training.readout import Clips, fit_readout, load_left_out
 from aer_jax.training.run import open_run
 
 
@@ -79,7 +79,7 @@ def test_a_run_of_no_epochs_is_the_readout_alone(tmp_path, capsys):
     human = {part: human_distributions(dataset, dataset.splits[part]) for part in ("train", "test")}
     p_nk = Predictor(open_run(run)).utterances(dataset, dataset.splits["test"])
     validation = evaluate_run(run, "validation")
-    kept = left_out_of(run)
+    kept = load_left_out(run)
     assert kept.keys() == {*dataset.splits["train"], *dataset.splits["validation"]}
     ids = dataset.splits["validation"]
     kept_nk = np.array([kept[id] for id in ids])
@@ -106,7 +106,7 @@ def test_clips_that_are_left_out_are_predicted_as_unheard(tmp_path, capsys):
     assert sentence in capsys.readouterr().err
     facts = open_run(run).environment["without_synthetic_vote"]
     assert facts["sentence"].endswith(sentence) and facts["clips"] == {"train": 5, "validation": 3}
-    kept = left_out_of(run)
+    kept = load_left_out(run)
     assert kept.keys() == {*dataset.splits["train"], *ids} - silent
     evaluate_run(run, "validation")
     lines = map(json.loads, (run / "evaluation" / "validation" / "predictions.jsonl").open())
@@ -151,7 +151,7 @@ def test_more_clips_than_an_exact_fit_takes_are_all_learned_from(tmp_path, monke
     assert cli.main(["train", *settings]) == 0
     sentence = "fitted to all 40 clips, in 16 directions: the principal axes of a sample of 24 clips"
     assert f"readout: {sentence}" in capsys.readouterr().err
-    assert left_out_of(run).keys() == {*dataset.splits["train"], *dataset.splits["validation"]}
+    assert load_left_out(run).keys() == {*dataset.splits["train"], *dataset.splits["validation"]}
     metrics = evaluate_run(run)
     assert f"linear probe: {sentence}" in capsys.readouterr().err
     mean_js = metrics["baselines"]["train_mean"]["js"]

@@ -16,7 +16,7 @@ from aer_jax.errors import UserError
 from aer_jax.files.content_hash import file_sha256, seal
 from aer_jax.labels.votes import Vote
 from aer_jax.training.run import create_run, read_run
-from aer_jax.training.training_data import FILE, Relation, compare, keep_training_data
+from aer_jax.training.training_data import FILE, Relation, compare, save_training_data
 
 PARTS = {"train": "abc", "validation": "d", "test": "ef"}
 
@@ -49,7 +49,7 @@ def base_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     dataset = made(folder / "data")
     run = create_run(toy_runs.config(folder / "run", f"data.dataset={dataset.path}"), dataset.classes)
-    keep_training_data(run, dataset)
+    save_training_data(run, dataset)
     return run
 
 

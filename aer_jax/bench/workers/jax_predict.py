@@ -11,14 +11,14 @@ from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.bench.workers.jax_run import describe, open_run
 from aer_jax.data.batching.batches import evaluation_batches
 from aer_jax.training.predictor import predict_rows
-from aer_jax.training.step import make_predict_step, take_apart
+from aer_jax.training.step import make_predict_step, split_model
 from aer_jax.worker_process import serve
 
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     run, ids = open_run(job), job["ids"]
     config, dataset, classes = run.config, run.dataset, len(run.dataset.classes)
-    parts = take_apart(run.model)
+    parts = split_model(run.model)
     step = make_predict_step(parts.graphdef)
     batches = evaluation_batches(
         ids,

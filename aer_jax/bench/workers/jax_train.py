@@ -27,7 +27,7 @@ from aer_jax.errors import UserError
 from aer_jax.models.adapters.peft_format import abstract_model
 from aer_jax.models.flops import model_flops
 from aer_jax.training.optimizer import make_optimizer, schedule
-from aer_jax.training.step import Parts, TrainState, init_state, make_train_step, take_apart, to_device
+from aer_jax.training.step import SplitModel, TrainState, init_state, make_train_step, split_model, to_device
 from aer_jax.training.targets import label_distributions
 from aer_jax.worker_process import serve
 
@@ -54,7 +54,7 @@ class Training:
         self.config, self.base_config = self.run.config, read_config(self.run.config.model.checkpoint)
         self.stream = open_stream(self.run)
         self.chosen = self._full_batches(job["steps"])
-        self.parts = take_apart(self.run.model)
+        self.parts = split_model(self.run.model)
         self.start = jax.tree.map(np.asarray, self.parts.trainable)  # a step gives away what it was given
         self.compile_seconds: dict[str, dict[str, float]] = {}
         self.programs: dict[str, dict[tuple, Any]] = {}
@@ -148,7 +148,7 @@ class Training:
         train, steps = self.config.train, len(self.chosen)
         lora = dataclasses.replace(self.config.model.lora, dropout=ablation.dropout)
         settings = dataclasses.replace(self.config.model, lora=lora, **ablation.settings)
-        graphdef = take_apart(abstract_model(settings, len(self.run.dataset.classes))).graphdef
+        graphdef = split_model(abstract_model(settings, len(self.run.dataset.classes))).graphdef
         optimizer = make_optimizer(train, steps)
         step = make_train_step(
             graphdef,
@@ -161,7 +161,7 @@ class Training:
 
         def initial_state() -> TrainState:
             trainable = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), self.start, self.parts.trainable)
-            return init_state(Parts(graphdef, trainable, self.parts.frozen), optimizer, self.run.mesh)
+            return init_state(SplitModel(graphdef, trainable, self.parts.frozen), optimizer, self.run.mesh)
 
         state, frozen = initial_state(), self.parts.frozen
         programs: dict[tuple, Any] = {}

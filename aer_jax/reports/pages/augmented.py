@@ -18,7 +18,7 @@ from aer_jax.data.examples import Example, mix_audio
 from aer_jax.errors import UserError
 from aer_jax.reports.pages.page import write_page
 from aer_jax.reports.pages.sounds import Scale, picture, playable
-from aer_jax.training.content_hash import refuse_others
+from aer_jax.training.input_hashes import refuse_other_inputs
 from aer_jax.training.run import read_run
 from aer_jax.training.targets import label_distributions
 
@@ -51,7 +51,7 @@ def write_augmented(run: Path, out: Path, samples: int, licensed: bool = False) 
             "say so with --licensed."
         )
     if (run / "environment.json").is_file():
-        refuse_others(run, config, read_run(run).environment.get("learns_from", {}), base=False)
+        refuse_other_inputs(run, config, read_run(run).environment.get("learns_from", {}), base=False)
     try:
         plan = dime_aug.from_json((run / "dime_aug.json").read_text(encoding="utf-8"), dataset.utterances)
     except OSError:

@@ -127,11 +127,11 @@ def test_later_runs_and_the_probe_do_not_hear_the_clips_again(cache, dataset, tm
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
     known = [*dataset.splits["train"], *dataset.splits["validation"]]
-    frozen_audio = functools.partial(Predictor(open_run(half.out)).frozen_audio, dataset)
-    statistics_nf = gather(known, frozen_audio)
+    audio_statistics = functools.partial(Predictor(open_run(half.out)).audio_statistics, dataset)
+    statistics_nf = gather(known, audio_statistics)
     assert statistics_nf.shape == (len(known), len(next(a for name, a in first.items() if "deviation" in name)))
     with pytest.raises(AssertionError, match="computed again"):
-        gather(dataset.splits["test"], frozen_audio)
+        gather(dataset.splits["test"], audio_statistics)
 
 
 @pytest.mark.parametrize("reads", ["audio", "audio+text"])
@@ -149,9 +149,9 @@ def test_evaluate_computes_the_features_of_a_clip_once(cache, dataset, tmp_path,
     ours = Predictor(open_run(run.path))
     cached_nk = ours.utterances(dataset, ids)
     np.testing.assert_allclose(cached_nk, ours._predict(ours._batches(dataset, ids, ""), len(ids)), atol=1e-6)
-    audio_nf = gather(ids, functools.partial(ours.frozen_audio, dataset))
+    audio_nf = gather(ids, functools.partial(ours.audio_statistics, dataset))
     ours._readout_alone = False
-    np.testing.assert_allclose(audio_nf, gather(ids, functools.partial(ours.frozen_audio, dataset)), atol=1e-4)
+    np.testing.assert_allclose(audio_nf, gather(ids, functools.partial(ours.audio_statistics, dataset)), atol=1e-4)
 
 
 def test_trained_adapters_are_never_predicted_from_the_cache():

@@ -13,20 +13,20 @@ from aer_jax.errors import UserError
 TEXTS = ("dataset.json", "utterances.jsonl", "votes.jsonl", "splits.json")
 
 
-def identities(config: Config) -> dict[str, str]:
+def input_hashes(config: Config) -> dict[str, str]:
     """Setting -> SHA-256 of what it points to: the base, the dataset and, where votes are synthetic, the journal."""
-    return {"model.checkpoint": fingerprint(config.model.checkpoint)} | data_identities(config)
+    return {"model.checkpoint": fingerprint(config.model.checkpoint)} | data_hashes(config)
 
 
-def data_identities(config: Config) -> dict[str, str]:
+def data_hashes(config: Config) -> dict[str, str]:
     """Those of the dataset and the journal."""
-    found = {"data.dataset": dataset_digest(config.data.dataset)}
+    found = {"data.dataset": dataset_hash(config.data.dataset)}
     if config.labels.source != "human" and config.labels.journal:
         found["labels.journal"] = _sha256([Path(config.labels.journal)])
     return found
 
 
-def refuse_others(run: Path, config: Config, began_with: dict[str, str], base: bool = True) -> None:
+def refuse_other_inputs(run: Path, config: Config, began_with: dict[str, str], base: bool = True) -> None:
     """Refuse settings that point to something else than when the run began.
 
     Args:
@@ -35,7 +35,7 @@ def refuse_others(run: Path, config: Config, began_with: dict[str, str], base: b
     Raises:
         UserError: one does, or what it points to is gone.
     """
-    changed = [name for name, digest in data_identities(config).items() if began_with.get(name, digest) != digest]
+    changed = [name for name, digest in data_hashes(config).items() if began_with.get(name, digest) != digest]
     stored = began_with.get("model.checkpoint")
     if base and stored is not None and not is_base(stored, config.model.checkpoint):
         changed.insert(0, "model.checkpoint")
@@ -47,7 +47,7 @@ def refuse_others(run: Path, config: Config, began_with: dict[str, str], base: b
         )
 
 
-def dataset_digest(path: str | Path) -> str:
+def dataset_hash(path: str | Path) -> str:
     """SHA-256 of the text files of a dataset directory and of the names and sizes of its shards.
 
     Raises:
