@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from aer_jax.evaluation.metrics import bhattacharyya, hard_labels, js_distance, js_divergence
-from aer_jax.labels.votes import Votes, normalise
+from aer_jax.evaluation.metrics import DIVERGENCES, hard_labels, js_divergence
+from aer_jax.labels.votes import normalise
 
 HALVINGS = 20
 
@@ -96,8 +96,7 @@ def best_constant(references_nk: np.ndarray) -> np.ndarray:
         return mean, p_k * (slope_k - p_k @ slope_k)
 
     start_k = np.log(np.clip(references_nk.mean(axis=0), 1e-12, None))
-    found = minimize(loss, start_k, jac=True, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-10})
-    return softmax(found.x)
+    return softmax(minimize(loss, start_k, jac=True, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-10}).x)
 
 
 def oracle_majority(references_nk: np.ndarray) -> np.ndarray:
@@ -120,23 +119,19 @@ def halves(counts_uk: np.ndarray, seed: int = 0) -> Iterator[tuple[np.ndarray, n
         yield normalise(half_uk), normalise(counts_uk - half_uk)
 
 
-def split_half(
-    votes: Votes, utterances: Sequence[str], classes: Sequence[str], seed: int = 0
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def split_half(whole_nk: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
     """Agreement of the listeners with each other: one half of an utterance's whole votes against the other.
 
     Args:
-        votes: human votes; those for other utterances or labels outside `classes` do not count.
+        whole_nk: counts of whole votes [N, K].
 
     Returns:
-        (usable_n, values): bool [N], True where an utterance has two whole votes or more, and js,
-        js_distance and bc of those utterances, each the mean over the cuts, float64 [usable_n.sum()].
+        js, js_distance and bc of each utterance [N], the mean over the cuts; NaN where there are fewer than two votes.
     """
-    counts_nk = votes.whole.counts(utterances, classes).astype(np.int64)
+    counts_nk = whole_nk.astype(np.int64)
     usable_n = counts_nk.sum(axis=1) >= 2
-    values = {name: np.zeros(usable_n.sum()) for name in ("js", "js_distance", "bc")}
+    values = {name: np.where(usable_n, 0.0, np.nan) for name in DIVERGENCES}
     for p_uk, q_uk in halves(counts_nk[usable_n], seed):
-        values["js"] += js_divergence(p_uk, q_uk) / HALVINGS
-        values["js_distance"] += js_distance(p_uk, q_uk) / HALVINGS
-        values["bc"] += bhattacharyya(p_uk, q_uk) / HALVINGS
-    return usable_n, values
+        for name, divergence in DIVERGENCES.items():
+            values[name][usable_n] += divergence(p_uk, q_uk) / HALVINGS
+    return values

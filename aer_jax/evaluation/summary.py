@@ -9,15 +9,30 @@ from typing import Any
 import numpy as np
 
 from aer_jax.evaluation.ambiguity import EDGES, NAMES, ambiguity, ambiguity_bins
-from aer_jax.evaluation.intervals import UNIT, speaker_intervals
+from aer_jax.evaluation.intervals import UNBOUNDED, UNIT, speaker_intervals
 
 
 def summary(values: Mapping[str, np.ndarray], speakers_n: np.ndarray) -> dict[str, Any]:
-    """n, n_speakers, the mean of each of `values` [N] (NaN without utterances), and `ci`, their intervals."""
+    """n, n_speakers, the mean of each of `values` in [0, 1], and `ci`, their intervals.
+
+    Args:
+        values: measures by name, each [N]; utterances without any of them (NaN) are left out.
+        speakers_n: the speaker of each utterance.
+    """
+    there_n = ~np.isnan(list(values.values())).all(axis=0)
+    values, speakers_n = {name: values_n[there_n] for name, values_n in values.items()}, speakers_n[there_n]
     n = len(speakers_n)
     means = {name: float(values_n.mean()) if n else math.nan for name, values_n in values.items()}
-    ci = speaker_intervals(dict(values), speakers_n, UNIT)
+    ci = speaker_intervals(values, speakers_n, UNIT)
     return {"n": n, "n_speakers": len(np.unique(speakers_n))} | means | {"ci": ci}
+
+
+def difference(difference_n: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
+    """`value`, the mean of paired differences, and `ci`; utterances without one (NaN) are left out."""
+    there_n = ~np.isnan(difference_n)
+    value = float(difference_n[there_n].mean()) if there_n.any() else math.nan
+    ci = speaker_intervals({"value": difference_n[there_n]}, speakers_n[there_n], UNBOUNDED)
+    return {"value": value, "ci": ci["value"]}
 
 
 def by_ambiguity(

@@ -13,18 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from aer_jax.config import to_yaml
 from aer_jax.corpora import read_corpus
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.preparation.prepare import prepare
 from aer_jax.data.preparation.resplit import resplit
 from aer_jax.errors import Unfinished, UserError
+from aer_jax.evaluation.predictions import write_predictions
 from aer_jax.experiments.report_text import findings, markdown
 from aer_jax.experiments.results import results
 from aer_jax.experiments.settings import Arm, Experiment, Trial, trials
-from aer_jax.experiments.test_set import TestSet, pool
+from aer_jax.experiments.test_set import pool
 from aer_jax.experiments.trials import MARK, is_finished, refuse_other_settings, run_trials
 from aer_jax.files.atomic import plain, replace_text
 from aer_jax.files.json_text import parse_json
@@ -75,9 +74,9 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
         result = plain(numbers)
         result = {"name": out.name, "failed": failed} | result | {"runs": {trial.name: _run(trial) for trial in grid}}
         result["findings"] = findings(result)
-        (out / "predictions").mkdir(exist_ok=True)
         for name, probs_nk in pooled.items():
-            replace_text(out / "predictions" / f"{name}.jsonl", _prediction_lines(test_set, probs_nk))
+            file, speakers = out / "predictions" / f"{name}.jsonl", test_set.speakers_n.tolist()
+            write_predictions(file, test_set.ids, speakers, test_set.dataset.classes, probs_nk)
         replace_text(out / SETTINGS, to_yaml(experiment))
         replace_text(out / RESULT, json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         replace_text(out / PAGE, markdown(result, f"Experiment {out.name}"))
@@ -217,15 +216,6 @@ def _alone(out: Path) -> Iterator[None]:
             ) from None
         os.set_inheritable(lock.fileno(), True)
         yield
-
-
-def _prediction_lines(test_set: TestSet, probs_nk: np.ndarray) -> str:
-    classes = test_set.dataset.classes
-    lines = [
-        {"id": id, "speaker": str(speaker), "probs": dict(zip(classes, probs_k.tolist(), strict=True))}
-        for id, speaker, probs_k in zip(test_set.ids, test_set.speakers_n, probs_nk, strict=True)
-    ]
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def _first(failed: dict[str, str], out: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from aer_jax.data.preparation.data_report import escape
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import ambiguity
 from aer_jax.evaluation.intervals import not_available
-from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.evaluation.predictions import human_distributions, read_predictions, shares
 from aer_jax.evaluation.raters.thinning import PRIOR, thinning
 from aer_jax.experiments.figures import levels_figure, raters_figure, reliability_figure
 from aer_jax.files.atomic import replace_text
-from aer_jax.files.json_text import parse_json
 from aer_jax.labels.journal import read_votes
 from aer_jax.labels.votes import Votes, normalise
 from aer_jax.reports.table import number
@@ -49,7 +47,7 @@ def write_raters(
     for name, path in journals.items():
         proxies |= journal_proxies(name, path, dataset)
     for name, path in predictions.items():
-        proxies[name] = read_predictions(path, dataset)
+        proxies[name] = predicted_proxy(path, dataset)
     result = thinning(dataset, proxies, raters)
     out.mkdir(parents=True, exist_ok=True)
     replace_text(out / "raters.json", json.dumps(result, indent=1) + "\n")
@@ -72,36 +70,19 @@ def journal_proxies(name: str, path: Path, dataset: Dataset) -> dict[str, Proxy]
     return found
 
 
-def read_predictions(path: Path, dataset: Dataset) -> Proxy:
+def predicted_proxy(path: Path, dataset: Dataset) -> Proxy:
     """A predictions.jsonl: clip -> shares in the order of the dataset's classes.
 
     Raises:
         UserError: it cannot be read, or a line has other classes.
     """
-    found: Proxy = {}
-    try:
-        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise UserError(f"cannot read the predictions {path} ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise UserError(f"the predictions {path} are not UTF-8 text; give a predictions.jsonl.") from None
+    fix = "give a predictions.jsonl that was made on this dataset"
+    lines = read_predictions(path, fix)
     for row, line in enumerate(lines, 1):
-        try:
-            value = parse_json(line)
-            found[str(value["id"])] = _shares([value["probs"][name] for name in dataset.classes])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path}, line {row}, is not a prediction for {', '.join(dataset.classes)} ({error!r}); give a "
-                "predictions.jsonl that was made on this dataset."
-            ) from None
-    return found
-
-
-def _shares(values: list[Any]) -> list[float]:
-    shares = [float(value) for value in values]
-    if not all(0 <= share < math.inf for share in shares) or sum(shares) <= 0:
-        raise ValueError(f"{shares} are no shares")
-    return shares
+        if line["probs"].keys() != set(dataset.classes):
+            raise UserError(f"{path}, line {row}, is not a prediction for {', '.join(dataset.classes)}; {fix}.")
+    probs_nk = shares(lines, "probs", dataset.classes)
+    return dict(zip((line["id"] for line in lines), probs_nk.tolist(), strict=True))
 
 
 def markdown(result: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from aer_jax.evaluation import baselines
 from aer_jax.evaluation.ambiguity import NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.intervals import LEVEL, METHOD, UNIT, interval, leave_one_out, speaker_intervals
 from aer_jax.evaluation.metrics import DEFINITIONS, POINTWISE, pointwise
-from aer_jax.evaluation.resampled import POOLED, resampled
+from aer_jax.evaluation.pooled import POOLED, resampled
 from aer_jax.evaluation.significance import holm, sign_flip, wilcoxon_over_speakers
 from aer_jax.evaluation.summary import by_ambiguity, summary
 from aer_jax.experiments.settings import Arm, Trial
@@ -76,13 +76,12 @@ def score(test_set: TestSet, probs_snk: Sequence[np.ndarray], top_label: bool = 
 def baseline_rows(test_set: TestSet, probs: Mapping[str, np.ndarray]) -> dict[str, Row]:
     """The rows of every table below the arms: those that predict [N, K], and the listeners' halves."""
     rows = {name: score(test_set, [probs_nk], top_label=name != "uniform") for name, probs_nk in probs.items()}
-    usable_n, values = baselines.split_half(test_set.dataset.votes, test_set.ids, test_set.dataset.classes)
-    speakers_n = test_set.speakers_n[usable_n]
-    of_all = summary(values, speakers_n)
+    values = baselines.split_half(test_set.dataset.votes.whole.counts(test_set.ids, test_set.dataset.classes))
+    of_all = summary(values, test_set.speakers_n)
     means = dict.fromkeys(QUANTITIES, math.nan) | {name: of_all[name] for name in values}
     ci = dict.fromkeys(QUANTITIES) | of_all["ci"]
     ci.pop("reason")
-    levels = by_ambiguity(values, speakers_n, test_set.references_nk[usable_n])
+    levels = by_ambiguity(values, test_set.speakers_n, test_set.references_nk)
     rows["split_half"] = Row(means, ci, {name: [v] for name, v in means.items()}, levels)
     return rows
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
-from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.evaluation.predictions import human_distributions, shares
 from aer_jax.experiments.settings import Trial
 from aer_jax.inference.evaluate_run import probed_base, read_probe
+from aer_jax.labels.votes import normalise
 from aer_jax.reports.evaluations import read_evaluation
 from aer_jax.training.run import read_run
 from aer_jax.training.targets import label_distributions
@@ -66,20 +68,19 @@ def predictions(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray:
     Raises:
         UserError: a prediction is missing.
     """
-    probs: dict[str, list[float]] = {}
+    lines: dict[str, dict[str, Any]] = {}
     for trial in trials:
         for line in read_evaluation(Path(trial.config.out), "test").predictions:
             if line["probs"].keys() != set(test_set.dataset.classes):
                 raise UserError(
                     f"{trial.config.out} predicts other classes than the dataset's; remove it to run it again."
                 )
-            probs[line["id"]] = [line["probs"][name] for name in test_set.dataset.classes]
-    if missing := [id for id in test_set.ids if id not in probs]:
+            lines[line["id"]] = line
+    if missing := [id for id in test_set.ids if id not in lines]:
         raise UserError(
             f"{trials[0].config.out} and the like have no prediction for {missing[0]}; evaluate them again."
         )
-    probs_nk = np.array([probs[id] for id in test_set.ids], float)
-    return probs_nk / probs_nk.sum(axis=1, keepdims=True)
+    return normalise(shares([lines[id] for id in test_set.ids], "probs", test_set.dataset.classes))
 
 
 def own_labels(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray:

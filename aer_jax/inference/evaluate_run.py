@@ -16,7 +16,7 @@ import numpy as np
 
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.errors import UserError
-from aer_jax.evaluation.evaluate import Prediction, evaluate, write_evaluation
+from aer_jax.evaluation.evaluate import evaluate, write_evaluation
 from aer_jax.evaluation.linear_probe import VERSION, choose_l2, expand, fit, fit_coordinates, fit_probe
 from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.evaluation.projection import gather, load_parts, sentence
@@ -74,12 +74,9 @@ def _evaluate(run: Run, split: str) -> dict[str, Any]:
     ids = dataset.splits[split]
     predictor = Predictor(run)
     probs_nk = _shares(run, predictor, dataset, ids, relation.same)
-    predictions = [
-        Prediction(id, dataset.utterances[id].speaker, tuple(probs_k.tolist()))
-        for id, probs_k in zip(ids, probs_nk, strict=True)
-    ]
+    probs = dict(zip(ids, probs_nk, strict=True))
     probe = linear_probe(dataset, split, predictor.audio_statistics, probed_base(run))
-    metrics = evaluate(predictions, dataset, split=split, probe=probe)
+    metrics = evaluate(probs, dataset, split=split, probe=probe)
     band = _band(run, predictor, dataset, probs_nk if split == "validation" else None, relation.same)
     if band is not None and split != "validation":
         metrics["band"] = band.kept(human_distributions(dataset, ids), probs_nk)
@@ -90,7 +87,7 @@ def _evaluate(run: Run, split: str) -> dict[str, Any]:
             "step": predictor.step,
             "checkpoint": folder_digest(run.path / "best" / str(predictor.step)),
         }
-        metrics = write_evaluation(run.evaluation(split), predictions, metrics, dataset, inputs)
+        metrics = write_evaluation(run.evaluation(split), probs, metrics, dataset, inputs)
     return metrics
 
 

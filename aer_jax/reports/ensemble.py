@@ -7,7 +7,6 @@ question is how much it is below that, and whether it is below the best member's
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ import numpy as np
 
 from aer_jax.errors import UserError
 from aer_jax.evaluation.intervals import not_available, speaker_intervals
-from aer_jax.evaluation.metrics import pointwise, pooled
-from aer_jax.files.atomic import plain, replace_text
+from aer_jax.evaluation.metrics import pointwise
+from aer_jax.evaluation.pooled import pooled
+from aer_jax.evaluation.predictions import shares, write_predictions
+from aer_jax.files.atomic import plain
 from aer_jax.reports.runs import load_runs
 from aer_jax.reports.table import TIES
 
@@ -46,9 +47,9 @@ def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None
     runs = load_runs(paths, split)
     classes = runs[0].metrics["classes"]
     lines = [sorted(run.predictions, key=lambda line: line["id"]) for run in runs]
-    references_nk = np.array([[line["reference"][label] for label in classes] for line in lines[0]])
+    references_nk = shares(lines[0], "reference", classes)
     speakers_n = np.array([line["speaker"] for line in lines[0]])
-    probs_mnk = np.array([[[line["probs"][label] for label in classes] for line in each] for each in lines])
+    probs_mnk = np.array([shares(member, "probs", classes) for member in lines])
     mean_nk = probs_mnk.mean(axis=0)
 
     predictors = {run.name: probs_nk for run, probs_nk in zip(runs, probs_mnk, strict=True)} | {ENSEMBLE: mean_nk}
@@ -64,12 +65,7 @@ def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None
         gains[quantity] = sign * (values[ENSEMBLE][quantity] - members_n)
     intervals = speaker_intervals(gains, speakers_n)
     if out is not None:
-        said = (
-            {"id": line["id"], "speaker": line["speaker"], "probs": dict(zip(classes, probs_k.tolist(), strict=True))}
-            for line, probs_k in zip(lines[0], mean_nk, strict=True)
-        )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in said))
+        write_predictions(out, [line["id"] for line in lines[0]], speakers_n.tolist(), classes, mean_nk)
     return plain(
         {
             "rows": {name: {quantity: row[quantity] for quantity in SHOWN} for name, row in rows.items()},

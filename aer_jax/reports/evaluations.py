@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from aer_jax.config import load_config
 from aer_jax.errors import UserError
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.files.content_hash import folder_digest, is_intact
+from aer_jax.evaluation.predictions import read_predictions, shares
+from aer_jax.files.content_hash import file_sha256, folder_digest, is_intact
 from aer_jax.files.json_text import parse_json
+from aer_jax.labels.votes import normalise
 from aer_jax.training.input_hashes import dataset_hash
 
 
@@ -43,14 +41,13 @@ def read_evaluation(run: Path, split: str) -> Evaluation:
     metrics = _parsed(_content(metrics_file, again))
     if metrics is None:
         raise UserError(f"{metrics_file} is not a JSON object; {again}.")
-    content = _content(predictions_file, again)
-    predictions = _lines(content, predictions_file, again)
+    predictions = read_predictions(predictions_file, again)
     if is_intact(metrics) is False:
         raise UserError(f"{metrics_file} is not what was written; {again}.")
     inputs = metrics.get("inputs", {})
     if not isinstance(inputs, dict):
         raise UserError(f"{metrics_file} does not say what it was made from; {again}.")
-    if "predictions" in inputs and hashlib.sha256(content).hexdigest() != inputs["predictions"]:
+    if "predictions" in inputs and file_sha256(predictions_file) != inputs["predictions"]:
         raise UserError(f"{metrics_file} is of different data than the predictions beside it; {again}.")
     if not _is_js_of(metrics, predictions):
         raise UserError(
@@ -90,22 +87,6 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _lines(content: bytes, path: Path, again: str) -> list[dict[str, Any]]:
-    lines = []
-    for number, text in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
-        line = _parsed(text)
-        if line is None:
-            raise UserError(f"{path}, line {number}, is not a JSON object; {again}.")
-        if not isinstance(line.get("id"), str) or not _is_shares(line.get("probs")):
-            raise UserError(f"{path}, line {number}, is no prediction (an id, and a share for each class); {again}.")
-        if not _is_shares(line.get("reference", {"": 1})) or not _is_number(line.get("ambiguity", 0)):
-            raise UserError(f"{path}, line {number}, has no shares of listeners; {again}.")
-        lines.append(line)
-    if len({line["id"] for line in lines}) < len(lines):
-        raise UserError(f"{path} holds a clip twice; {again}.")
-    return lines
-
-
 def _is_js_of(metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> bool:
     """Whether the mean JS is that of the predictions; True where they do not say what the listeners heard."""
     if not all("reference" in line for line in predictions):
@@ -113,18 +94,7 @@ def _is_js_of(metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> boo
     classes = list(predictions[0]["probs"])
     if any(line[key].keys() != set(classes) for line in predictions for key in ("probs", "reference")):
         return False
-    reference_nk, probs_nk = (
-        np.array([[line[key][name] for name in classes] for line in predictions], float)
-        for key in ("reference", "probs")
-    )
-    probs_nk = probs_nk / probs_nk.sum(axis=1, keepdims=True)
-    js = metrics.get("js")
-    return js is None or (_is_number(js) and abs(js_divergence(reference_nk, probs_nk).mean() - js) < 1e-6)
-
-
-def _is_shares(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_number(p) and p >= 0 for p in value.values()) and any(value.values())
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    js, probs_nk = metrics.get("js"), normalise(shares(predictions, "probs", classes))
+    if not isinstance(js, int | float):
+        return js is None
+    return abs(js_divergence(shares(predictions, "reference", classes), probs_nk).mean() - js) < 1e-6

@@ -10,6 +10,7 @@ import numpy as np
 from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import NOT_AVAILABLE, not_available, speaker_intervals
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.evaluation.predictions import shares
 from aer_jax.reports.runs import Run, best
 
 FEW = 10  # speakers below which a page warns
@@ -77,9 +78,5 @@ def _next_arm(runs: Sequence[Run], run: Run) -> str:
 
 
 def _js(run: Run) -> np.ndarray:
-    classes = run.metrics["classes"]
-    lines = sorted(run.predictions, key=lambda line: line["id"])
-    human_nk, probs_nk = (
-        np.array([[line[key][name] for name in classes] for line in lines]) for key in ("reference", "probs")
-    )
-    return js_divergence(human_nk, probs_nk)
+    lines, classes = sorted(run.predictions, key=lambda line: line["id"]), run.metrics["classes"]
+    return js_divergence(shares(lines, "reference", classes), shares(lines, "probs", classes))

@@ -22,7 +22,8 @@ from scipy.stats import t as student_t
 
 from aer_jax.evaluation.intervals import interval, leave_one_out
 from aer_jax.evaluation.metrics import pointwise
-from aer_jax.evaluation.resampled import resampled
+from aer_jax.evaluation.pooled import resampled
+from aer_jax.evaluation.predictions import read_predictions, shares
 
 SPEAKERS = (2, 3, 4, 5, 8, 10, 20)
 TRIALS = 2000
@@ -143,10 +144,8 @@ class RealSpeakers:
     """
 
     def __init__(self, files: list[Path]):
-        lines = [json.loads(line) for file in files for line in file.open(encoding="utf-8")]
-        self.references_nk, self.probs_nk = (
-            np.array([list(line[key].values()) for line in lines]) for key in ("reference", "probs")
-        )
+        lines = [line for file in files for line in read_predictions(file, "evaluate the run again")]
+        self.references_nk, self.probs_nk = (shares(lines, key, lines[0]["probs"]) for key in ("reference", "probs"))
         self.js_n = pointwise(self.references_nk, self.probs_nk)["js"]
         names, self.speaker_n = np.unique([line["speaker"] for line in lines], return_inverse=True)
         self.clips_of = [np.flatnonzero(self.speaker_n == s) for s in range(len(names))]

@@ -8,7 +8,6 @@ import pytest
 from aer_jax.errors import UserError
 from aer_jax.evaluation.evaluate import evaluate, write_evaluation
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.evaluation.predictions import Prediction
 from aer_jax.labels.votes import Vote, Votes
 
 CLASSES = ("anger", "joy", "neutral")
@@ -40,7 +39,7 @@ def dataset(speakers=6, clips=8, seed=0):
 
 def predictions(data, seed=1):
     rng = np.random.default_rng(seed)
-    return [Prediction(id, data.utterances[id].speaker, tuple(rng.dirichlet(np.ones(3)))) for id in data.splits["test"]]
+    return {id: tuple(rng.dirichlet(np.ones(3))) for id in data.splits["test"]}
 
 
 def test_the_numbers_and_what_they_are_about():
@@ -48,9 +47,9 @@ def test_the_numbers_and_what_they_are_about():
     given = predictions(data)
     metrics = evaluate(given, data, split="test")
     human = [(vote.utterance, vote.label) for vote in data.votes if vote.source == "human"]
-    votes = [[human.count((prediction.id, label)) for label in CLASSES] for prediction in given]
+    votes = [[human.count((id, label)) for label in CLASSES] for id in given]
     references_nk = np.array(votes) / 5
-    expected = js_divergence(references_nk, np.array([p.probs for p in given])).mean()
+    expected = js_divergence(references_nk, np.array(list(given.values()))).mean()
     assert metrics["js"] == pytest.approx(expected, abs=1e-12)
     assert (metrics["n"], metrics["n_speakers"], metrics["split"], metrics["references"]) == (
         24,
@@ -82,9 +81,9 @@ def test_baselines():
 
 def test_ambiguity_bins_add_up_and_an_empty_one_is_null():
     data = dataset()
-    data.votes = Votes(Vote(id, "joy") for id in data.utterances for _ in range(3))
-    more = [Vote(data.splits["test"][0], label) for label in ("anger", "anger", "neutral", "neutral")]
-    data.votes = Votes([*data.votes, *more])
+    votes = [Vote(id, "joy") for id in data.utterances for _ in range(3)]
+    first = data.splits["test"][0]
+    data.votes = Votes(votes + [Vote(first, label) for label in ("anger", "anger", "neutral", "neutral")])
     metrics = evaluate(predictions(data), data, split="test")
     bins = metrics["by_ambiguity"]
     assert [bins[name]["n"] for name in ("low", "medium", "high")] == [23, 0, 1]
@@ -98,9 +97,8 @@ def test_ambiguity_bins_add_up_and_an_empty_one_is_null():
 
 def test_distributions_without_whole_votes_cannot_be_split():
     data = dataset()
-    data.votes = Votes(
-        [Vote(id, c, weight=w) for id in data.utterances for c, w in zip(CLASSES, (0.5, 0.3, 0.2), strict=True)]
-    )
+    shares = dict(zip(CLASSES, (0.5, 0.3, 0.2), strict=True))
+    data.votes = Votes([Vote(id, c, weight=w) for id in data.utterances for c, w in shares.items()])
     metrics = evaluate(predictions(data), data, split="test")
     half = metrics["baselines"]["split_half"]
     assert half["js"] is None and half["n"] == 0 and "whole votes" in half["reason"]
@@ -118,8 +116,8 @@ def test_files_are_the_same_for_any_order(tmp_path):
     data = dataset()
     given = predictions(data)
     write_evaluation(tmp_path / "a", given, evaluate(given, data, split="test"), data)
-    random.Random(0).shuffle(given)
-    data.votes = Votes(random.Random(1).sample(data.votes, len(data.votes)))
+    given = dict(reversed(given.items()))
+    data.votes = Votes(random.Random(1).sample(list(data.votes), len(data.votes)))
     random.Random(2).shuffle(data.splits["train"])
     write_evaluation(tmp_path / "b", given, evaluate(given, data, split="test"), data)
     for name in ("metrics.json", "predictions.jsonl"):
@@ -146,41 +144,23 @@ def test_files_hold_what_was_scored(tmp_path):
     assert all(0 <= line["ambiguity"] <= 1 for line in lines)
 
 
-def broken(data, how):
-    given = predictions(data)
-    first = given[0]
-    changed = {
-        "missing": [],
-        "twice": [first, first],
-        "unknown": [Prediction("who", "s0", first.probs)],
-        "train": [Prediction(data.splits["train"][0], "s1", first.probs)],
-        "speaker": [Prediction(first.id, "s2", first.probs)],
-        "nan": [Prediction(first.id, first.speaker, (np.nan, 0.5, 0.5))],
-        "sum": [Prediction(first.id, first.speaker, (0.5, 0.3, 0.1))],
-        "negative": [Prediction(first.id, first.speaker, (-0.1, 0.6, 0.5))],
-        "classes": [Prediction(first.id, first.speaker, (0.5, 0.5))],
-    }
-    return changed[how] + given[1:]
-
-
 @pytest.mark.parametrize(
-    ("how", "sentence"),
+    ("id", "probs", "sentence"),
     [
-        ("missing", 'have no prediction, the first is "s0-0"'),
-        ("twice", "stands there twice"),
-        ("unknown", '"who" is not of the test split'),
-        ("train", '"s1-0" is not of the test split'),
-        ("speaker", 'names speaker "s2", the dataset "s0"'),
-        ("nan", "is not a distribution"),
-        ("sum", "is not a distribution"),
-        ("negative", "is not a distribution"),
-        ("classes", "has 2 numbers; toy-data has 3 classes"),
+        ("s0-0", None, 'have no prediction, the first is "s0-0"'),
+        ("who", (0.5, 0.5, 0.0), '"who" is not of the test split'),
+        ("s1-0", (0.5, 0.5, 0.0), '"s1-0" is not of the test split'),
+        ("s0-0", (np.nan, 0.5, 0.5), "is not a distribution"),
+        ("s0-0", (0.5, 0.3, 0.1), "is not a distribution"),
+        ("s0-0", (-0.1, 0.6, 0.5), "is not a distribution"),
+        ("s0-0", (0.5, 0.5), "has 2 numbers; toy-data has 3 classes"),
     ],
 )
-def test_bad_predictions_are_refused(how, sentence):
+def test_bad_predictions_are_refused(id, probs, sentence):
     data = dataset()
+    given = {key: value for key, value in (predictions(data) | {id: probs}).items() if value is not None}
     with pytest.raises(UserError, match=sentence):
-        evaluate(broken(data, how), data, split="test")
+        evaluate(given, data, split="test")
 
 
 def test_bad_data_are_refused():
@@ -190,6 +170,6 @@ def test_bad_data_are_refused():
         evaluate(given, data, split="tset")
     with pytest.raises(UserError, match="validation split of toy-data is empty"):
         evaluate(given, data, split="validation")
-    data.votes = Votes(vote for vote in data.votes if vote.utterance != "s0-3")
+    data.votes = Votes([vote for vote in data.votes if vote.utterance != "s0-3"])
     with pytest.raises(UserError, match='no human vote for its classes, the first is "s0-3"'):
         evaluate(given, data, split="test")

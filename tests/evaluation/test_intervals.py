@@ -18,8 +18,8 @@ from aer_jax.evaluation.intervals import (
     speaker_intervals,
     sums_interval,
 )
-from aer_jax.evaluation.metrics import pointwise, pooled
-from aer_jax.evaluation.resampled import resampled
+from aer_jax.evaluation.metrics import pointwise
+from aer_jax.evaluation.pooled import pooled, resampled
 from aer_jax.studies import interval_coverage as coverage
 
 

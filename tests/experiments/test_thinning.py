@@ -189,4 +189,4 @@ def test_the_command(tmp_path, capsys):
     assert "wrong.jsonl, line 1, is not a prediction for" in capsys.readouterr().err
     (tmp_path / "wrong.jsonl").write_text(json.dumps({"id": "x", "probs": dict.fromkeys(dataset.classes, -0.5)}))
     assert cli.main([*command, "--predictions", f"x={tmp_path / 'wrong.jsonl'}"]) == 2
-    assert "are no shares" in capsys.readouterr().err
+    assert "line 1, is not a prediction" in capsys.readouterr().err

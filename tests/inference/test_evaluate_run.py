@@ -16,8 +16,8 @@ from aer_jax.data.batching.windows import window_for
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.preparation.prepare import prepare
 from aer_jax.errors import UserError
-from aer_jax.evaluation.evaluate import human_distributions
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.evaluation.projection import gather
 from aer_jax.inference.evaluate_run import evaluate_run
 from aer_jax.models.emotion_model import load_model

@@ -10,7 +10,7 @@ from aer_jax.corpora.base import Clip, Corpus, Waveform
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.preparation.prepare import prepare
 from aer_jax.evaluation.evaluate import evaluate, write_evaluation
-from aer_jax.evaluation.predictions import Prediction, human_distributions
+from aer_jax.evaluation.predictions import human_distributions
 from aer_jax.labels.votes import Vote
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
@@ -71,9 +71,7 @@ def small_run(path, dataset, source="human", skill=0.5, seed=0, ratio=0.3):
     human_nk = human_distributions(dataset, ids)
     probs_nk = skill * human_nk + (1 - skill) * noise_nk
     probe = dict(zip(ids, 0.3 * human_nk + 0.7 / human_nk.shape[1], strict=True))
-    predictions = [
-        Prediction(id, dataset.utterances[id].speaker, tuple(p)) for id, p in zip(ids, probs_nk, strict=True)
-    ]
+    predictions = dict(zip(ids, probs_nk, strict=True))
     metrics = evaluate(predictions, dataset, split="test", probe=probe)
     write_evaluation(path / "evaluation" / "test", predictions, metrics, dataset)
     return path

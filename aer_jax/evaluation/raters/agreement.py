@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aer_jax.evaluation import summary
-from aer_jax.evaluation.baselines import BASELINES, HALVINGS, best_constant, halves
+from aer_jax.evaluation.baselines import BASELINES, best_constant, halves, split_half
 from aer_jax.evaluation.intervals import sums_interval
-from aer_jax.evaluation.metrics import bhattacharyya, js_distance, js_divergence
-
-MEASURES = ("js", "js_distance", "bc")
+from aer_jax.evaluation.metrics import DIVERGENCES, js_divergence
 
 
 class Shuffled(NamedTuple):
@@ -50,8 +48,7 @@ def against(human_nk: np.ndarray, other: np.ndarray, speakers_n: np.ndarray, cla
         correlation_mean over the classes that have one, and ci of all of them.
     """
     other_nk = np.broadcast_to(other, human_nk.shape)
-    measured = {name: measure(human_nk, other_nk) for name, measure in _MEASURES.items()}
-    row = summary.summary(measured, speakers_n)
+    row = summary.summary(_measures(human_nk, other_nk), speakers_n)
     r_k = correlations(human_nk, other_nk)
     ci: dict[str, tuple[float, float] | None] = {}
     for k, name in enumerate(classes):
@@ -77,16 +74,10 @@ def baselines(
     k = human_nk.shape[1]
     constants = {"uniform": np.full(k, 1 / k), "best_constant": best_constant(human_nk)}
     rows = {name: against(human_nk, p_k, speakers_n, classes) for name, p_k in constants.items()}
-    usable = whole_nk.sum(axis=1) >= 2
-    if usable.any():
-        cuts = list(halves(whole_nk[usable]))
-        none_u = np.zeros(int(usable.sum()))
-        measured = {
-            name: sum((measure(one, other) for one, other in cuts), none_u) / HALVINGS
-            for name, measure in _MEASURES.items()
-        }
-        r_k = np.mean([correlations(one, other) for one, other in cuts], axis=0)
-        rows["split_half"] = summary.summary(measured, speakers_n[usable]) | _correlation_row(r_k, classes)
+    usable_n = whole_nk.sum(axis=1) >= 2
+    if usable_n.any():
+        r_k = np.mean([correlations(*cut) for cut in halves(whole_nk[usable_n])], axis=0)
+        rows["split_half"] = summary.summary(split_half(whole_nk), speakers_n) | _correlation_row(r_k, classes)
     return {name: row | {"note": BASELINES[name].note} for name, row in rows.items()}
 
 
@@ -97,30 +88,20 @@ def by_ambiguity(
 
     best_constant is one distribution for all utterances, not one per level.
     """
-    measured = {name: measure(human_nk, synthetic_nk) for name, measure in _MEASURES.items()}
-    usable_n = whole_nk.sum(axis=1) >= 2
-    halved_u = sum((js_divergence(*cut) for cut in halves(whole_nk[usable_n])), np.zeros(usable_n.sum())) / HALVINGS
-    constant_nk = np.broadcast_to(best_constant(human_nk), human_nk.shape)
     others = {
-        "uniform": (
-            js_divergence(human_nk, np.full_like(human_nk, 1 / human_nk.shape[1])),
-            np.full(len(human_nk), True),
-        ),
-        "best_constant": (js_divergence(human_nk, constant_nk), np.full(len(human_nk), True)),
-        "split_half": (halved_u, usable_n),
+        "uniform": js_divergence(human_nk, np.full_like(human_nk, 1 / human_nk.shape[1])),
+        "best_constant": js_divergence(human_nk, best_constant(human_nk)),
+        "split_half": split_half(whole_nk)["js"],
     }
-    levels = summary.by_ambiguity(measured, speakers_n, human_nk)
-    compared = {
-        name: summary.by_ambiguity({"js": js_u}, speakers_n[here_n], human_nk[here_n])
-        for name, (js_u, here_n) in others.items()
-    }
+    compared = {name: summary.by_ambiguity({"js": js_n}, speakers_n, human_nk) for name, js_n in others.items()}
     return {
         level: row | {"baselines": {name: {"js": rows[level]["js"]} for name, rows in compared.items()}}
-        for level, row in levels.items()
+        for level, row in summary.by_ambiguity(_measures(human_nk, synthetic_nk), speakers_n, human_nk).items()
     }
 
 
-_MEASURES = {"js": js_divergence, "js_distance": js_distance, "bc": bhattacharyya}
+def _measures(human_nk: np.ndarray, other_nk: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: divergence(human_nk, other_nk) for name, divergence in DIVERGENCES.items()}
 
 
 def _correlation_row(r_k: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.intervals import LEVEL, METHOD
-from aer_jax.evaluation.metrics import DEFINITIONS
+from aer_jax.evaluation.metrics import DEFINITIONS, DIVERGENCES
 from aer_jax.evaluation.raters import agreement, bias
 from aer_jax.evaluation.raters.aligned_votes import Panel, open_panel
 from aer_jax.evaluation.raters.factors import by_factor, shares
@@ -76,7 +76,7 @@ def quality(dataset: Dataset, journal: Path, exact: Path | None = None, group: s
         "pooling": pooling(panel, dataset),
         "exact": limit,
         "intervals": {"level": LEVEL, "over": "speakers", "method": METHOD},
-        "definitions": {name: DEFINITIONS[name] for name in (*agreement.MEASURES, "ambiguity")},
+        "definitions": {name: DEFINITIONS[name] for name in (*DIVERGENCES, "ambiguity")},
     }
     return plain(found)
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.metrics import js_divergence
+from aer_jax.evaluation.predictions import shares
 from aer_jax.labels.journal import read_votes
 from aer_jax.labels.votes import normalise
 from aer_jax.reports import theme
@@ -37,8 +38,8 @@ def explorer(
     """
     classes = leader.metrics["classes"]
     lines = leader.predictions
-    predicted_rnk = np.array([[[line["probs"][name] for name in classes] for line in run.predictions] for run in runs])
-    human_nk = np.array([[line["reference"][name] for name in classes] for line in lines])
+    predicted_rnk = np.array([shares(run.predictions, "probs", classes) for run in runs])
+    human_nk = shares(lines, "reference", classes)
     js_rn = np.array([js_divergence(human_nk, predicted_nk) for predicted_nk in predicted_rnk])
     ambiguity_n = np.array([line["ambiguity"] for line in lines])
     order = _most_telling(ambiguity_n, js_rn[list(runs).index(leader)])

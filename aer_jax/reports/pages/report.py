@@ -13,7 +13,7 @@ from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.baselines import BASELINES
-from aer_jax.evaluation.predictions import human_distributions
+from aer_jax.evaluation.predictions import human_distributions, shares
 from aer_jax.files.provenance import provenance
 from aer_jax.reports import table, theme
 from aer_jax.reports.finding import few_speakers, finding
@@ -110,7 +110,7 @@ def _dataset(run: Run) -> Dataset | None:
     same = dataset.classes == tuple(run.metrics["classes"]) and lines.keys() == set(ids)
     if same:
         human_nk = human_distributions(dataset, ids)
-        evaluated_nk = np.array([[lines[id]["reference"][name] for name in dataset.classes] for id in ids])
+        evaluated_nk = shares([lines[id] for id in ids], "reference", dataset.classes)
         same = np.allclose(human_nk, evaluated_nk, atol=1e-9)
     if not same or any(dataset.utterances[id].speaker != lines[id]["speaker"] for id in ids):
         raise UserError(
@@ -127,9 +127,7 @@ def _confusion(run: Run) -> dict[str, list[list[float]]]:
     model that predicts distributions can and should bring to the identity.
     """
     classes = run.metrics["classes"]
-    human_nk, predicted_nk = (
-        np.array([[line[key][name] for name in classes] for line in run.predictions]) for key in ("reference", "probs")
-    )
+    human_nk, predicted_nk = (shares(run.predictions, key, classes) for key in ("reference", "probs"))
     total_k1 = np.maximum(human_nk.sum(axis=0), 1e-12)[:, None]
     return {
         "human": (human_nk.T @ human_nk / total_k1).tolist(),
