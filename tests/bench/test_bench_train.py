@@ -112,9 +112,9 @@ def test_sides_share_a_cpu_and_follow_one_another_on_an_accelerator(device, at_o
 
 def test_pytorch_halves_its_microbatch_until_it_fits(monkeypatch):
     torch = pytest.importorskip("torch")
-    from aer_jax.bench.workers.pytorch_train import Training
+    from aer_jax.bench.workers.pytorch_train import PytorchSteps
 
-    training = object.__new__(Training)
+    training = object.__new__(PytorchSteps)
     training.rows = 32
 
     def step(number):

@@ -18,7 +18,7 @@ from aer_jax.models.log_mel import log_mel
 from aer_jax.worker_process import serve
 
 
-class Epoch:
+class GrainEpoch:
     """One epoch over the job's clips.
 
     Attributes:
@@ -63,7 +63,7 @@ class Epoch:
 
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    epoch = Epoch(job)
+    epoch = GrainEpoch(job)
     epoch.time()
     about = {"visits": epoch.visits, "signals": epoch.signals, "prompt_seconds": epoch.prompt_seconds}
     return about, lambda _: epoch.time()

@@ -28,7 +28,7 @@ from aer_jax.labels.parsing import parse, synonyms_of
 from aer_jax.worker_process import serve
 
 
-class Votes:
+class PytorchVotes:
     """The job's clips, and each way to get votes about them.
 
     Attributes:
@@ -100,7 +100,7 @@ class Votes:
 
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    votes = Votes(job)
+    votes = PytorchVotes(job)
     for way in votes.questions_of:
         votes.answers(way, votes.batch)
     reset_peak()

@@ -38,7 +38,7 @@ from aer_jax.worker_process import serve
 Tensors = dict[str, torch.Tensor]
 
 
-class Training:
+class PytorchSteps:
     """The job's steps on its clips, `rows` at a time."""
 
     def __init__(self, job: Mapping[str, Any]):
@@ -159,10 +159,10 @@ def run(model: PaperModel, inputs: Tensors, way: str) -> torch.Tensor:
 
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    training = Training(job)
-    cuda = training.device.type == "cuda"
-    size, dtype = (8192 if cuda else 2048), training.model.base.dtype
-    a, b = (torch.randn(size, size, device=training.device).to(dtype) for _ in range(2))
+    steps = PytorchSteps(job)
+    cuda = steps.device.type == "cuda"
+    size, dtype = (8192 if cuda else 2048), steps.model.base.dtype
+    a, b = (torch.randn(size, size, device=steps.device).to(dtype) for _ in range(2))
     about = {
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "matmul_flops": matmul_flops(size, lambda: (a @ b)[0, 0].item()),
@@ -171,8 +171,8 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     reset_peak()
 
     def answer(message: dict[str, Any]) -> dict[str, Any]:
-        steps = [training.step(number) for number in message["steps"]]
-        return {"steps": steps, "peak_bytes": torch.cuda.max_memory_allocated() if cuda else memory_bytes()}
+        done = [steps.step(number) for number in message["steps"]]
+        return {"steps": done, "peak_bytes": torch.cuda.max_memory_allocated() if cuda else memory_bytes()}
 
     return about, answer
 
