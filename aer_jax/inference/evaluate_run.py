@@ -97,7 +97,7 @@ def _shares(run: Run, predictor: Predictor, dataset: Dataset, ids: list[str], sa
     probs = load_left_out(run.path) if same else {}
     if others := [id for id in ids if id not in probs]:
         # Each row is divided by its float64 sum: float32 sums to 1 only to its own precision.
-        others_nk = predictor.utterances(dataset, others).astype(float)
+        others_nk = predictor.predict_utterances(dataset, others).astype(float)
         probs |= dict(zip(others, (others_nk / others_nk.sum(axis=1, keepdims=True)).tolist(), strict=True))
     return np.array([probs[id] for id in ids])
 

@@ -157,7 +157,9 @@ class Model:
                         # The words of a whole recording are not those of a part.
                         words.append(source.transcript if whole else "")
             plans.append(plan)
-        probs_nk = self._predictor.waveforms(clips, words, shapes_k2).astype(float) if clips else np.empty((0, 0))
+        probs_nk = (
+            self._predictor.predict_waveforms(clips, words, shapes_k2).astype(float) if clips else np.empty((0, 0))
+        )
         probs_nk /= probs_nk.sum(axis=1, keepdims=True)
         answers: list[Prediction | BadAudio] = []
         for (source, audio_t), plan in zip(chunk, plans, strict=True):
@@ -216,7 +218,7 @@ class Model:
                 whole = samples <= longest
                 lengths.append(samples if whole else window)
                 words.append(source.transcript if whole else "")
-        return self._predictor.shapes(lengths, words) if lengths else None
+        return self._predictor.choose_shapes(lengths, words) if lengths else None
 
 
 def cut(length: int, window: int, hop: int) -> list[tuple[int, int]]:

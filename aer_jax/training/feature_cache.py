@@ -1,7 +1,7 @@
-"""What the readout reads of a clip before anything is learned: heard once for all runs of a user.
+"""Cache of frozen features, one file per clip: what the readout reads before training, shared by all runs of a user.
 
-It depends on the base, on the audio and, where the text is read, on the prompt. So folds of a corpus, sources of
-labels, seeds, the linear probe and a second start share it: a file a clip, beside the compiled programs.
+Features depend on the base, on the audio and, where the text is read, on the prompt. So folds of a corpus, sources of
+labels, seeds, the linear probe and a second start share them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from aer_jax import models
-from aer_jax.base import lengths
 from aer_jax.base.fingerprint import fingerprint
 from aer_jax.base.lengths import SAMPLE_RATE
 from aer_jax.config import Config
@@ -33,11 +31,12 @@ if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
     from aer_jax.data.prompt import PromptEncoder
 
-MOST = 2 * 2**30  # bytes that are kept; what was written first goes first
-BLOCK = 512  # clips that are read at a time
+VERSION = 1  # to be raised when a change of `models` changes a frozen model's features
+MAX_BYTES = 2 * 2**30  # the oldest files beyond it are deleted
+BLOCK = 512  # clips per read
 
 
-def blocks(
+def cached_features(
     config: Config,
     dataset: Dataset,
     prompt: PromptEncoder,
@@ -46,12 +45,12 @@ def blocks(
     *,
     reads: str,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions among `ids` [b] and features [b, E] in blocks; `compute` is asked for clips that are not cached.
+    """Positions among `ids` [b] and features [b, E] in blocks; `compute` is called for clips that are not cached.
 
     Args:
-        config: of the run; its base must be as it was published, without adapters that have learned something.
+        config: of the run; its base must be as it was published, without trained adapters.
         dataset, prompt, ids: the clips.
-        compute: what it gives depends on nothing else, but for the rounding by batches of different sizes.
+        compute: its features depend on nothing else, but for the rounding by batches of different sizes.
         reads: "audio" or "audio+text", as `model.readout`.
     """
     # Several processes would have to agree on what each of them finds; `compute` refuses to make batches of nothing.
@@ -59,18 +58,15 @@ def blocks(
         yield from compute(ids)
         return
     folder = _folder(config, reads)
-    most = round(config.data.max_seconds * SAMPLE_RATE)
-
-    def file_of(id: str) -> Path:
-        audio_t = dataset.audio(id)[:most]
-        digest = hashlib.sha256(audio_t.tobytes())
-        if reads != "audio":
-            utterance = dataset.utterances[id]
-            digest.update(prompt.encode(utterance.transcript, utterance.speaker, len(audio_t)).tobytes())
-        return folder / f"{digest.hexdigest()}.safetensors"
+    max_samples = round(config.data.max_seconds * SAMPLE_RATE)
 
     def load(i: int) -> tuple[int, Path, np.ndarray | None]:
-        file = file_of(ids[i])
+        audio_t = dataset.audio(ids[i])[:max_samples]
+        digest = hashlib.sha256(audio_t.tobytes())
+        if reads != "audio":
+            utterance = dataset.utterances[ids[i]]
+            digest.update(prompt.encode(utterance.transcript, utterance.speaker, len(audio_t)).tobytes())
+        file = folder / f"{digest.hexdigest()}.safetensors"
         return i, file, _load(file)
 
     missing: dict[int, Path] = {}
@@ -81,27 +77,36 @@ def blocks(
         for start in range(0, len(ids), BLOCK):
             loaded = list(pool.map(load, range(start, min(start + BLOCK, len(ids)))))
             missing |= {i: file for i, file, row_e in loaded if row_e is None}
-            known = {i: row_e for i, _, row_e in loaded if row_e is not None}
+            cached = {i: row_e for i, _, row_e in loaded if row_e is not None}
             bar.update(len(loaded))
-            if known:
-                yield np.array(list(known)), np.stack(list(known.values()))
+            if cached:
+                yield np.array(list(cached)), np.stack(list(cached.values()))
     if missing:
-        where = np.array(list(missing))
-        for position_b, rows_be in compute([ids[i] for i in where]):
-            if rows_be[0].nbytes * len(missing) <= MOST:
-                _keep(dict(zip((missing[i] for i in where[position_b]), rows_be, strict=True)))
-            yield where[position_b], rows_be
-        if rows_be[0].nbytes * len(missing) <= MOST:
-            _forget_oldest(user_cache() / "heard")
+        yield from _compute_and_save(ids, missing, compute)
+
+
+def _compute_and_save(
+    ids: Sequence[str], missing: dict[int, Path], compute: FeatureBlocks
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    position_n = np.array(list(missing))
+    fits = False
+    for index_b, rows_be in compute([ids[i] for i in position_n]):
+        fits = rows_be[0].nbytes * len(missing) <= MAX_BYTES
+        if fits:
+            with contextlib.suppress(OSError):  # a full disk or a folder that is not ours: no run needs the cache
+                for i, row_e in zip(position_n[index_b], rows_be, strict=True):
+                    save_array(missing[i], row_e)
+        yield position_n[index_b], rows_be
+    if fits:
+        _delete_oldest(user_cache() / "features")
 
 
 def _folder(config: Config, reads: str) -> Path:
-    """By all that the states of any clip depend on, our own code included."""
-    code = [Path(lengths.__file__), *sorted(Path(models.__path__[0]).rglob("*.py"))]
+    """By all that the features of any clip depend on."""
     depends_on = {
         "base": [fingerprint(config.model.checkpoint), config.model.dtype],
         "reads": reads,
-        "code": [hashlib.sha256(path.read_bytes()).hexdigest() for path in code],
+        "code": [VERSION, version("aer-jax")],
         "computed by": [
             version("jax"),
             jax.devices()[0].device_kind,
@@ -109,7 +114,7 @@ def _folder(config: Config, reads: str) -> Path:
             dataclasses.astuple(config.mesh),
         ],
     }
-    return user_cache() / "heard" / hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+    return user_cache() / "features" / hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 
 def _load(file: Path) -> np.ndarray | None:
@@ -120,19 +125,12 @@ def _load(file: Path) -> np.ndarray | None:
         return None
 
 
-def _keep(rows: dict[Path, np.ndarray]) -> None:
-    """Without room, or the right to write, nothing is kept: no run needs it."""
+def _delete_oldest(folder: Path) -> None:
     with contextlib.suppress(OSError):
-        for file, row_e in rows.items():
-            save_array(file, row_e)
-
-
-def _forget_oldest(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        known = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.glob("*/*.safetensors"))
-        total = sum(size for _, size, _ in known)
-        for _, size, file in known:
-            if total <= MOST:
+        files = sorted((file.stat().st_mtime, file.stat().st_size, file) for file in folder.glob("*/*.safetensors"))
+        total = sum(size for _, size, _ in files)
+        for _, size, file in files:
+            if total <= MAX_BYTES:
                 return
             file.unlink(missing_ok=True)
             total -= size

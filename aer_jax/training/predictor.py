@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from aer_jax.base.chat import shared_prefix
@@ -26,11 +25,12 @@ from aer_jax.models.adapters.lora import LoRA
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, load_model
 from aer_jax.models.sharding import make_mesh
-from aer_jax.training import feature_cache as heard
+from aer_jax.training.batch_prediction import compile_features, predict_blocks, predict_rows, readout_inputs
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.distributed import fetch, host_of, is_first
+from aer_jax.training.feature_cache import cached_features
 from aer_jax.training.run import Run
-from aer_jax.training.step import make_predict_step, model_batch, split_model, to_device
+from aer_jax.training.step import make_predict_step, split_model
 
 
 def best_checkpoint(run: Run) -> tuple[Checkpoints, int]:
@@ -40,11 +40,9 @@ def best_checkpoint(run: Run) -> tuple[Checkpoints, int]:
         UserError: no epoch is over yet.
     """
     folder = run.path / "best"
-    best = Checkpoints(folder) if folder.is_dir() else None
-    step = best.latest if best else None
-    if best is None or step is None:
-        raise UserError(f"{run.path} has no best checkpoint yet; let `aer-jax train` finish its first epoch.")
-    return best, step
+    if folder.is_dir() and (step := (best := Checkpoints(folder)).latest) is not None:
+        return best, step
+    raise UserError(f"{run.path} has no best checkpoint yet; let `aer-jax train` finish its first epoch.")
 
 
 def refuse_other_classes(run: Run, dataset: Dataset) -> None:
@@ -60,7 +58,7 @@ def refuse_other_classes(run: Run, dataset: Dataset) -> None:
         )
 
 
-SHAPES = 8  # of loose clips, where the run counted its own
+SHAPES = 8  # batch shapes of waveforms, where the run says none
 
 
 class Predictor:
@@ -99,7 +97,7 @@ class Predictor:
             config.model.checkpoint, self.classes, transcript=config.data.transcript, speaker=config.data.speaker
         )
 
-    def utterances(self, dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
+    def predict_utterances(self, dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
         """Predicted distributions of a dataset's utterances, float32 [len(ids), classes].
 
         Where no adapter was trained, what the readout reads comes from the cache of features.
@@ -110,21 +108,18 @@ class Predictor:
         refuse_other_classes(self.run, dataset)
         if not self._readout_alone:
             return self._predict(self._batches(dataset, ids, "predict"), len(ids))
-        parts = self._parts
+        graphdef, trainable, frozen = self._parts
 
         @jax.jit
         def logits(trainable: nnx.State, frozen: nnx.State, inputs_be: np.ndarray) -> jax.Array:
-            return nnx.merge(parts.graphdef, trainable, frozen).readout.logits(inputs_be)
+            return nnx.merge(graphdef, trainable, frozen).readout.logits(inputs_be)
 
-        logits_nk = gather(
-            ids,
-            functools.partial(self._readout_inputs, dataset),
-            lambda inputs_be: fetch(logits(parts.trainable, parts.frozen, inputs_be)),
-        )
+        inputs = functools.partial(self._readout_inputs, dataset)
+        logits_nk = gather(ids, inputs, lambda inputs_be: fetch(logits(trainable, frozen, inputs_be)))
         return np.asarray(jax.nn.softmax(logits_nk))
 
     def audio_statistics(self, dataset: Dataset, ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What the audio tower computes before anything is trained; see `heard.blocks`.
+        """What the audio tower computes before anything is trained; see `cached_features`.
 
         Yields:
             positions among ids, and float32 [b, layers x 2 d_model], mean and standard deviation over time of each
@@ -140,35 +135,27 @@ class Predictor:
             audio_lbe = model.base.audio_statistics(batch["audio"], batch["audio_samples"])
             return jnp.moveaxis(audio_lbe, 0, 1).reshape(audio_lbe.shape[1], -1)
 
-        yield from self._frozen(dataset, ids, statistics, "audio")
+        yield from self._base_features(dataset, ids, statistics, "audio")
 
     def _readout_inputs(self, dataset: Dataset, ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What the readout reads of each clip, by the base alone."""
+        return self._base_features(dataset, ids, readout_inputs, self.run.config.model.readout)
 
-        def inputs(model: EmotionModel, batch: dict[str, jax.Array]) -> jax.Array:
-            return model.readout.inputs(model.features(model_batch(batch)))
-
-        return self._frozen(dataset, ids, inputs, self.run.config.model.readout)
-
-    def _frozen(
+    def _base_features(
         self,
         dataset: Dataset,
         ids: Sequence[str],
         features: Callable[[EmotionModel, dict[str, jax.Array]], jax.Array],
         reads: str,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        graphdef, frozen = self._parts.graphdef, self._parts.frozen
-        zeros = jax.tree.map(jnp.zeros_like, self._parts.trainable)  # adapters of zeros are none
+        """Features by the base alone."""
+        graphdef, trainable, frozen = self._parts
+        base = nnx.merge(graphdef, jax.tree.map(jnp.zeros_like, trainable), frozen)  # adapters of zeros are none
 
-        @jax.jit
-        def compute(zeros: nnx.State, frozen: nnx.State, batch: dict[str, jax.Array]) -> jax.Array:
-            return features(nnx.merge(graphdef, zeros, frozen), batch)
-
-        def blocks(ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def compute(ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             batches = self._batches(dataset, ids, "features of the frozen base")
-            return predict_blocks(batches, lambda batch: compute(zeros, frozen, batch), self.mesh)
+            return predict_blocks(batches, compile_features(base, features), self.mesh)
 
-        return heard.blocks(self.run.config, dataset, self.prompt, ids, blocks, reads=reads)
+        return cached_features(self.run.config, dataset, self.prompt, ids, compute, reads=reads)
 
     def _batches(self, dataset: Dataset, ids: Sequence[str], what: str) -> Iterable[Batch]:
         data = self.run.config.data
@@ -183,7 +170,7 @@ class Predictor:
         )
         return tqdm(batches, desc=what, unit="batch", disable=not is_first())
 
-    def waveforms(
+    def predict_waveforms(
         self, audio: Sequence[np.ndarray], transcripts: Sequence[str], shapes_k2: np.ndarray | None = None
     ) -> np.ndarray:
         """Predicted distributions of loose clips.
@@ -191,20 +178,20 @@ class Predictor:
         Args:
             audio: float32 [samples] at 16 kHz, at most 30 s each.
             transcripts: their words, "" where unknown.
-            shapes_k2: batch shapes from `shapes`, where these clips are some of many; their own otherwise.
+            shapes_k2: batch shapes from `choose_shapes`, where these clips are some of many; their own otherwise.
 
         Returns:
             float32 [len(audio), classes].
         """
-        return self._predict(self._loose(audio, transcripts, shapes_k2), len(audio))
+        return self._predict(self._waveform_batches(audio, transcripts, shapes_k2), len(audio))
 
-    def shapes(self, samples: Sequence[int], transcripts: Sequence[str]) -> np.ndarray:
+    def choose_shapes(self, samples: Sequence[int], transcripts: Sequence[str]) -> np.ndarray:
         """Batch shapes for clips of these lengths at 16 kHz and with these words."""
         tokens = [self.prompt.encode(words, "", n) for n, words in zip(samples, transcripts, strict=True)]
         needs_n2 = _needs(samples, tokens, shared_prefix(self.prompt.prefix, tokens))
         return choose_shapes(needs_n2, needs_n2.max(axis=0), self.run.config.data.shapes or SHAPES, self.batch)
 
-    def _loose(
+    def _waveform_batches(
         self, audio: Sequence[np.ndarray], transcripts: Sequence[str], shapes_k2: np.ndarray | None
     ) -> Iterator[Batch]:
         for clip in audio:
@@ -214,13 +201,13 @@ class Predictor:
         prefix = shared_prefix(self.prompt.prefix, tokens)
         needs_n2 = _needs([len(clip) for clip in audio], tokens, prefix)
         if shapes_k2 is None or (needs_n2 > shapes_k2[-1]).any():  # a header promised less than there is
-            shapes_k2 = self.shapes([len(clip) for clip in audio], transcripts)
-        for shape, some in cut_into_batches(place(needs_n2, shapes_k2), self.batch):
+            shapes_k2 = self.choose_shapes([len(clip) for clip in audio], transcripts)
+        for shape, rows in cut_into_batches(place(needs_n2, shapes_k2), self.batch):
             yield collate(
-                [audio[i] for i in some],
-                [tokens[i] for i in some],
-                np.zeros((len(some), len(self.classes))),
-                some,
+                [audio[i] for i in rows],
+                [tokens[i] for i in rows],
+                np.zeros((len(rows), len(self.classes))),
+                rows,
                 batch=self.batch,
                 window=int(shapes_k2[shape, 0]),
                 text_length=int(shapes_k2[shape, 1]),
@@ -239,44 +226,3 @@ class Predictor:
 def _needs(samples: Sequence[int], tokens: Sequence[np.ndarray], prefix: np.ndarray) -> np.ndarray:
     """See `needs_of`."""
     return needs_of(np.asarray(samples), np.array([len(prompt) - len(prefix) for prompt in tokens]))
-
-
-def predict_blocks(
-    batches: Iterable[Mapping[str, np.ndarray]],
-    predict: Callable[[dict[str, jax.Array]], jax.Array],
-    mesh: Mesh,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers and outputs of each batch of an evaluation stream, fetched one batch behind the device.
-
-    Args:
-        batches: with `row` counting from 0, -1 for filler.
-        predict: device batch -> outputs [batch, ...].
-    """
-    waiting: tuple[jax.Array, jax.Array] | None = None
-
-    def fetched(row_b: jax.Array, output_b: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-        rows, outputs = fetch((row_b, output_b))  # of all processes that share the batch
-        return rows[rows >= 0], outputs[rows >= 0]
-
-    for batch in batches:
-        laid = to_device(batch, mesh)
-        output_b = predict(laid)
-        if waiting is not None:
-            yield fetched(*waiting)
-        waiting = (laid["row"], output_b)
-    if waiting is not None:
-        yield fetched(*waiting)
-
-
-def predict_rows(
-    batches: Iterable[Mapping[str, np.ndarray]],
-    rows: int,
-    classes: int,
-    predict: Callable[[dict[str, jax.Array]], jax.Array],
-    mesh: Mesh,
-) -> np.ndarray:
-    """Logits of every row, float32 [rows, classes]; a row that never came is NaN. Arguments as in `predict_blocks`."""
-    logits_nk = np.full((rows, classes), np.nan, np.float32)
-    for row_b, logits_bk in predict_blocks(batches, predict, mesh):
-        logits_nk[row_b] = logits_bk
-    return logits_nk

@@ -216,8 +216,7 @@ def open_model(
         say(start.note)
     fitted = None
     if isinstance(model.emotion_head, ReadoutHead) and latest is None and not (start and start.has_head):
-        whole = {"train": data.targets_nk, "validation": data.validation_nk}
-        fitted = readout.init_readout(model, config, data.dataset, data.prompt, data.batches_of, whole, mesh)
+        fitted = readout.init_readout(model, config, data, mesh)
         if fitted and config.train.epochs == 0 and is_first():
             readout.save_left_out(fitted, run.path)
     graphdef, trainable, frozen = parts = split_model(model)

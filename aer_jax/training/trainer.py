@@ -21,6 +21,7 @@ from aer_jax.data.batching.batches import Batch, EvaluationBatches, TrainBatches
 from aer_jax.errors import UserError
 from aer_jax.models.sharding import make_mesh, row_blocks
 from aer_jax.training.aot_compile import abstract, compile_ahead
+from aer_jax.training.batch_prediction import predict_rows
 from aer_jax.training.check import check
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.distributed import is_first
@@ -32,7 +33,6 @@ from aer_jax.training.hooks.nonfinite import refuse_not_finite
 from aer_jax.training.hooks.preemption import Preemption
 from aer_jax.training.hooks.profile import Profile
 from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
-from aer_jax.training.predictor import predict_rows
 from aer_jax.training.run import Run, holds_run, locked_run
 from aer_jax.training.setup import Data, Model, open_data, open_model, open_run_directory, pinned, say, training_batches
 from aer_jax.training.signals import Stopped

@@ -48,7 +48,7 @@ def test_predictions_and_metrics(run):
 
     probs_nk = np.array([probs[id] for id in ids])
     np.testing.assert_allclose(probs_nk.sum(axis=1), 1, atol=1e-12)
-    np.testing.assert_allclose(probs_nk, Predictor(open_run(run)).utterances(dataset, ids), atol=1e-6)
+    np.testing.assert_allclose(probs_nk, Predictor(open_run(run)).predict_utterances(dataset, ids), atol=1e-6)
     human_nk = human_distributions(dataset, ids)
     assert metrics["js"] == pytest.approx(js_divergence(human_nk, probs_nk).mean(), abs=1e-9)
 
@@ -87,9 +87,9 @@ def test_shapes_and_company_do_not_change_predictions(run):
     dataset = open_dataset(toy_runs.toy_dataset())
     ids = dataset.splits["test"]
     opened = open_run(run)
-    once = Predictor(opened).utterances(dataset, ids)
+    once = Predictor(opened).predict_utterances(dataset, ids)
     config = load_config(run / "config.yaml", ["data.shapes=4", "train.microbatch=2"])
-    again = Predictor(dataclasses.replace(opened, config=config)).utterances(dataset, ids[::-1])[::-1]
+    again = Predictor(dataclasses.replace(opened, config=config)).predict_utterances(dataset, ids[::-1])[::-1]
     np.testing.assert_allclose(again, once, atol=1e-4)
 
 

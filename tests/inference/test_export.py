@@ -62,7 +62,7 @@ def test_clips():
 
 @pytest.fixture(scope="module")
 def ours(run, test_clips) -> np.ndarray:
-    return Predictor(run).utterances(open_dataset(toy_dataset()), test_clips[0])
+    return Predictor(run).predict_utterances(open_dataset(toy_dataset()), test_clips[0])
 
 
 def test_peft_gives_our_predictions(exported, ours, test_clips, record_property):
@@ -99,7 +99,7 @@ def test_a_fitted_readout_of_the_audio_alone_is_exported_too(test_clips, tmp_pat
     model = load_base(out, about)
     head = {name: torch.from_numpy(tensor) for name, tensor in load_file(out / "emotion_head.safetensors").items()}
     model.emotion_head.load_state_dict(head)
-    ours = Predictor(run).utterances(open_dataset(toy_dataset()), test_clips[0])
+    ours = Predictor(run).predict_utterances(open_dataset(toy_dataset()), test_clips[0])
     np.testing.assert_allclose(predict(model, out, about, *test_clips[1:]), ours, atol=1e-4)
     assert about["hidden_size"] == 0 and np.ptp(ours, axis=0).max() > 0.1
 

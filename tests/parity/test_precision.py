@@ -26,6 +26,7 @@ from aer_jax.models.emotion_model import TRAINABLE
 from aer_jax.models.language_model import rotary, rotate
 from aer_jax.models.layers import LayerNorm, RMSNorm
 from aer_jax.training import readout
+from aer_jax.training.batch_prediction import compile_features, readout_inputs
 from aer_jax.training.objective import objective
 from aer_jax.training.optimizer import make_optimizer
 from aer_jax.training.step import init_state, make_predict_step, model_batch, split_model
@@ -178,7 +179,7 @@ def test_bfloat16_against_float32(name, head, request, best_speech, measured):
         model = load_ours(checkpoint, len(speech.classes), head=head, dtype=dtype)
         if head == "readout":
             if statistics is None:
-                inputs_of = readout.make_inputs(model)
+                inputs_of = compile_features(model, readout_inputs)
                 readout.standardise(model.readout, np.concatenate([inputs_of(batch) for batch in batches]))
             statistics = statistics or nnx.state(model, HeadStatistics)
             nnx.update(model, statistics)

@@ -1,4 +1,4 @@
-"""What a frozen base hears of a clip is found again, and never taken from something else."""
+"""Features of a frozen base are cached, and never taken from something else."""
 
 import dataclasses
 import functools
@@ -14,8 +14,7 @@ from aer_jax.data.dataset import open_dataset
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.evaluation.projection import gather
 from aer_jax.inference.evaluate_run import evaluate_run
-from aer_jax.training import feature_cache as heard
-from aer_jax.training import predictor, readout
+from aer_jax.training import feature_cache, predictor, readout
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import open_run
 from aer_jax.training.trainer import train
@@ -24,7 +23,7 @@ from aer_jax.training.trainer import train
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "aer_jax" / "heard"
+    return tmp_path / "cache" / "aer_jax" / "features"
 
 
 @pytest.fixture
@@ -39,8 +38,8 @@ def dataset():
     return open_dataset(toy_runs.toy_dataset())
 
 
-def asked(config, dataset, ids, reads="audio", **prompt):
-    """Which clips are asked for, and what comes back: each clip's place in the dataset."""
+def computed(config, dataset, ids, reads="audio", **prompt):
+    """Which clips are computed; what comes back is checked: each clip's place in the dataset."""
     some = []
 
     def rows(ids):
@@ -52,20 +51,22 @@ def asked(config, dataset, ids, reads="audio", **prompt):
             yield np.array([i]), rows(ids[i : i + 1])
 
     encoder = PromptEncoder(toy_runs.CHECKPOINT, dataset.classes, **prompt)
-    found_ne = gather(ids, lambda ids: heard.blocks(config, dataset, encoder, ids, compute, reads=reads))
+    found_ne = gather(
+        ids, lambda ids: feature_cache.cached_features(config, dataset, encoder, ids, compute, reads=reads)
+    )
     np.testing.assert_array_equal(found_ne, rows(ids))
     return some
 
 
-def test_only_clips_that_were_never_heard_are_asked_for(config, cache, dataset):
+def test_only_clips_that_are_not_cached_are_computed(config, cache, dataset):
     a, b, c, *_ = dataset.utterances
-    assert asked(config, dataset, [a, b]) == [a, b]
-    assert asked(config, dataset, [c, b, a]) == [c]
-    assert asked(config, dataset, [b, c]) == []
+    assert computed(config, dataset, [a, b]) == [a, b]
+    assert computed(config, dataset, [c, b, a]) == [c]
+    assert computed(config, dataset, [b, c]) == []
     for torn in cache.glob("*/*.safetensors"):
         torn.write_bytes(b"torn")
-    assert asked(config, dataset, [b, c]) == [b, c]
-    assert asked(config, dataset, [c]) == []
+    assert computed(config, dataset, [b, c]) == [b, c]
+    assert computed(config, dataset, [c]) == []
 
 
 def test_a_file_belongs_to_all_that_the_states_depend_on(config, dataset, monkeypatch):
@@ -73,44 +74,47 @@ def test_a_file_belongs_to_all_that_the_states_depend_on(config, dataset, monkey
         return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
 
     some = list(dataset.utterances)[:2]
-    asked(config, dataset, some), asked(config, dataset, some, "audio+text")
+    computed(config, dataset, some), computed(config, dataset, some, "audio+text")
     # What is learned, by whose votes, in which batches
     for same in (change("train", lr=1.0, microbatch=3), dataclasses.replace(config, seed=5, out="elsewhere")):
-        assert asked(same, dataset, some) == []
+        assert computed(same, dataset, some) == []
     fewer = dataclasses.replace(dataset, classes=dataset.classes[:2])
-    assert asked(config, fewer, some) == [] == asked(config, dataset, some, transcript=False)
+    assert computed(config, fewer, some) == [] == computed(config, dataset, some, transcript=False)
     # The base, the audio; the prompt where it is read
     for other in (change("model", dtype="bfloat16"), change("data", max_seconds=0.5), change("mesh", fsdp=2)):
-        assert asked(other, dataset, some) == some
-    assert asked(config, fewer, some, "audio+text") == some
-    assert asked(config, dataset, some, "audio+text", transcript=False) == some
-    assert asked(config, dataset, some, "audio+text") == []
-    monkeypatch.setattr(heard.jax, "process_count", lambda: 2)
-    assert asked(config, dataset, some) == some
+        assert computed(other, dataset, some) == some
+    assert computed(config, fewer, some, "audio+text") == some
+    assert computed(config, dataset, some, "audio+text", transcript=False) == some
+    assert computed(config, dataset, some, "audio+text") == []
+    monkeypatch.setattr(feature_cache, "VERSION", feature_cache.VERSION + 1)
+    assert computed(config, dataset, some) == some
+    assert computed(config, dataset, some) == []
+    monkeypatch.setattr(feature_cache.jax, "process_count", lambda: 2)
+    assert computed(config, dataset, some) == some
 
 
 def test_the_oldest_are_forgotten_and_too_many_are_not_kept(config, cache, dataset, monkeypatch):
     ids = list(dataset.utterances)[:6]
-    asked(config, dataset, ids[:1])
+    computed(config, dataset, ids[:1])
     (first,) = cache.glob("*/*.safetensors")
     os.utime(first, (0, 0))
-    monkeypatch.setattr(heard, "MOST", 4 * first.stat().st_size)
-    asked(config, dataset, ids[1:4])
-    assert asked(config, dataset, ids[:4]) == []
-    asked(config, dataset, ids[4:5])
+    monkeypatch.setattr(feature_cache, "MAX_BYTES", 4 * first.stat().st_size)
+    computed(config, dataset, ids[1:4])
+    assert computed(config, dataset, ids[:4]) == []
+    computed(config, dataset, ids[4:5])
     assert not first.exists() and len(list(cache.glob("*/*.safetensors"))) == 4
-    monkeypatch.setattr(heard, "MOST", 7)
-    assert asked(config, dataset, ids[5:]) == asked(config, dataset, ids[5:]) == ids[5:]
+    monkeypatch.setattr(feature_cache, "MAX_BYTES", 7)
+    assert computed(config, dataset, ids[5:]) == computed(config, dataset, ids[5:]) == ids[5:]
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(config, cache, dataset):
     cache.parent.mkdir(parents=True)
     cache.write_text("")
     some = list(dataset.utterances)[:2]
-    assert asked(config, dataset, some) == asked(config, dataset, some) == some
+    assert computed(config, dataset, some) == computed(config, dataset, some) == some
 
 
-def test_later_runs_and_the_probe_do_not_hear_the_clips_again(cache, dataset, tmp_path, monkeypatch, capsys):
+def test_later_runs_and_the_probe_compute_nothing_again(cache, dataset, tmp_path, monkeypatch, capsys):
     fitted = ("train.epochs=0", "model.readout=audio", "data.dime_aug.ratio=0")
     whole, half = (toy_runs.config(tmp_path / name, *fitted) for name in ("one", "two"))
     train(whole)
@@ -147,7 +151,7 @@ def test_evaluate_computes_the_features_of_a_clip_once(cache, dataset, tmp_path,
     assert sorted(asked) == sorted(dataset.splits["test"])
     ids = dataset.splits["test"]
     ours = Predictor(open_run(run.path))
-    cached_nk = ours.utterances(dataset, ids)
+    cached_nk = ours.predict_utterances(dataset, ids)
     np.testing.assert_allclose(cached_nk, ours._predict(ours._batches(dataset, ids, ""), len(ids)), atol=1e-6)
     audio_nf = gather(ids, functools.partial(ours.audio_statistics, dataset))
     ours._readout_alone = False
@@ -160,6 +164,6 @@ def test_trained_adapters_are_never_predicted_from_the_cache():
     ids = dataset.splits["test"]
     ours = Predictor(run)
     assert not ours._readout_alone
-    trained_nk = ours.utterances(dataset, ids)
+    trained_nk = ours.predict_utterances(dataset, ids)
     ours._readout_alone = True
-    assert np.abs(ours.utterances(dataset, ids) - trained_nk).max() > 1e-3
+    assert np.abs(ours.predict_utterances(dataset, ids) - trained_nk).max() > 1e-3

@@ -77,14 +77,14 @@ def test_a_run_of_no_epochs_is_the_readout_alone(tmp_path, capsys):
     assert Checkpoints(run / "best").latest == 0
     dataset = open_dataset(toy_runs.toy_dataset())
     human = {part: human_distributions(dataset, dataset.splits[part]) for part in ("train", "test")}
-    p_nk = Predictor(open_run(run)).utterances(dataset, dataset.splits["test"])
+    p_nk = Predictor(open_run(run)).predict_utterances(dataset, dataset.splits["test"])
     validation = evaluate_run(run, "validation")
     kept = load_left_out(run)
     assert kept.keys() == {*dataset.splits["train"], *dataset.splits["validation"]}
     ids = dataset.splits["validation"]
     kept_nk = np.array([kept[id] for id in ids])
     assert validation["js"] == pytest.approx(js_divergence(human_distributions(dataset, ids), kept_nk).mean())
-    assert np.abs(kept_nk - Predictor(open_run(run)).utterances(dataset, ids)).max() > 1e-3
+    assert np.abs(kept_nk - Predictor(open_run(run)).predict_utterances(dataset, ids)).max() > 1e-3
     assert js_divergence(human["test"], p_nk).mean() < 0.8 * js_divergence(human["test"], human["train"].mean(0)).mean()
 
 
@@ -112,7 +112,7 @@ def test_clips_that_are_left_out_are_predicted_as_unheard(tmp_path, capsys):
     lines = map(json.loads, (run / "evaluation" / "validation" / "predictions.jsonl").open())
     said = {line["id"]: list(line["probs"].values()) for line in lines}
     np.testing.assert_allclose([said[id] for id in ids[3:]], [kept[id] for id in ids[3:]], atol=1e-6)
-    unheard_nk = Predictor(open_run(run)).utterances(dataset, ids[:3])
+    unheard_nk = Predictor(open_run(run)).predict_utterances(dataset, ids[:3])
     np.testing.assert_allclose([said[id] for id in ids[:3]], unheard_nk, atol=1e-5)
 
 

@@ -66,7 +66,7 @@ def test_logged_validation_loss_is_that_of_the_saved_model():
     assert Checkpoints(run.path / "best").latest == best["step"]
     dataset = open_dataset(toy_runs.toy_dataset())
     ids = dataset.splits["validation"]
-    p_nk = Predictor(run).utterances(dataset, ids).astype(float)
+    p_nk = Predictor(run).predict_utterances(dataset, ids).astype(float)
     q_nk = label_distributions(dataset, ids, run.config.labels)
     m_nk = (p_nk + q_nk) / 2
     logs = np.log2(p_nk / m_nk), np.log2(np.where(q_nk > 0, q_nk, 1) / m_nk)

@@ -10,7 +10,7 @@ import numpy as np
 from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.bench.workers.jax_run import describe, open_run
 from aer_jax.data.batching.batches import evaluation_batches
-from aer_jax.training.predictor import predict_rows
+from aer_jax.training.batch_prediction import predict_rows
 from aer_jax.training.step import make_predict_step, split_model
 from aer_jax.worker_process import serve
 
