@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aer_jax.chips import GIB
+from aer_jax.reports.tables import markdown_rows
 
 
 def text(plan: Mapping[str, Any]) -> str:
@@ -70,17 +71,21 @@ def _time(plan: Mapping[str, Any]) -> Iterator[str]:
 
 def table(plans: Sequence[Mapping[str, Any]]) -> str:
     """A sweep's plans, quickest first."""
-    first = plans[0]
-    lines = [
-        f"{first['topology']}: {first['model']}, batch {first['batch']}; mesh is data x fsdp x tensor; seconds and "
-        "utterances are estimates",
-        f"{'mesh':<12}{'microbatch':>10}{'remat':>7}{'peak GiB':>10}{'spare':>7}{'s/step':>8}{'utt/s':>7}  by",
-    ]
+    rows = []
     for plan in plans:
         data, fsdp, tensor, microbatch, remat = (setting.partition("=")[2] for setting in plan["settings"])
-        lines.append(
-            f"{f'{data}x{fsdp}x{tensor}':<12}{microbatch:>10}{remat:>7}"
-            f"{plan['peak_hbm_bytes_per_chip'] / GIB:>10.2f}{plan['spare']:>7.0%}{plan['seconds']['step']:>8.2f}"
-            f"{plan['utterances_per_second']:>7.0f}  {plan['by']}"
+        rows.append(
+            {
+                "mesh": f"{data}x{fsdp}x{tensor}",
+                "microbatch": microbatch,
+                "remat": remat,
+                "peak GiB": f"{plan['peak_hbm_bytes_per_chip'] / GIB:.2f}",
+                "spare": f"{plan['spare']:.0%}",
+                "s/step": f"{plan['seconds']['step']:.2f}",
+                "utterances/s": f"{plan['utterances_per_second']:.0f}",
+                "memory by": plan["by"],
+            }
         )
-    return "\n".join(lines)
+    first = plans[0]
+    run = f"{first['topology']}: {first['model']}, batch {first['batch']}"
+    return f"{run}; mesh is data x fsdp x tensor; times are estimates\n\n{markdown_rows(rows)}"

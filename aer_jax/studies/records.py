@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aer_jax.bench.tables import markdown, table_of
+from aer_jax.bench.tables import table_of
+from aer_jax.reports.tables import markdown_table
 
 DIRECTORY = Path("docs/results")
 
@@ -57,7 +58,8 @@ def _shown(choice: dict[str, Any], columns: list[str], rows: list[list[str]]) ->
     rows = rows[: choice.get("shown_rows", len(rows))]
     if not rows or not shown:
         return []
-    made = markdown([{name or "side": row[columns.index(name)] for name in shown} for row in rows])
+    cells = [[row[columns.index(name)] for name in shown] for row in rows]
+    made = markdown_table([name or "side" for name in shown], cells)
     return ["\n".join(line[2:-1].rstrip() for line in made.splitlines())]
 
 

@@ -23,7 +23,6 @@ import numpy as np
 from scipy.special import log_softmax
 from tqdm import tqdm
 
-from aer_jax.bench.tables import markdown
 from aer_jax.data.dataset import open_dataset
 from aer_jax.evaluation.ambiguity import NAMES, ambiguity, ambiguity_bins
 from aer_jax.evaluation.linear_probe import L2, LinearProbe, fit, left_out
@@ -32,6 +31,7 @@ from aer_jax.evaluation.projection import gather
 from aer_jax.evaluation.significance import holm, sign_flip
 from aer_jax.labels.journal import read_votes
 from aer_jax.labels.votes import normalise
+from aer_jax.reports.tables import markdown_rows
 
 FOLDS = 5
 HUMAN = (1, 3, 5)
@@ -128,7 +128,7 @@ def table(result: dict[str, Any]) -> str:
         }
         for test in result["tests"]
     ]
-    return f"{markdown(scores)}\n\n{markdown(tests)}"
+    return f"{markdown_rows(scores)}\n\n{markdown_rows(tests)}"
 
 
 def main(run_path: str, out_path: str, journal: str = "") -> None:
