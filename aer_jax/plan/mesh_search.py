@@ -11,7 +11,8 @@ from aer_jax.chips import GIB, Slice
 from aer_jax.config import Config, MeshConfig, Remat
 from aer_jax.errors import UserError
 from aer_jax.plan.abstract_step import base_config
-from aer_jax.plan.estimate import Estimate, estimate, repeated_prefix_flops, step_seconds
+from aer_jax.plan.estimate import Estimate, estimate, repeated_prefix_flops
+from aer_jax.plan.roofline import step_seconds
 from aer_jax.plan.shapes import Work
 
 SPARE = 0.3  # of the memory that stays free where a plan chooses: arithmetic errs by a tenth, and runs need some room

@@ -12,10 +12,11 @@ from aer_jax.base.lengths import SAMPLE_RATE, frame_count, token_count
 from aer_jax.chips import CHIPS, GIB, parse_slice
 from aer_jax.config import Config, LoraConfig, MeshConfig, ModelConfig, TrainConfig
 from aer_jax.errors import UserError
-from aer_jax.plan import estimate as estimates
-from aer_jax.plan.estimate import estimate, roofline
+from aer_jax.plan import roofline as rooflines
+from aer_jax.plan.estimate import estimate
 from aer_jax.plan.mesh_search import candidates, choose_mesh, complete_mesh, fitting, pareto
 from aer_jax.plan.plan import plan
+from aer_jax.plan.roofline import roofline
 from aer_jax.plan.shapes import BatchShape, Work, work_of
 
 RECORDS = Path(__file__).resolve().parents[2] / "docs/results"
@@ -96,10 +97,10 @@ def test_on_a_gpu_computing_and_memory_add_up():
 def test_steps_that_were_timed_on_one_h100(seconds, tokens, kernels, record, side, monkeypatch):
     """Their median times; in the first record three steps of four have this shape."""
     monkeypatch.setattr("aer_jax.plan.plan.has_compiler", lambda topology: False)  # by arithmetic
-    traffic = estimates.memory_traffic
+    traffic = rooflines.memory_traffic
     without = parse_slice("h100:2")  # several GPUs have no fused attention
     if not kernels:
-        monkeypatch.setattr(estimates, "memory_traffic", lambda _, config, needs: traffic(without, config, needs))
+        monkeypatch.setattr(rooflines, "memory_traffic", lambda _, config, needs: traffic(without, config, needs))
     made = json.loads((RECORDS / f"{record}.json").read_text())
     seen = statistics.median_low(made["sides"][side]["seconds"])
     model = ModelConfig(dtype="bfloat16", remat="dots", head="paper", lora=LoraConfig(dropout=0.0))
