@@ -86,3 +86,9 @@ def test_the_figures_of_the_readme_are_those_of_the_record():
     table = re.search(r"1,629 test clips.*?\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
     rows = [line.replace("*", "").split("|")[1:5] for line in table[0].splitlines()[2:] if line]
     assert len(rows) >= 4 and {tuple(cell.strip() for cell in row) for row in rows} <= known
+
+
+def test_the_readme_lists_every_room():
+    tree = re.search(r"## Architecture\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    listed = set(re.findall(r"^  (\w+)/", tree, re.MULTILINE))
+    assert listed == {init.parent.name for init in (ROOT / "aer_jax").glob("*/__init__.py")}
