@@ -15,9 +15,9 @@ from aer_jax.plan.estimate import Estimate
 # a slice smaller than a full ring has half its links to gather over.
 EFFICIENCY = {"compute": 0.6, "hbm": 0.8, "links": 0.5}
 EXPOSED = 0.1  # of what should hide behind the largest of the three
-# What the kernels of a step on a GPU read and write, in units of the estimate: attention's scores, where XLA writes them,
-# and all else. Fitted, with the shares above, to three steps that an H100 took; the program moves a twelfth less since
-# (docs/results/speed_gpu.md).
+# What the kernels of a step on a GPU read and write, in units of the estimate: attention's scores, where XLA writes
+# them, and all else. Fitted, with the shares above, to three steps that an H100 took; the program moves a twelfth less
+# since (docs/results/speed_gpu.md).
 GPU_SCORES, GPU_TRAFFIC = 3.9, 1.9
 
 
