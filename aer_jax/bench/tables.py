@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aer_jax.reports.tables import markdown_rows
+from aer_jax.files.tables import markdown_rows
 
 MODULES = {"ablations": "train"}  # of the module, where it is not the bench's name
 

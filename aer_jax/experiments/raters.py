@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from aer_jax.data.dataset import Dataset
-from aer_jax.data.preparation.data_report import escape
 from aer_jax.errors import UserError
 from aer_jax.evaluation.ambiguity import ambiguity
 from aer_jax.evaluation.intervals import not_available
 from aer_jax.evaluation.predictions import human_distributions, read_predictions, shares
 from aer_jax.evaluation.raters.thinning import PRIOR, thinning
 from aer_jax.experiments.figures import levels_figure, raters_figure, reliability_figure
+from aer_jax.files import tables
 from aer_jax.files.atomic import replace_text
+from aer_jax.files.tables import escape, number
 from aer_jax.labels.journal import read_votes
 from aer_jax.labels.votes import Votes, normalise
-from aer_jax.reports.table import number
 
 Proxy = dict[str, list[float]]
 TITLES = {"votes": "human votes alone", PRIOR: "human votes, smoothed"}
@@ -101,28 +101,21 @@ def markdown(result: Mapping[str, Any]) -> str:
         parts.append(f"## {level}: {part['n']} clips of {part['n_speakers']} speakers, {held}")
         rows = [["JS", *(f"{m} raters" if m != 1 else "1 rater" for m in raters)]]
         for name, values in part["js"].items():
-            trials = [None, *values] if name == "votes" else values
-            rows.append([TITLES.get(name, f"with {escape(name)}"), *map(number, trials)])
-        rows += [
-            [f"with the mean of {escape(name)}", *map(number, values)] for name, values in part["js_constant"].items()
-        ]
-        parts.append(_table(rows))
+            numbers = [None, *values] if name == "votes" else values
+            rows.append([TITLES.get(name, f"with {name}"), *map(number, numbers)])
+        rows += [[f"with the mean of {name}", *map(number, values)] for name, values in part["js_constant"].items()]
+        parts.append(tables.markdown(rows))
         if part["worth"]:
             rows = [["worth in raters", "alone", *(f"beside {m}" for m in raters[1:-1])]]
             for name, row in part["worth"].items():
-                rows.append([escape(name), *(_worth(row[key], part["n_speakers"]) for key in rows[0][1:])])
-            parts.append(_table(rows))
+                rows.append([name, *(_worth(row[key], part["n_speakers"]) for key in rows[0][1:])])
+            parts.append(tables.markdown(rows))
     return "\n\n".join(parts) + "\n"
 
 
 def _worth(row: Mapping[str, Any], n_speakers: int) -> str:
-    text = f">= {row['value']:.0f}" if row["at_least"] else f"{row['value']:.1f}"
+    text = f"≥ {row['value']:.0f}" if row["at_least"] else f"{row['value']:.1f}"
     if row["ci"] is None:
         return f"{text} ({not_available(n_speakers)})"
     low, high = row["ci"]
     return f"{text} ({low:.1f} to {'more' if high is None else f'{high:.1f}'})"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

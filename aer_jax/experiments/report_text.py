@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aer_jax.data.preparation.data_report import escape
 from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import not_available
-from aer_jax.reports.table import number, span
+from aer_jax.files import tables
+from aer_jax.files.tables import escape, number
+from aer_jax.reports.table import span
 
 HEADINGS = {
     "js": "JS divergence (base 2, lower is better)",
@@ -149,24 +150,14 @@ def markdown(result: Mapping[str, Any], title: str) -> str:
             *(f"- {escape(name)}: {escape(why)}" for name, why in result["failed"].items()),
         ]
     for quantity, heading in HEADINGS.items():
-        parts += [f"## {heading}", _markdown(table(result, quantity))]
+        parts += [f"## {heading}", tables.markdown(table(result, quantity))]
     for family in dict.fromkeys(test["family"] for test in result["tests"]):
         of_family = [test for test in result["tests"] if test["family"] == family]
-        parts += [f"## Tests: {family}", _markdown(tests_table(of_family))]
+        parts += [f"## Tests: {family}", tables.markdown(tests_table(of_family))]
     return "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n"
 
 
 def text(result: Mapping[str, Any]) -> str:
     """The main table and the sentences, for the terminal."""
-    rows = table(result, "js")
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(trial.ljust(width) for trial, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    arms = len(result["arms"]) + 1
-    body = [lines[0], rule, *lines[1:arms], rule, *lines[arms:]]
-    return "\n".join([HEADINGS["js"], "", *body, "", about(result), "", *result["findings"]])
-
-
-def _markdown(rows: Table) -> str:
-    lines = ["| " + " | ".join(map(escape, row)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    body = tables.text(table(result, "js"), rules=(1, 1 + len(result["arms"])))
+    return "\n".join([HEADINGS["js"], "", body, "", about(result), "", *result["findings"]])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aer_jax.chips import GIB
-from aer_jax.reports.tables import markdown_rows
+from aer_jax.files.tables import markdown_rows
 
 
 def text(plan: Mapping[str, Any]) -> str:

@@ -18,7 +18,9 @@ from aer_jax.evaluation.intervals import not_available, speaker_intervals
 from aer_jax.evaluation.metrics import pointwise
 from aer_jax.evaluation.pooled import pooled
 from aer_jax.evaluation.predictions import shares, write_predictions
+from aer_jax.files import tables
 from aer_jax.files.atomic import plain
+from aer_jax.files.tables import number
 from aer_jax.reports.runs import load_runs
 from aer_jax.reports.table import TIES
 
@@ -79,17 +81,14 @@ def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None
 
 def table(result: dict[str, Any]) -> str:
     """What `ensemble` returned, for people."""
-    width = max(map(len, result["rows"]))
-    lines = [f"{'':{width}}  " + "  ".join(f"{name:>8}" for name in SHOWN)]
-    for name, row in result["rows"].items():
-        cells = (f"{row[quantity]:.4f}".rjust(max(8, len(quantity))) for quantity in SHOWN)
-        lines.append(f"{name:{width}}  " + "  ".join(cells))
+    lines = [["", *SHOWN]]
+    lines += [[name, *(number(row[quantity], 4) for quantity in SHOWN)] for name, row in result["rows"].items()]
     gain = result["gain"]["js"]
     ends = gain["ci"]
     within = f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else not_available(result["n_speakers"])
     return "\n".join(
         [
-            *lines,
+            tables.text(lines),
             TIES,
             f"JS below the members' mean by {gain['mean']:.4f} (95% over speakers: {within}); {result['n']} clips of "
             f"{result['n_speakers']} speakers",

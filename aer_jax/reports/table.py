@@ -10,11 +10,10 @@ from typing import Any
 from aer_jax.config import LabelsConfig
 from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import not_available
+from aer_jax.files import tables
+from aer_jax.files.tables import NONE, number, percent
 from aer_jax.reports.finding import few_speakers
 from aer_jax.reports.runs import Run, load_runs
-
-NONE = "\N{EN DASH}"
-_MINUS = "\N{MINUS SIGN}"
 
 # Column -> heading, and whether less is better.
 COLUMNS = {
@@ -96,19 +95,6 @@ def learned_from(labels: LabelsConfig, weight: float | None = None) -> str:
     return labels.source
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A fixed number of digits with a true minus sign; an en dash where there is none."""
-    return NONE if value is None else f"{value:.{digits}f}".replace("-", _MINUS)
-
-
-def percent(value: float | None) -> str:
-    """A relative change in whole percent, signed."""
-    if value is None:
-        return NONE
-    whole = round(100 * value)
-    return f"{whole:+d}%".replace("-", _MINUS) if whole else "0%"
-
-
 def span(interval: Sequence[float] | None, n_speakers: int, value: float | None = 0.0, digits: int = 3) -> str:
     """An interval as low–high; an en dash where there is no value either, else why there is none."""
     if interval is None:
@@ -147,21 +133,16 @@ def summary_table(paths: Sequence[Path], split: str = "test") -> str:
         UserError: as `load_runs`.
     """
     runs = load_runs(paths, split)
-    heads = ["", "learned from", "JS", "95% interval", "vs mean", *(head for head, _ in list(COLUMNS.values())[1:])]
-    lines = [heads]
+    lines = [["", "JS", "95% interval", "vs mean", *_SHORT]]
     for row in rows(runs):
-        js, *others = row.values.values()
-        cells = [row.name, row.learned_from, number(js), span(row.interval, row.n_speakers, js), percent(row.change)]
-        lines.append(cells + [number(value) for value in others])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-
-    def text(line: list[str]) -> str:
-        left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
-        right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:], strict=True)]
-        return "  ".join(left + right).rstrip()
-
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    body = [text(line) for line in lines[1:]]
+        js = row.values["js"]
+        name = f"{row.name}, from {row.learned_from} votes" if row.learned_from else row.name
+        cells = [name, number(js), span(row.interval, row.n_speakers, js), percent(row.change)]
+        lines.append([*cells, *(number(row.values[column]) for column in _SHORT.values())])
     warning = few_speakers(runs[0].metrics["n_speakers"])
-    end = ["", about(runs), *([warning] if warning else [])]
-    return "\n".join([text(heads), rule, *body[: len(runs)], rule, *body[len(runs) :], *end])
+    return "\n".join([
+        tables.text(lines, rules=(1, 1 + len(runs))), "", about(runs), *([warning] if warning else []),
+    ])  # fmt: skip
+
+
+_SHORT = {"BC": "bc", "R²": "r2", "ECE": "ece", "Acc., ties": "accuracy", "Acc.": "accuracy_argmax", "UAR": "uar"}

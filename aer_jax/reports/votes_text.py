@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import NOT_AVAILABLE
+from aer_jax.files import tables
+from aer_jax.files.tables import number
 
 _WAYS = {
     "human": "human votes alone",
@@ -58,8 +58,8 @@ def _agreement(found: dict[str, Any]) -> list[str]:
     ]
     head = ["", "JS", "", "JS distance", "BC", *(f"r {name}" for name in found["classes"])]
     body = [
-        [name, _number(row["js"]), _interval(row["ci"]["js"]), _number(row["js_distance"]), _number(row["bc"]),
-         *(_number(row["correlation"][k], 2) for k in found["classes"])]
+        [name, number(row["js"]), _interval(row["ci"]["js"]), number(row["js_distance"]), number(row["bc"]),
+         *(number(row["correlation"][k], 2) for k in found["classes"])]
         for name, row in rows
     ]  # fmt: skip
     lines = _table("agreement with people (r: correlation of an emotion's share over utterances)", head, body)
@@ -74,7 +74,7 @@ def _agreement(found: dict[str, Any]) -> list[str]:
 
 def _alpha(rows: dict[str, dict]) -> list[str]:
     names = {"human": "people", "synthetic": "synthetic listeners", "human_synthetic": "one of each"}
-    body = [[name, _number(rows[key]["value"]), _interval(rows[key]["ci"])] for key, name in names.items()]
+    body = [[name, number(rows[key]["value"]), _interval(rows[key]["ci"])] for key, name in names.items()]
     return _table("Krippendorff's alpha (1 full agreement, 0 chance)", ["", "alpha", ""], body)
 
 
@@ -83,8 +83,8 @@ def _by_ambiguity(rows: dict[str, dict]) -> list[str]:
     head = ["", "clips", "JS", "", *(BASELINES[key].label for key in compared)]
     body = [
         [f"{name} ({row['from']:.2f} to {row['to']:.2f})", str(row["n"]),
-         _number(row["js"]), _interval(row["ci"]["js"]),
-         *(_number(row["baselines"][key]["js"]) for key in compared)]
+         number(row["js"]), _interval(row["ci"]["js"]),
+         *(number(row["baselines"][key]["js"]) for key in compared)]
         for name, row in rows.items()
     ]  # fmt: skip
     return _table("JS by ambiguity of the human votes (entropy over log K)", head, body)
@@ -97,7 +97,7 @@ def _factors(found: dict[str, Any]) -> Iterable[list[str]]:
         head = [name, "listeners", "votes", "unparsed", "JS", "BC", "alpha", "", *found["classes"]]
         body = [
             [_short(str(row[name])), str(row["listeners"]), f"{row['votes']:.1f}", f"{row['unparsed_share']:.1%}",
-             _number(row["js"]), _number(row["bc"]), _number(row["alpha"]), _interval(row["alpha_ci"]),
+             number(row["js"]), number(row["bc"]), number(row["alpha"]), _interval(row["alpha_ci"]),
              *(f"{row['labels'][k]:.0%}" if row["labels"] else "-" for k in found["classes"])]
             for row in found[what]
         ]  # fmt: skip
@@ -117,7 +117,7 @@ def _groups(groups: dict[str, Any], classes: Sequence[str]) -> list[str]:
     rows = list(groups["rows"].items())
     head = [groups["attribute"], "speakers", "clips", "JS", "", *classes]
     body = [
-        [name, str(row["n_speakers"]), str(row["n"]), _number(row["js"]), _interval(row["js_ci"]),
+        [name, str(row["n_speakers"]), str(row["n"]), number(row["js"]), _interval(row["js_ci"]),
          *(f"{row['bias'][k]:+.1%}" for k in classes)]
         for name, row in rows[:SPEAKERS]
     ]  # fmt: skip
@@ -136,7 +136,7 @@ def _saturation(found: dict[str, Any]) -> list[str]:
     shown = sorted({*range(min(5, len(curve["js"]))), *range(4, len(curve["js"]), 5), len(curve["js"]) - 1})
     head = ["votes", *(str(m + 1) for m in shown)]
     body = [
-        ["JS", *(_number(curve["js"][m]) for m in shown)],
+        ["JS", *(number(curve["js"][m]) for m in shown)],
         ["", *(_interval(curve["ci"][m]) for m in shown)],
     ]
     lines = _table(f"JS against the number of votes, {curve['n_utterances']} utterances that have them all", head, body)
@@ -167,7 +167,7 @@ def _pooling(pooled: dict[str, Any]) -> list[str]:
         row = pooled["rows"][key]
         weight = "synthetic only" if row["weight"] is None else f"{row['weight']:.3g}"
         body.append(
-            [name, weight, _number(row["loss"], 4), _interval(row["ci"]), f"{row['better']:+.4f}",
+            [name, weight, number(row["loss"], 4), _interval(row["ci"]), f"{row['better']:+.4f}",
              _interval(row["better_ci"], "+.4f")]
         )  # fmt: skip
     title = (
@@ -178,18 +178,7 @@ def _pooling(pooled: dict[str, Any]) -> list[str]:
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [title]
-    for cells in (head, *rows):
-        first, *others = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        lines.append("  " + "  ".join([first, *others]).rstrip())
-    return lines
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+    return [title, *(f"  {line}" for line in tables.text([head, *rows]).split("\n"))]
 
 
 def _interval(ci: Sequence[float] | None, form: str = ".3f") -> str:

@@ -24,6 +24,7 @@ from aer_jax.evaluation.intervals import interval, leave_one_out
 from aer_jax.evaluation.metrics import pointwise
 from aer_jax.evaluation.pooled import resampled
 from aer_jax.evaluation.predictions import read_predictions, shares
+from aer_jax.files import tables
 
 SPEAKERS = (2, 3, 4, 5, 8, 10, 20)
 TRIALS = 2000
@@ -185,20 +186,17 @@ class RealSpeakers:
 def markdown(found: dict) -> str:
     """The tables."""
     parts = ["Share of 95% intervals of the mean JS that hold the population's value, and their median width:"]
-    head = "| population, method | " + " | ".join(f"{n} speakers" for n in SPEAKERS) + " |\n" + "|---" * 8 + "|"
+    head = ["population, method", *(f"{n} speakers" for n in SPEAKERS)]
     rows = [
-        f"| {population}, {name} | " + " | ".join(f"{holds:.2f} ({width:.2f})" for holds, width in row.values()) + " |"
+        [f"{population}, {name}", *(f"{holds:.2f} ({width:.2f})" for holds, width in row.values())]
         for population, methods in found["js"].items()
         for name, row in methods.items()
     ]
-    parts.append("\n".join([head, *rows]))
+    parts.append(tables.markdown([head, *rows]))
     if found["metrics"]:
         parts.append("The same of other metrics, real speakers, the method used:")
-        rows = [
-            f"| {name} | " + " | ".join(f"{holds:.2f}" for holds in row.values()) + " |"
-            for name, row in found["metrics"].items()
-        ]
-        parts.append("\n".join([head, *rows]))
+        rows = [[name, *(f"{holds:.2f}" for holds in row.values())] for name, row in found["metrics"].items()]
+        parts.append(tables.markdown([head, *rows]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aer_jax.bench.tables import table_of
-from aer_jax.reports.tables import markdown_table
+from aer_jax.files import tables
 
 DIRECTORY = Path("docs/results")
 
@@ -59,7 +59,7 @@ def _shown(choice: dict[str, Any], columns: list[str], rows: list[list[str]]) ->
     if not rows or not shown:
         return []
     cells = [[row[columns.index(name)] for name in shown] for row in rows]
-    made = markdown_table([name or "side" for name in shown], cells)
+    made = tables.markdown([[name or "side" for name in shown], *cells], formatted=True)
     return ["\n".join(line[2:-1].rstrip() for line in made.splitlines())]
 
 

@@ -29,9 +29,9 @@ from aer_jax.evaluation.linear_probe import L2, LinearProbe, fit, left_out
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.projection import gather
 from aer_jax.evaluation.significance import holm, sign_flip
+from aer_jax.files.tables import markdown_rows
 from aer_jax.labels.journal import read_votes
 from aer_jax.labels.votes import normalise
-from aer_jax.reports.tables import markdown_rows
 
 FOLDS = 5
 HUMAN = (1, 3, 5)

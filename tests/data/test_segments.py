@@ -1,5 +1,7 @@
 """Segments of long recordings in a dataset."""
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -52,7 +54,9 @@ def test_segments_past_the_end_are_left_out_and_counted(tmp_path, recording):
     path, _ = recording
     dataset = prepare(corpus(path, (0, 1), (1, 2), (2, 3), (3, 4.2), (5, None)), tmp_path / "out")
     assert list(dataset.utterances) == ["c0", "c1", "c2"]
-    assert "| segment past the end of its recording | 2 | c3; c4 |" in (dataset.path / "report.md").read_text()
+    assert "| segment past the end of its recording | 2 | c3; c4 |" in re.sub(
+        " +", " ", (dataset.path / "report.md").read_text()
+    )
 
 
 def test_a_long_recording_does_not_make_a_shard_of_each_segment(tmp_path, recording, monkeypatch):

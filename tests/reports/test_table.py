@@ -5,9 +5,10 @@ from small_runs import small_run
 
 from aer_jax.config import LabelsConfig
 from aer_jax.evaluation.baselines import BASELINES
+from aer_jax.files.tables import number, percent
 from aer_jax.reports.pages.report import write_report
 from aer_jax.reports.runs import load_runs
-from aer_jax.reports.table import SHARED, about, learned_from, number, percent, rows, span, summary_table
+from aer_jax.reports.table import SHARED, about, learned_from, rows, span, summary_table
 
 
 def test_rows_are_the_arms_and_then_every_baseline(runs):
@@ -29,7 +30,7 @@ def test_rows_are_the_arms_and_then_every_baseline(runs):
 def test_summary_names_quantity_references_and_data(runs):
     text = summary_table(runs)
     lines = text.splitlines()
-    assert [line.split()[0] for line in lines[2:5]] == ["human", "synthetic", "combined"]
+    assert [line.split(",")[0] for line in lines[2:5]] == ["human", "synthetic", "combined"]
     assert all(any(line.startswith(baseline.label) for line in lines) for baseline in BASELINES.values())
     js = load_runs(runs)[0].metrics["js"]
     assert f"{js:.3f}" in lines[2]

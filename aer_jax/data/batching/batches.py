@@ -16,6 +16,7 @@ from aer_jax.data.batching.collate import Batch, collate
 from aer_jax.data.batching.sampling import draw_epoch, expected_draws
 from aer_jax.data.examples import Example, real_examples
 from aer_jax.errors import UserError
+from aer_jax.files.tables import counted
 
 if TYPE_CHECKING:
     from aer_jax.data.dataset import Dataset
@@ -86,9 +87,9 @@ class TrainBatches:
         """The same for a person."""
         longest = f"the longest {self.shapes[-1][0] / SAMPLE_RATE:.1f} s and {self.shapes[-1][1]} tokens"
         longest += f" after {len(self._buckets.prefix)} common ones"
-        cut = f"; {self.cut} clip(s) are longer than data.max_seconds and are cut" if self.cut else ""
+        cut = f"; longer than data.max_seconds and cut: {counted(self.cut, 'clip')}" if self.cut else ""
         return (
-            f"{self.steps_per_epoch} steps an epoch in {len(self.shapes)} batch shape(s), {longest}; padding is "
+            f"{counted(self.steps_per_epoch, 'step')} per epoch in {counted(len(self.shapes), 'batch shape')}, {longest}; padding is "
             f"{self.padding.frames:.1%} of audio frames and {self.padding.positions:.1%} of token positions{cut}"
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import numpy as np
 from aer_jax.data.audio.read import SILENT_PEAK
 from aer_jax.data.dataset import Utterance
 from aer_jax.data.preparation.data_figures import bars, columns, histogram, nice_step
+from aer_jax.files import tables
+from aer_jax.files.tables import escape
 from aer_jax.labels.votes import Votes, normalise
 
 _NAMED = 5
@@ -290,15 +291,5 @@ def _summary(values_n: np.ndarray, form: str) -> list[str]:
     return [format(v, form) for v in (values_n.mean(), *np.quantile(values_n, (0, 0.25, 0.5, 0.75, 1)))]
 
 
-def escape(text: str) -> str:
-    """Text as it is, on one line of Markdown: no HTML, no table cell, code, link or emphasis begins in it."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\|`*\[\]])", r"\\\1", text)
-
-
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    return [line(map(escape, header)), line("---" for _ in header), *(line(map(escape, row)) for row in rows)]
+    return tables.markdown([header, *rows], left=len(header)).split("\n")

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from aer_jax.errors import UserError
 from aer_jax.files.atomic import replace_bytes
+from aer_jax.files.tables import number, percent
 from aer_jax.reports import table
 
 _HERE = Path(__file__).parent
@@ -32,7 +33,7 @@ def write_page(template: str, content: dict[str, Any], out: Path) -> None:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": table.number, "percent": table.percent, "span": table.span}
+    environment.filters |= {"number": number, "percent": percent, "span": table.span}
     css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "explorer.js"))
     # A page that runs this script alone, whatever else finds its way into it, and loads nothing.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -15,6 +15,7 @@ from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.predictions import human_distributions, shares
 from aer_jax.files.provenance import provenance
+from aer_jax.files.tables import NONE
 from aer_jax.reports import table, theme
 from aer_jax.reports.finding import few_speakers, finding
 from aer_jax.reports.pages import figures
@@ -173,7 +174,7 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         ("Seed", [str(run.config.seed) for run in runs]),
         ("Device", [_device(run.environment) for run in runs]),
         ("Dataset", [_named(run, "data", "dataset") for run in runs]),
-        ("JAX", [run.environment.get("packages", {}).get("jax", table.NONE) for run in runs]),
+        ("JAX", [run.environment.get("packages", {}).get("jax", NONE) for run in runs]),
         ("Begun (UTC)", [_made(run, "date") for run in runs]),
         ("aer_jax", [_made(run, "version") for run in runs]),
         ("Commit", [_made(run, "commit") for run in runs]),
@@ -217,20 +218,20 @@ def _without_folders(command: str) -> str:
 def _without_vote(environment: dict[str, Any]) -> str:
     facts = environment.get("without_synthetic_vote")
     if not facts:
-        return table.NONE
+        return NONE
     return f"{sum(facts['clips'].values())}, {'left out' if facts['treatment'] == 'drop' else 'human votes alone'}"
 
 
 def _last(path: str | None) -> str:
     # The page is sent around: the last part of a path names the thing without telling where somebody keeps it.
-    return Path(path).name if path else table.NONE
+    return Path(path).name if path else NONE
 
 
 def _most(run: Run, key: str) -> str:
     values = [line[key] for line in run.log if line.get(key) is not None]
-    return f"{max(values):g}" if values else table.NONE
+    return f"{max(values):g}" if values else NONE
 
 
 def _device(environment: dict[str, Any]) -> str:
-    count, kind = environment.get("devices", 1), environment.get("device", table.NONE)
+    count, kind = environment.get("devices", 1), environment.get("device", NONE)
     return kind if count == 1 else f"{count} x {kind}"

@@ -17,8 +17,9 @@ from aer_jax.errors import UserError
 from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import MIN_SPEAKERS
 from aer_jax.files.json_text import parse_json
+from aer_jax.files.tables import NONE
 from aer_jax.reports import theme, votes_figure
-from aer_jax.reports.table import NONE, span
+from aer_jax.reports.table import span
 
 _NEEDED = {
     "model",
