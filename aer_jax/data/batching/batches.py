@@ -88,9 +88,10 @@ class TrainBatches:
         longest = f"the longest {self.shapes[-1][0] / SAMPLE_RATE:.1f} s and {self.shapes[-1][1]} tokens"
         longest += f" after {len(self._buckets.prefix)} common ones"
         cut = f"; longer than data.max_seconds and cut: {counted(self.cut, 'clip')}" if self.cut else ""
+        steps, shapes = counted(self.steps_per_epoch, "step"), counted(len(self.shapes), "batch shape")
         return (
-            f"{counted(self.steps_per_epoch, 'step')} per epoch in {counted(len(self.shapes), 'batch shape')}, {longest}; padding is "
-            f"{self.padding.frames:.1%} of audio frames and {self.padding.positions:.1%} of token positions{cut}"
+            f"{steps} per epoch in {shapes}, {longest}; padding is {self.padding.frames:.1%} of audio frames and "
+            f"{self.padding.positions:.1%} of token positions{cut}"
         )
 
     def _draw(self, epoch: int) -> Draws:
