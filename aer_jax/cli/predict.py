@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from aer_jax.data.audio.read import BadAudio
 from aer_jax.files.atomic import csv_line
-from aer_jax.inference.predict import Model, Prediction, Window, cutting
-from aer_jax.inference.sources import Source, find, listed, read_transcripts, with_transcripts
+from aer_jax.inference.model import Model
+from aer_jax.inference.prediction import Prediction, Window
+from aer_jax.inference.sources import Source, find_audio, format_skipped, read_transcripts, with_transcripts
+from aer_jax.inference.windows import windowing
 from aer_jax.reports.pages.timeline import check_figure, write_figure
 from aer_jax.training.run import open_run
 
@@ -27,16 +29,16 @@ _NAME = 40  # a longer name is cut in the table, from the left
 
 def predict(args: argparse.Namespace) -> int:
     """Predict what `args` names; 2 where a recording could not be used, 0 otherwise."""
-    cutting(args.window, args.hop)
+    windowing(args.window, args.hop)
     sources = _sources(args)
     if args.figure:
         check_figure(args.figure, len(sources))
     began = time.monotonic()
     model = Model(open_run(args.run))
     loaded = time.monotonic()
-    if model.band and model.band.is_everything:
-        _say(f"the intervals say nothing: {model.band.n} validation clips are too few for {model.band.level:.0%}.")
-    if model.band is None:
+    if (intervals := model.intervals) and intervals.are_trivial:
+        _say(f"the intervals say nothing: {intervals.n} validation clips are too few for {intervals.level:.0%}.")
+    if intervals is None:
         _say(f"{args.run} has no band.json for its best checkpoint, so no intervals; `aer-jax evaluate` makes one.")
     answers, bad, seconds = [], 0, 0.0
     lines = _FORMATS[_format(args)](model.classes, sources)
@@ -76,9 +78,9 @@ def _format(args: argparse.Namespace) -> str:
 def _sources(args: argparse.Namespace) -> list[Source]:
     words = read_transcripts(args.transcripts) if args.transcripts else {}
     skipped: Counter[str] = Counter()
-    sources = with_transcripts(find((file for file in args.files if file != _STDIN), skipped), words)
+    sources = with_transcripts(find_audio((file for file in args.files if file != _STDIN), skipped), words)
     if skipped:
-        _say(f"left out of the folders, for they do not end like audio: {listed(skipped)}")
+        _say(f"left out of the folders, not audio by their endings: {format_skipped(skipped)}")
     if args.transcripts:
         known = sum(bool(source.transcript) for source in sources)
         first = f"; the first file that it names is {next(iter(words))}" if words and not known else ""

@@ -1,4 +1,4 @@
-"""Linear models of what a frozen encoder heard, fitted to the optimum instead of trained for some steps.
+"""Linear models of a frozen encoder's features, fitted to the optimum instead of trained for some steps.
 
 Multinomial logistic regression on soft targets, with an L2 penalty: the probe that fine-tuning has to beat. With the
 penalty chosen on speakers left out in turns, and a temperature that undoes what the penalty does to the sharpness, it
@@ -7,6 +7,7 @@ is the readout of a run without epochs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -83,11 +84,18 @@ def fit_coordinates(
     return probes
 
 
-Fit = Callable[..., list[LinearProbe]]  # `fit` or `fit_coordinates`
+Solver = Callable[..., list[LinearProbe]]  # `fit` or `fit_coordinates`
 
 
-def expand(probe: LinearProbe, projection: Projection) -> LinearProbe:
-    """The probe of features that equals one of their coordinates."""
+def make_solver(projection: Projection | None, scale_f: np.ndarray | None = None) -> Solver:
+    """`fit` of features, or `fit_coordinates` where a projection made coordinates of them."""
+    return functools.partial(fit, scale_f=scale_f) if projection is None else fit_coordinates
+
+
+def expand(probe: LinearProbe, projection: Projection | None) -> LinearProbe:
+    """The probe of features that equals one of their coordinates; as it is where there is no projection."""
+    if projection is None:
+        return probe
     kernel_fk = projection.scale_f[:, None] * (projection.axes_fr @ probe.kernel_fk)
     return LinearProbe(projection.mean_f, projection.deviation_f, kernel_fk, probe.bias_k, probe.l2)
 
@@ -123,10 +131,10 @@ def logistic_regression(
 
     if start is None:
         start = np.zeros((features, classes)), np.zeros(classes)
-    begin = np.vstack([start[0] * size_f1, start[1]])
+    flat_start = np.vstack([start[0] * size_f1, start[1]]).ravel()
     options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-12 if kind == np.float64 else 1e-9, "gtol": 1e-7}
-    found = minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(begin.shape)
-    return found[:-1] / size_f1, found[-1]
+    best = minimize(objective, flat_start, jac=True, method="L-BFGS-B", options=options).x.reshape(-1, classes)
+    return best[:-1] / size_f1, best[-1]
 
 
 def choose_l2(
@@ -134,7 +142,7 @@ def choose_l2(
     targets_nk: np.ndarray,
     validation_mf: np.ndarray,
     validation_mk: np.ndarray,
-    solver: Fit = fit,
+    solver: Solver = fit,
 ) -> LinearProbe:
     """The probe of the training split whose L2, of those in `L2`, has the lowest mean JS on the validation split.
 
@@ -152,7 +160,7 @@ def fit_probe(
     targets_nk: np.ndarray,
     validation_mf: np.ndarray,
     validation_mk: np.ndarray,
-    solver: Fit = fit,
+    solver: Solver = fit,
 ) -> LinearProbe:
     """`choose_l2`, then fitted once more, to training and validation split together; arguments are the same."""
     l2 = choose_l2(features_nf, targets_nk, validation_mf, validation_mk, solver).l2
@@ -166,15 +174,15 @@ def left_out(
     speakers_n: Sequence[str] | np.ndarray,
     weights_n: np.ndarray | None = None,
     progress: Callable[[range], Iterable[int]] = iter,
-    solver: Fit = fit,
+    solver: Solver = fit,
 ) -> np.ndarray:
-    """What a probe says about speakers that it has not heard, in up to `FOLDS` turns, for each penalty.
+    """Predictions of probes fitted without the speaker of each clip, in up to `FOLDS` folds, for each penalty.
 
     Args:
         features_nf, targets_nk: of all clips that may be learned from.
-        speakers_n: who speaks in each; at least two speakers.
+        speakers_n: the speaker of each; at least two speakers.
         weights_n: what each clip counts; None lets all count alike.
-        progress: shows the turns that it is given, for instance tqdm.
+        progress: shows the folds that it is given, for instance tqdm.
         solver: see `choose_l2`.
 
     Returns:
@@ -198,5 +206,5 @@ def temperature(logits_nk: np.ndarray, targets_nk: np.ndarray) -> tuple[float, f
     def js(log_t: float) -> float:
         return js_divergence(targets_nk, softmax(logits_nk / np.exp(log_t), axis=1)).mean()
 
-    found = minimize_scalar(js, bounds=(-2, 2), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x)), float(found.fun)
+    best = minimize_scalar(js, bounds=(-2, 2), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(best.x)), float(best.fun)

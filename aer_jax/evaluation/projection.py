@@ -99,7 +99,7 @@ def gather(
     return gathered
 
 
-def sentence(clips: int, projection: Projection | None) -> str:
+def describe(clips: int, projection: Projection | None) -> str:
     """What was fitted to, for a person."""
     if projection is None:
         return f"fitted to {clips:,} clips"

@@ -14,7 +14,7 @@ from aer_jax.errors import UserError
 from aer_jax.evaluation import baselines
 from aer_jax.evaluation.predictions import human_distributions, shares
 from aer_jax.experiments.settings import Trial
-from aer_jax.inference.evaluate_run import probed_base, read_probe
+from aer_jax.inference.probe import read_probe
 from aer_jax.labels.votes import normalise
 from aer_jax.reports.evaluations import read_evaluation
 from aer_jax.training.run import read_run
@@ -112,7 +112,7 @@ def _linear_probe(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray | No
     rows = []
     for trial in trials:
         dataset = test_set.datasets[trial.split]
-        probs = read_probe(dataset, "test", probed_base(read_run(trial.config.out)))
+        probs = read_probe(read_run(trial.config.out), dataset, "test")
         ids = dataset.splits["test"]
         if not probs.keys() >= set(ids):
             return None

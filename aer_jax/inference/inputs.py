@@ -1,4 +1,4 @@
-"""What Python hands over to be predicted, as sources: paths, bytes, samples, and rows of tables that hold these."""
+"""Inputs of `Model.predict` as sources: paths, bytes, samples, and rows of tables that hold these."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from aer_jax.corpora.tables.columns import choose
 from aer_jax.data.audio.bad_audio import BadAudio, check_rate
 from aer_jax.data.audio.read import mono
 from aer_jax.errors import UserError
-from aer_jax.inference.sources import Source, find
+from aer_jax.inference.sources import Source, find_audio
 
+# One recording: a file by its path, the bytes of one, samples, or a dictionary that holds one of these.
+Audio: TypeAlias = str | Path | bytes | np.ndarray | tuple[np.ndarray, int] | Mapping[str, Any]
 _MOST_CHANNELS = 64
 _KINDS = (
     "a path, the bytes of a file, an array of samples with rate=, (samples, rate), or a dictionary with a path or with "
@@ -53,28 +55,32 @@ def read_inputs(audio: Any, rate: int | None, transcript: str | Sequence[str], s
     if many:
         # A table of pandas is gone through by rows, not by the names of its columns.
         audio = audio.to_dict("records") if hasattr(audio, "iterrows") else list(audio)
-        if audio and all(isinstance(one, int | float | np.number) for one in audio):
+        if audio and all(isinstance(item, int | float | np.number) for item in audio):
             raise UserError(f"audio is a list of {len(audio)} numbers; give samples as an array, np.asarray(audio).")
-    found: list[Source] = []
-    for i, one in enumerate(audio if many else [audio]):
-        if isinstance(one, str | Path) and Path(one).is_dir():
+    sources: list[Source] = []
+    for i, item in enumerate(audio if many else [audio]):
+        if isinstance(item, str | Path) and Path(item).is_dir():
             if not many:
-                raise UserError(f'{one or "the working directory"} is a folder; give it in a list, predict(["{one}"]).')
-            found += [Source(str(path), path) for path in find([one], skipped)]
+                raise UserError(
+                    f'{item or "the working directory"} is a folder; give it in a list, predict(["{item}"]).'
+                )
+            sources += [Source(str(path), path) for path in find_audio([item], skipped)]
         else:
-            found.append(_source(one, rate, f" {i}" if many else ""))
-    _check_words([transcript] if isinstance(transcript, str) else transcript)
+            sources.append(_source(item, rate, f" {i}" if many else ""))
+    _check_transcripts([transcript] if isinstance(transcript, str) else transcript)
     if isinstance(transcript, str):
-        return [source if source.transcript else dataclasses.replace(source, transcript=transcript) for source in found]
-    if len(transcript) != len(found):
+        return [
+            source if source.transcript else dataclasses.replace(source, transcript=transcript) for source in sources
+        ]
+    if len(transcript) != len(sources):
         raise UserError(
-            f"there are {len(transcript)} transcripts for {len(found)} recordings; give one text for each, or one for "
-            "all."
+            f"there are {len(transcript)} transcripts for {len(sources)} recordings; give one text for each, or "
+            "one for all."
         )
-    return [dataclasses.replace(source, transcript=text) for source, text in zip(found, transcript, strict=True)]
+    return [dataclasses.replace(source, transcript=text) for source, text in zip(sources, transcript, strict=True)]
 
 
-def _check_words(texts: Any) -> None:
+def _check_transcripts(texts: Any) -> None:
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise UserError("transcript must be a text, or a list of texts.")
     for text in texts:
@@ -84,32 +90,32 @@ def _check_words(texts: Any) -> None:
             raise UserError("transcript holds half a surrogate pair, which is no character; decode it anew.") from None
 
 
-def _source(one: Any, rate: int | None, number: str) -> Source:
-    if isinstance(one, str | Path):
-        return Source(str(one), Path(one))
-    if hasattr(one, "read"):
-        one = one.read()
-    if isinstance(one, bytes | bytearray | memoryview):
-        return Source(f"bytes{number}", bytes(one))
-    if isinstance(one, Mapping):
-        return _of_mapping(one, rate, number)
+def _source(item: Any, rate: int | None, number: str) -> Source:
+    if isinstance(item, str | Path):
+        return Source(str(item), Path(item))
+    if hasattr(item, "read"):
+        item = item.read()
+    if isinstance(item, bytes | bytearray | memoryview):
+        return Source(f"bytes{number}", bytes(item))
+    if isinstance(item, Mapping):
+        return _from_mapping(item, rate, number)
     name = f"samples{number}"
-    if _is_pair(one):
-        array, rate = one if not isinstance(one[0], int | np.integer) else one[::-1]
+    if _is_pair(item):
+        array, rate = item[::-1] if isinstance(item[0], int | np.integer) else item
         return _samples(array, rate, name)
-    if isinstance(one, np.ndarray) or _is_tensor(one):
+    if isinstance(item, np.ndarray) or _is_tensor(item):
         if rate is None:
             advice = f"say how many samples a second, for instance rate={SAMPLE_RATE}"
             error = BadAudio("no sample rate", f"{name}: rate is None; {advice}.")
             if not number:
                 raise error
             return Source(name, error)
-        return _samples(one, rate, name)
-    what = "None" if one is None else f"{type(one).__name__} {one!r:.60}"
+        return _samples(item, rate, name)
+    what = "None" if item is None else f"{type(item).__name__} {item!r:.60}"
     return Source(f"audio{number}", BadAudio("no audio", f"audio{number} is {what}; give {_KINDS}."))
 
 
-def _of_mapping(row: Mapping[Any, Any], rate: int | None, number: str) -> Source:
+def _from_mapping(row: Mapping[Any, Any], rate: int | None, number: str) -> Source:
     """A decoded or undecoded clip of Hugging Face datasets, or a row of a table that names a file or holds a clip."""
     row = {str(key): value for key, value in row.items()}
     keys = {key.lower(): key for key in row}
@@ -181,6 +187,6 @@ def _is_pair(audio: Any) -> bool:
     """(samples, rate), as soundfile and torchaudio return it; scipy has them the other way round."""
     if not isinstance(audio, tuple) or len(audio) != 2:
         return False
-    arrays = [isinstance(one, list | np.ndarray) or _is_tensor(one) for one in audio]
-    numbers = [isinstance(one, int | float | np.number) and not isinstance(one, bool) for one in audio]
+    arrays = [isinstance(item, list | np.ndarray) or _is_tensor(item) for item in audio]
+    numbers = [isinstance(item, int | float | np.number) and not isinstance(item, bool) for item in audio]
     return (arrays[0] and numbers[1]) or (numbers[0] and arrays[1])

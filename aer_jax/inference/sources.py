@@ -1,4 +1,4 @@
-"""What may be predicted: audio files, folders of them, the bytes of one, samples; and the words that go with them."""
+"""Recordings to predict: audio files, folders of them, the bytes of one, samples; and their transcripts."""
 
 from __future__ import annotations
 
@@ -63,43 +63,43 @@ class Source:
         return None if isinstance(self.content, BadAudio) else seconds(self.content)
 
 
-def find(paths: Iterable[str | Path], skipped: Counter[str] | None = None) -> list[Path]:
+def find_audio(paths: Iterable[str | Path], skipped: Counter[str] | None = None) -> list[Path]:
     """Files as they are named, and the audio files below folders, sorted; each once, hidden ones left out.
 
     Args:
         paths: files and folders.
-        skipped: counts what folders hold besides, by ending.
+        skipped: counts the other files of folders, by ending.
 
     Raises:
         UserError: a folder holds no audio file.
     """
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in map(Path, paths):
         if not path.is_dir():
-            found[path] = None
+            files[path] = None
             continue
         others: Counter[str] = Counter()
-        below = sorted(_below(path, others))
+        below = sorted(_audio_below(path, others))
         if not below:
-            has = f", only {listed(others)}" if others else ""
+            has = f", only {format_skipped(others)}" if others else ""
             raise UserError(
                 f"the folder {path} holds no audio file{has}; name the files one by one. Taken from folders: "
                 f"{', '.join(sorted(SUFFIXES))}."
             )
-        found.update(dict.fromkeys(below))
+        files.update(dict.fromkeys(below))
         if skipped is not None:
             skipped.update(others)
-    return list(found)
+    return list(files)
 
 
-def listed(skipped: Mapping[str, int]) -> str:
+def format_skipped(skipped: Mapping[str, int]) -> str:
     """`3 .txt, 1 without an ending`, the most frequent first."""
     return ", ".join(
         f"{count} {ending}" for ending, count in sorted(skipped.items(), key=lambda pair: (-pair[1], pair))
     )
 
 
-def _below(path: Path, others: Counter[str]) -> Iterable[Path]:
+def _audio_below(path: Path, others: Counter[str]) -> Iterable[Path]:
     """Audio files of a folder and its subfolders, linked ones too, each folder once."""
     seen = {os.path.realpath(path)}
 

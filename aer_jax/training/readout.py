@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from aer_jax.config import Config
 from aer_jax.errors import UserError
-from aer_jax.evaluation.linear_probe import L2, expand, fit, fit_coordinates, left_out, temperature
+from aer_jax.evaluation.linear_probe import L2, expand, left_out, make_solver, temperature
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.evaluation.projection import Projection, gather, load_parts, sentence
+from aer_jax.evaluation.projection import Projection, describe, gather, load_parts
 from aer_jax.files.atomic import replace_text
 from aer_jax.files.content_hash import is_intact, seal
 from aer_jax.files.json_text import parse_json
@@ -100,7 +100,7 @@ def init_readout(model: EmotionModel, config: Config, data: Data, mesh: jax.shar
         for split, ids, inputs_ne in zip(targets, parts, inputs_of_parts, strict=True)
     ]
     if is_first():
-        tqdm.write(f"readout: {sentence(sum(map(len, parts)), projection)}", file=sys.stderr)
+        tqdm.write(f"readout: {describe(sum(map(len, parts)), projection)}", file=sys.stderr)
     return fit_readout(model.readout, *clips, projection=projection)
 
 
@@ -138,16 +138,14 @@ def fit_readout(head: ReadoutHead, *splits: Clips, projection: Projection | None
         projection: with which the inputs of the clips became coordinates; None where they are the inputs themselves.
     """
     scale_e = np.asarray(head.scale_e)
-    solver = functools.partial(fit, scale_f=scale_e) if projection is None else fit_coordinates
+    solver = make_solver(projection, scale_e)
     inputs_ne, targets_nk, ids_n, speakers_n, weights_n = map(np.concatenate, zip(*splits, strict=True))
     folds = functools.partial(tqdm, desc="fit the readout, speakers left out in turns", disable=not is_first())
     logits_lnk = left_out(inputs_ne, targets_nk, speakers_n, weights_n, folds, solver)
     tempered = [temperature(logits_nk, targets_nk) for logits_nk in logits_lnk]
     best = min(range(len(L2)), key=lambda i: tempered[i][1])
     best_temperature = tempered[best][0]
-    (probe,) = solver(inputs_ne, targets_nk, (L2[best],), weights_n)
-    if projection is not None:
-        probe = expand(probe, projection)
+    probe = expand(solver(inputs_ne, targets_nk, (L2[best],), weights_n)[0], projection)
     assert head.linear.bias is not None
     _set(head.mean, probe.mean_f)
     _set(head.deviation, probe.deviation_f)

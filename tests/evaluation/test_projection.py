@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from aer_jax.evaluation import projection
 from aer_jax.evaluation.linear_probe import L2, expand, fit, fit_coordinates, fit_probe
 from aer_jax.evaluation.metrics import js_divergence
-from aer_jax.evaluation.projection import gather, load_parts, sentence
+from aer_jax.evaluation.projection import describe, gather, load_parts
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_few_clips_are_their_features(features):
     np.testing.assert_array_equal(some, [x[id] for id in ids[:9]])
     np.testing.assert_array_equal(others, [x[id] for id in ids[9:12]])
     assert none is None and asked == [ids[:9], ids[9:12]]
-    assert sentence(12, none) == "fitted to 12 clips"
+    assert describe(12, none) == "fitted to 12 clips"
 
 
 def test_of_many_clips_all_are_fitted_in_axes_of_a_sample(features, monkeypatch):
@@ -55,7 +55,7 @@ def test_of_many_clips_all_are_fitted_in_axes_of_a_sample(features, monkeypatch)
     (some, others), axes = load_parts(parts, blocks_of(x, asked))
     assert (some.shape, others.shape, some.dtype) == ((250, 5), (50, 5), np.float32)
     assert len(asked[0]) == 100 == len(set(asked[0])) and set(asked[0]) < set(ids[:250]) and asked[1:] == parts
-    assert sentence(300, axes) == (
+    assert describe(300, axes) == (
         "fitted to all 300 clips, in 5 directions: the principal axes of a sample of 100 clips"
     )
     # The axes are those that a singular value decomposition of the sample gives, whatever the order of its clips.

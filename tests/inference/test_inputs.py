@@ -10,7 +10,7 @@ import pytest
 from aer_jax.data.audio.read import BadAudio
 from aer_jax.errors import UserError
 from aer_jax.inference.inputs import is_many, read_inputs
-from aer_jax.inference.predict import cutting
+from aer_jax.inference.windows import windowing
 
 RATE = 16_000
 NOISE = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
@@ -81,7 +81,7 @@ def test_words_are_text(transcript):
 @pytest.mark.parametrize(("window", "hop"), [("2", None), (2, "1"), (True, None)])
 def test_lengths_are_numbers(window, hop):
     with pytest.raises(UserError, match="seconds as a number"):
-        cutting(window, hop)
+        windowing(window, hop)
 
 
 @pytest.mark.parametrize("rate", [float("nan"), 16_000.5, float("inf")])

@@ -14,8 +14,9 @@ import toy_runs
 
 from aer_jax import cli
 from aer_jax.cli import predict as command
-from aer_jax.inference.predict import Prediction, cut
-from aer_jax.inference.sources import find
+from aer_jax.inference.prediction import Prediction
+from aer_jax.inference.sources import find_audio
+from aer_jax.inference.windows import Windowing
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_folders_files_and_standard_input(predict, speech, tmp_path):
         "-",
     ]
     np.testing.assert_allclose(shares(lines[3]), shares(lines[1]), atol=1e-4)
-    assert "left out of the folders, for they do not end like audio: 1 .txt" in err
+    assert "left out of the folders, not audio by their endings: 1 .txt" in err
     assert "4 recordings" in err and "a second" in err and "x real time" in err
     for line in lines:
         assert sum(line["probs"].values()) == pytest.approx(1, abs=1e-5)
@@ -178,7 +179,7 @@ def test_output_to_a_file_and_a_run_without_a_band(predict, speech, tmp_path):
 
 def test_windows_cover_everything():
     for length, window, hop in [(560, 160, 160), (161, 160, 160), (1000, 100, 30), (480_001, 160_000, 80_000)]:
-        spans = cut(length, window, hop)
+        spans = Windowing(window, hop, longest=window).spans(length)
         starts = [start for start, _ in spans]
         assert starts[0] == 0 and spans[-1][1] == length and {end - start for start, end in spans} == {window}
         assert max(np.diff(starts)) <= hop
@@ -189,5 +190,5 @@ def test_files_are_found_once_and_in_order(tmp_path):
     for name in ("b.wav", "a.wav", "sub/c.mp3", "sub/d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = find([tmp_path / "b.wav", tmp_path])
+    found = find_audio([tmp_path / "b.wav", tmp_path])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["b.wav", "a.wav", "sub/c.mp3"]

@@ -10,7 +10,7 @@ import pytest
 from audio_formats import SECONDS, encoded
 
 from aer_jax.errors import UserError
-from aer_jax.inference.sources import Source, find, listed, read_transcripts, with_transcripts
+from aer_jax.inference.sources import Source, find_audio, format_skipped, read_transcripts, with_transcripts
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "manifests"
 WORDS = "Leave it, now."
@@ -39,21 +39,21 @@ def test_recordings_of_phones_and_browsers_are_found_and_others_counted(tmp_path
     ]
     touch(tmp_path, *audio, "b.txt", "c.TXT", "deep/d.pdf", "README", ".hidden.wav", ".git/x.wav", "e.raw")
     skipped = Counter()
-    assert {path.name for path in find([tmp_path], skipped)} == set(audio)
-    assert listed(skipped) == "2 .txt, 1 .pdf, 1 .raw, 1 without an ending"
+    assert {path.name for path in find_audio([tmp_path], skipped)} == set(audio)
+    assert format_skipped(skipped) == "2 .txt, 1 .pdf, 1 .raw, 1 without an ending"
 
 
 def test_a_folder_without_audio_says_what_it_holds(tmp_path):
     touch(tmp_path, "a.txt", "b.csv", "c.csv")
     with pytest.raises(UserError, match=r"holds no audio file, only 2 \.csv, 1 \.txt"):
-        find([tmp_path])
+        find_audio([tmp_path])
 
 
 def test_linked_folders_are_gone_through_once(tmp_path):
     touch(tmp_path, "in/a.wav", "other/b.wav")
     (tmp_path / "in" / "more").symlink_to(tmp_path / "other")
     (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
-    assert [path.name for path in find([tmp_path / "in"])] == ["a.wav", "b.wav"]
+    assert [path.name for path in find_audio([tmp_path / "in"])] == ["a.wav", "b.wav"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -61,8 +61,8 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path):
     touch(tmp_path, "a.wav", "locked/b.wav")
     (tmp_path / "locked").chmod(0)
     skipped = Counter()
-    find([tmp_path], skipped)
-    assert "locked, Permission denied" in listed(skipped)
+    find_audio([tmp_path], skipped)
+    assert "locked, Permission denied" in format_skipped(skipped)
 
 
 @pytest.mark.parametrize("name", ["mp3 without index", "webm", "wma", "wav"])

@@ -190,7 +190,7 @@ def test_clips_play(page, browser):
 
 
 def test_a_page_of_time_lines(browser, tmp_path):
-    from aer_jax.inference.predict import Prediction, Window
+    from aer_jax.inference.prediction import Prediction, Window
     from aer_jax.reports.pages.timeline import write_figure
 
     probs = dict(zip(CLASSES, (0.1, 0.2, 0.3, 0.4), strict=True))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from aer_jax.errors import UserError
 from aer_jax.files.atomic import replace_bytes
-from aer_jax.inference.predict import Prediction, Window
+from aer_jax.inference.prediction import Prediction, Window
 from aer_jax.reports import theme
 from aer_jax.reports.pages.page import write_page
 

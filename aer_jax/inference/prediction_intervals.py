@@ -1,11 +1,11 @@
-"""How far the listeners' shares may lie from the predicted ones: a split-conformal band of each class's share.
+"""Prediction intervals: how far listeners' shares may lie from the predicted ones, by split conformal prediction.
 
 The score of a validation clip and a class is |q - p| / (sqrt(p (1 - p)) + FLOOR), q the share of its human votes, p
-the predicted one; the band of a new clip reaches as far as the score that LEVEL of the validation clips stay below
+the predicted one; the interval of a new clip reaches as far as the score that LEVEL of the validation clips stay below
 (locally weighted split conformal: Lei et al., JASA 2018, section 5.2). Were new clips drawn like the validation clips,
-each class's band would hold the share of such votes in at least LEVEL of them. They are drawn from other speakers,
-and the epoch was chosen on these clips: so this is what validation speakers showed, not a guarantee about others.
-What it held on the test speakers is in metrics.json.
+each class's interval would hold the share of such votes in at least LEVEL of them. They are of other speakers, and the
+epoch was chosen on these clips: so this is what validation speakers showed, not a guarantee about others. What share of
+the test clips lay within is in metrics.json, under "band".
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ FILE = "band.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Band:
-    """The band of one checkpoint.
+class PredictionIntervals:
+    """The intervals of one checkpoint.
 
     Attributes:
         step: the checkpoint that it was fitted for.
         level: the share of validation clips whose votes lie within, class by class.
-        reach: score by class; at most `1 / FLOOR`, where the band is everything.
+        reach: score by class; at most `1 / FLOOR`, where every interval is 0 to 1.
         n: validation clips.
         n_speakers: their speakers.
     """
@@ -48,8 +48,8 @@ class Band:
     n_speakers: int
 
     @property
-    def is_everything(self) -> bool:
-        """Whether the validation clips were too few, so that each interval is all of 0 to 1."""
+    def are_trivial(self) -> bool:
+        """Whether the validation clips were too few, so that each interval is 0 to 1."""
         return math.ceil((self.n + 1) * self.level) > self.n
 
     def around(self, probs_nk: np.ndarray) -> np.ndarray:
@@ -57,11 +57,11 @@ class Band:
         far_nk = np.array(list(self.reach.values())) * _scale(probs_nk)
         return np.clip(np.stack([probs_nk - far_nk, probs_nk + far_nk], axis=-1), 0.0, 1.0)
 
-    def kept(self, references_nk: np.ndarray, probs_nk: np.ndarray) -> dict[str, Any]:
-        """What the band does on other clips: the share of references within it and its mean width, by class."""
-        band_nk2 = self.around(probs_nk)
-        inside_nk = (band_nk2[..., 0] - 1e-9 <= references_nk) & (references_nk <= band_nk2[..., 1] + 1e-9)
-        width_nk = band_nk2[..., 1] - band_nk2[..., 0]
+    def coverage(self, references_nk: np.ndarray, probs_nk: np.ndarray) -> dict[str, Any]:
+        """On other clips: the share of references within the intervals and their mean width, by class."""
+        low_nk, high_nk = np.moveaxis(self.around(probs_nk), -1, 0)
+        inside_nk = (low_nk - 1e-9 <= references_nk) & (references_nk <= high_nk + 1e-9)
+        width_nk = high_nk - low_nk
         return {
             "level": self.level,
             "coverage": float(inside_nk.mean()),
@@ -76,33 +76,34 @@ class Band:
 
 def fit(
     references_nk: np.ndarray, probs_nk: np.ndarray, speakers: Sequence[str], classes: Sequence[str], step: int
-) -> Band:
-    """The band that validation predictions and the human shares of the same clips ask for."""
+) -> PredictionIntervals:
+    """Fit them to validation predictions and the human shares of the same clips."""
     scores_nk = np.abs(references_nk - probs_nk) / _scale(probs_nk)
     n = len(scores_nk)
     rank = math.ceil((n + 1) * LEVEL)  # of n + 1: the new clip is one more; beyond n nothing is known
     reach_k = np.sort(scores_nk, axis=0)[rank - 1] if rank <= n else np.full(len(classes), 1 / FLOOR)
-    return Band(step, LEVEL, dict(zip(classes, map(float, reach_k), strict=True)), n, len(set(speakers)))
+    return PredictionIntervals(step, LEVEL, dict(zip(classes, map(float, reach_k), strict=True)), n, len(set(speakers)))
 
 
-def save(band: Band, run: Path) -> None:
-    """Keep it with the run."""
-    stored = seal(dataclasses.asdict(band) | {"checkpoint": _checkpoint(run, band.step)})
+def save(intervals: PredictionIntervals, run: Path) -> None:
+    """Keep them with the run, in band.json."""
+    stored = seal(dataclasses.asdict(intervals) | {"checkpoint": _checkpoint(run, intervals.step)})
     replace_text(run / FILE, json.dumps(stored, indent=2) + "\n")
 
 
-def load(run: Path, step: int | None, classes: Sequence[str]) -> Band | None:
-    """The run's band; None where it has none, a damaged one, or one of another checkpoint."""
+def load(run: Path, step: int | None, classes: Sequence[str]) -> PredictionIntervals | None:
+    """The run's intervals; None where it has none, damaged ones, or those of another checkpoint."""
     try:
         stored = parse_json((run / FILE).read_bytes())
         # Older versions kept neither a digest nor the checkpoint's.
         known = is_intact(stored)
         if known is False or (known and stored["checkpoint"] != _checkpoint(run, step)):
             return None
-        band = Band(**{field.name: stored[field.name] for field in dataclasses.fields(Band)})
+        names = [field.name for field in dataclasses.fields(PredictionIntervals)]
+        intervals = PredictionIntervals(**{name: stored[name] for name in names})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return band if band.step == step and list(band.reach) == list(classes) else None
+    return intervals if intervals.step == step and list(intervals.reach) == list(classes) else None
 
 
 def _scale(probs_nk: np.ndarray) -> np.ndarray:
