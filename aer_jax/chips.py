@@ -1,16 +1,10 @@
-"""Accelerators: their published numbers, slices of them by name (v5e:4x4, v5p:2x2x4, h100:8), and which are here.
-
-Nothing here imports JAX or asks a driver.
-"""
+"""Accelerators by their published numbers, and slices of them by name: v5e:4x4, v5p:2x2x4, h100:8."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from aer_jax.errors import UserError, nearest
 
@@ -57,8 +51,6 @@ CHIPS = {
         Chip("h200", 141e9, 989e12, 4800e9, 450e9, 1, ("NVIDIA H200",)),
     )
 }
-# Any one of them lets JAX use such chips, and compile for them where there are none.
-PLUGINS = {"tpu": ("libtpu",), "gpu": ("jax_cuda13_plugin", "jax_cuda12_plugin")}
 HOST = 8  # GPUs behind one NVLink switch; what lies beyond is a network that this table does not know
 
 
@@ -107,20 +99,3 @@ def parse_slice(text: str) -> Slice:
 def chip_of(device_kind: str) -> Chip | None:
     """The chip that JAX calls `device_kind`, if this table has it."""
     return next((chip for chip in CHIPS.values() if device_kind in chip.device_kinds), None)
-
-
-def has_plugin(kind: str) -> bool:
-    """Whether JAX has its plugin for "tpu" or "gpu"."""
-    return any(map(importlib.util.find_spec, PLUGINS[kind]))
-
-
-def has_accelerator() -> bool:
-    """Whether this machine has device files of a TPU or a GPU."""
-    return any(any(Path("/dev").glob(pattern)) for pattern in ("accel*", "vfio/*", "nvidia*", "dxg"))
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name]
-    return [file.name.removeprefix("nvidia") for file in sorted(Path("/dev").glob("nvidia[0-9]*"))]

@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from aer_jax.chips import has_accelerator, has_plugin
+from aer_jax.devices import PLUGINS, accelerators, has_plugin
 from aer_jax.files.atomic import user_cache
 
 
@@ -16,12 +17,20 @@ def prefer_cpu() -> None:
 
     Such plugins are installed to compile; asked for devices they complain.
     """
-    if not has_accelerator() and (has_plugin("tpu") or has_plugin("gpu")):
+    here = accelerators()[0] != "cpu" or Path("/dev/dxg").exists()  # Windows' GPU, seen from its Linux
+    if not here and any(map(has_plugin, PLUGINS)):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-def start_jax() -> None:
-    """Settings that must be made before JAX is imported. A compilation cache of the user's own is respected."""
+def start_jax(*, compile_only: bool = False) -> None:
+    """Settings that must be made before JAX is imported. A compilation cache of the user's own is respected.
+
+    Args:
+        compile_only: for devices that are absent: whatever is here is not used, and no program is kept, for it could
+            not be read back.
+    """
+    if compile_only:
+        os.environ.update(JAX_PLATFORMS="cpu", JAX_ENABLE_COMPILATION_CACHE="false")
     from absl import logging
 
     logging.set_verbosity(logging.FATAL)  # Orbax raises what it logs with a traceback

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from aer_jax.bounds import Range, whole
@@ -17,9 +16,7 @@ def plan(args: argparse.Namespace) -> None:
     from aer_jax.config import load_config
 
     config = load_config(args.config, args.settings)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # whatever is here, the plan is for something else
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a program for chips that are not here cannot be read back
-    start_jax()
+    start_jax(compile_only=True)
     from aer_jax.plan import plan
     from aer_jax.plan import text as plan_text
 

@@ -23,8 +23,8 @@ from typing import IO
 from tqdm import tqdm
 
 from aer_jax.config import to_yaml
+from aer_jax.devices import accelerators, shares
 from aer_jax.errors import Unfinished
-from aer_jax.experiments.devices import accelerators, shares
 from aer_jax.experiments.settings import Experiment, Trial
 from aer_jax.files.atomic import replace_text
 from aer_jax.training.run import holds_run, read_run, refuse_changed

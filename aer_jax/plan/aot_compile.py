@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from aer_jax.chips import GIB, Slice, has_plugin
+from aer_jax.chips import GIB, Slice
+from aer_jax.devices import has_plugin
 from aer_jax.errors import UserError
 from aer_jax.plan.gpu_target import target_config
 
@@ -22,15 +23,13 @@ class Compiler(NamedTuple):
     """What compiles for one kind of chip.
 
     Attributes:
-        kind: of its plugin, see `chips.PLUGINS`.
         name: in a plan.
         extra: of this package, which installs it.
-        platform: as JAX calls it.
+        platform: as JAX calls it, and `devices.PLUGINS`.
         options: of each compilation.
         fix: what to do where it does not know a slice.
     """
 
-    kind: str
     name: str
     extra: str
     platform: str
@@ -43,11 +42,11 @@ class Compiler(NamedTuple):
         return f'{self.name} is not installed; `pip install "aer-jax[{self.extra}]"` brings it.'
 
 
-TPU = Compiler("tpu", "libtpu's compiler", "plan", "tpu", {}, "choose a shape that can be rented")
+TPU = Compiler("libtpu's compiler", "plan", "tpu", {}, "choose a shape that can be rented")
 # Triton tunes its products by running them, and for some has no tiles before.
 NO_TRITON = {"xla_gpu_enable_triton_gemm": False}
 GPU = Compiler(
-    "gpu", "XLA's compiler for GPUs", "cuda", "cuda", NO_TRITON, "see that jax and its CUDA plugin are of one release"
+    "XLA's compiler for GPUs", "cuda", "cuda", NO_TRITON, "see that jax and its CUDA plugin are of one release"
 )
 
 
@@ -58,7 +57,7 @@ def compiler_for(topology: Slice) -> Compiler:
 
 def has_compiler(topology: Slice) -> bool:
     """Whether the compiler for a slice's chips is installed."""
-    return has_plugin(compiler_for(topology).kind)
+    return has_plugin(compiler_for(topology).platform)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from aer_jax.config import RECIPES
+from aer_jax.devices import accelerators, shares
 from aer_jax.errors import UserError
-from aer_jax.experiments.devices import accelerators, shares
 from aer_jax.experiments.experiment import refuse_unset
 from aer_jax.experiments.settings import arms, load_experiment, trials
 

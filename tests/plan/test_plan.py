@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import toy_runs
 
-from aer_jax.chips import has_plugin
 from aer_jax.config import load_config
+from aer_jax.devices import has_plugin
 from aer_jax.plan import aot_compile
 from aer_jax.plan.estimate import estimate
 from aer_jax.plan.plan import plan, sweep
@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason='no libtpu here; pip install "aer-jax[plan]"'
 )
-needs_cuda = pytest.mark.skipif(not has_plugin("gpu"), reason='no CUDA plugin here; pip install "aer-jax[cuda]"')
+needs_cuda = pytest.mark.skipif(not has_plugin("cuda"), reason='no CUDA plugin here; pip install "aer-jax[cuda]"')
 TOY = [f"model.checkpoint={toy_runs.CHECKPOINT}", "train.batch=8", "train.microbatch=4"]
 
 

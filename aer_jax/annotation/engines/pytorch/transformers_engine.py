@@ -17,7 +17,7 @@ from aer_jax.annotation.engines.interface import Answer, Asked
 from aer_jax.annotation.engines.model_name import model_name
 from aer_jax.annotation.task import Questions
 from aer_jax.base.hub import find_checkpoint
-from aer_jax.chips import visible_gpus
+from aer_jax.devices import gpus
 from aer_jax.errors import UserError
 from aer_jax.labels.attempts import Answers
 from aer_jax.worker_process import WorkerDied, WorkerProcess
@@ -83,9 +83,9 @@ class TransformersEngine:
 
     def start(self, number: int) -> WorkerProcess:
         """The process of worker `number`; entering it loads the model."""
-        gpus, environment = visible_gpus(), {}
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        visible, environment = gpus(), {}
+        if visible:
+            environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
         elif self.workers > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.workers))
         prompt = self.questions.prompt

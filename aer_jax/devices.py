@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
@@ -9,19 +10,34 @@ from pathlib import Path
 
 from aer_jax.errors import UserError
 
+# Any one of them lets JAX use such devices, and compile for them where there are none.
+PLUGINS = {"tpu": ("libtpu",), "cuda": ("jax_cuda13_plugin", "jax_cuda12_plugin")}
+
+
+def has_plugin(kind: str) -> bool:
+    """Whether JAX has its plugin for "tpu" or "cuda"."""
+    return any(map(importlib.util.find_spec, PLUGINS[kind]))
+
+
+def gpus(devices: Path = Path("/dev"), environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The GPUs that a process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return _numbered(devices, "nvidia")
+    return [id for id in visible.split(",") if id.strip() not in ("", "-1")]
+
 
 def accelerators(devices: Path = Path("/dev"), environment: Mapping[str, str] = os.environ) -> tuple[str, list[str]]:
-    """("cuda" or "tpu", their ids), or ("cpu", []).
+    """What JAX will use: ("cuda" or "tpu", their ids), or ("cpu", []).
 
     Nothing is started: a TPU serves only the process that asks first.
     """
     if environment.get("JAX_PLATFORMS", "") == "cpu":
         return "cpu", []
+    if ids := gpus(devices, environment):
+        return "cuda", ids
     if "CUDA_VISIBLE_DEVICES" in environment:
-        ids = [id for id in environment["CUDA_VISIBLE_DEVICES"].split(",") if id.strip() not in ("", "-1")]
-        return ("cuda", ids) if ids else ("cpu", [])
-    if gpus := _numbered(devices, "nvidia"):
-        return "cuda", gpus
+        return "cpu", []
     chips = _numbered(devices, "accel") or _numbered(devices / "vfio", "")
     return ("tpu", chips) if chips else ("cpu", [])
 
@@ -51,5 +67,5 @@ def shares(kind: str, ids: list[str], parallel: int) -> list[dict[str, str]]:
 
 
 def _numbered(folder: Path, prefix: str) -> list[str]:
-    found = [re.fullmatch(rf"{prefix}([0-9]+)", path.name) for path in folder.glob(f"{prefix}*")]
-    return [str(n) for n in sorted(int(match[1]) for match in found if match)]
+    matches = [re.fullmatch(rf"{prefix}([0-9]+)", path.name) for path in folder.glob(f"{prefix}*")]
+    return [str(n) for n in sorted(int(match[1]) for match in matches if match)]
