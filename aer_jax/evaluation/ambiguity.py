@@ -10,7 +10,7 @@ NAMES = ("low", "medium", "high")
 
 
 def ambiguity(references_nk: np.ndarray) -> np.ndarray:
-    """H(p) / log K with K all classes, not only those that were heard: [N, K] -> [N] in [0, 1].
+    """H(p) / log K with K all classes, not only those that got votes: [N, K] -> [N] in [0, 1].
 
     Few votes bias it down: three listeners cannot show more than three classes.
     """

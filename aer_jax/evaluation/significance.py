@@ -1,20 +1,18 @@
-"""Is a difference between two arms more than chance? Paired tests that respect speakers, and Holm's correction.
+"""Significance of a difference between two arms: paired tests whose unit is the speaker, and Holm's correction.
 
-The utterances of one speaker resemble each other, so a test that deals with them one by one finds differences that
-other speakers would not show. Here whole speakers are exchanged between the arms.
+The utterances of one speaker resemble each other, so a test that takes them one by one finds differences that other
+speakers would not show.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import wilcoxon
+from scipy.stats import permutation_test, wilcoxon
 
-EXACT = 14  # speakers up to which all 2**S exchanges are counted
-DRAWS = 19_999  # beyond
+RESAMPLES = 19_999  # up to 14 speakers all 2**S exchanges are counted, which are fewer
 
 
 class SignFlip(NamedTuple):
@@ -30,7 +28,8 @@ def sign_flip(difference_n: np.ndarray, speakers: Sequence[str] | np.ndarray, se
 
     Were the arms alike, a speaker's utterances could as well have had their scores exchanged, all at once, which flips
     the sign of the speaker's sum. p is the share of all 2**S patterns of signs whose mean is at least as far from zero
-    as the one observed; beyond `EXACT` speakers, of the observed one and `DRAWS` drawn ones (Phipson and Smyth, 2010).
+    as the one observed; where these are more than `RESAMPLES`, of the observed one and as many drawn ones (Phipson and
+    Smyth, 2010).
 
     Args:
         difference_n: score of one arm minus score of the other on the same utterance, float [N].
@@ -39,16 +38,20 @@ def sign_flip(difference_n: np.ndarray, speakers: Sequence[str] | np.ndarray, se
     """
     _, speaker_n = np.unique(np.asarray(speakers), return_inverse=True)
     sums_s = np.bincount(speaker_n, weights=difference_n)
-    if len(sums_s) <= EXACT:
-        signs_ps = np.array(list(itertools.product((1, -1), repeat=len(sums_s))))
-    else:
-        drawn_ps = np.random.default_rng(seed).choice((1, -1), size=(DRAWS, len(sums_s)))
-        signs_ps = np.concatenate([np.ones((1, len(sums_s)), int), drawn_ps])
-    observed = abs(sums_s.sum())
-    # Sums in another order differ by rounding; a tie counts as just as far.
-    as_far_p = np.abs(signs_ps @ sums_s) >= observed - 1e-12 * max(1.0, np.abs(sums_s).sum())
-    least = max(2.0 ** (1 - len(sums_s)), 1 / len(signs_ps))
-    return SignFlip(float(difference_n.mean()), float(as_far_p.mean()), min(1.0, least))
+    p = 1.0
+    if len(sums_s) > 1:
+        p = permutation_test(
+            (sums_s,),
+            # Rounded: sums in another order differ in their last bits, and a tie counts as just as far.
+            lambda sums_ps, axis: np.round(np.abs(sums_ps.sum(axis=axis)), 12),
+            permutation_type="samples",
+            alternative="greater",
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        ).pvalue
+    least = max(2.0 ** (1 - len(sums_s)), 1 / (RESAMPLES + 1))
+    return SignFlip(float(difference_n.mean()), float(p), least)
 
 
 def wilcoxon_over_speakers(difference_n: np.ndarray, speakers: Sequence[str] | np.ndarray) -> float:
@@ -62,10 +65,10 @@ def wilcoxon_over_speakers(difference_n: np.ndarray, speakers: Sequence[str] | n
 
 
 def holm(p_t: Sequence[float]) -> np.ndarray:
-    """P-values adjusted for the number of tests: each times how many are not smaller, made monotone.
+    """P-values adjusted for the number of tests: each times how many are not smaller, made monotone (Holm, 1979).
 
-    Holm (1979): where those below alpha are called significant, the chance of even one false call is at most alpha,
-    whatever the tests have to do with each other.
+    Where those below alpha are called significant, the chance of even one false call is at most alpha, however the
+    tests depend on each other. SciPy has no Holm; statsmodels has, and checks this in the tests.
     """
     raw_t = np.asarray(p_t, float)
     order_t = np.argsort(raw_t, kind="stable")

@@ -1,1 +1,4 @@
-"""A trained run put to use: on files, folders, bytes and arrays, long or short."""
+"""Trained runs at work: evaluated on a split, predicting recordings, exported for PyTorch.
+
+Nothing is trained here, and nothing printed but progress and notes.
+"""

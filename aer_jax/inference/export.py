@@ -113,7 +113,7 @@ def write_peft(run: Run, model: EmotionModel, folder: Path) -> None:
 
 
 def write_merged(run: Run, model: EmotionModel, folder: Path) -> None:
-    """The checkpoint with the adapters folded in, and the head beside it."""
+    """The checkpoint with the adapters folded in, and the head next to it."""
     base = find_checkpoint(run.config.model.checkpoint)
     others = [file for file in base.iterdir() if file.suffix in ACCOMPANYING or file.name.startswith("LICENSE")]
     for file in others:
@@ -131,16 +131,16 @@ def write_merged(run: Run, model: EmotionModel, folder: Path) -> None:
 
 
 def add_in_place(file: Path, updates: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[str]:
-    """Overwrite W by W + B A in a safetensors file, tensor by tensor; returns the names that were found there."""
+    """Overwrite W by W + B A in a safetensors file, tensor by tensor; returns the names that are in it."""
     tensors = {file_name(name): tensor for name, tensor in read_header(file).items()}
-    found = [name for name in updates if name in tensors]
+    present = [name for name in updates if name in tensors]
     with file.open("r+b") as stream:
-        for name in found:
+        for name in present:
             weight, (b, a) = tensors[name].read(), updates[name]
             merged = (weight.astype(np.float32) + b @ a).astype(weight.dtype)
             stream.seek(tensors[name].start)
             stream.write(merged.tobytes())
-    return found
+    return present
 
 
 def about_head(run: Run, model: EmotionModel) -> dict[str, Any]:

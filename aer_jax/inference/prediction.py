@@ -53,9 +53,14 @@ class Prediction:
         """The class of the largest share."""
         return max(self.probs, key=self.probs.__getitem__)
 
+    @property
+    def whole(self) -> Window:
+        """The recording as one window."""
+        return Window(0.0, self.seconds, self.probs, self.ambiguity)
+
     def to_json(self) -> dict[str, Any]:
-        """What `aer-jax predict --json` prints; what is not known is not there."""
-        whole = Window(0.0, self.seconds, self.probs, self.ambiguity).to_json()
+        """What `aer-jax predict --json` prints; what is not known is left out."""
+        whole = self.whole.to_json()
         line = {"file": self.file, "seconds": whole["end"], "probs": whole["probs"], "ambiguity": whole["ambiguity"]}
         if self.interval:
             line["interval"] = {name: [round(p, 4) for p in ends] for name, ends in self.interval.items()}

@@ -13,7 +13,7 @@ import soundfile
 import toy_runs
 
 from aer_jax import cli
-from aer_jax.cli import predict as command
+from aer_jax.inference import formats
 from aer_jax.inference.prediction import Prediction
 from aer_jax.inference.sources import find_audio
 from aer_jax.inference.windows import Windowing
@@ -53,7 +53,7 @@ def test_folders_files_and_standard_input(predict, speech, tmp_path):
     ]
     np.testing.assert_allclose(shares(lines[3]), shares(lines[1]), atol=1e-4)
     assert "left out of the folders, not audio by their endings: 1 .txt" in err
-    assert "4 recordings" in err and "a second" in err and "x real time" in err
+    assert "4 recordings" in err and "per second" in err and "x real time" in err
     for line in lines:
         assert sum(line["probs"].values()) == pytest.approx(1, abs=1e-5)
         p = shares(line)
@@ -108,9 +108,9 @@ def test_nothing_usable(predict, tmp_path):
 def test_csv_of_hostile_names_reads_back():
     """A line end in a file's name stays in its cell, and neither it nor a class is a formula."""
     classes = ("=HYPERLINK()", "-calm", "sad,glad")
-    form = command._csv(classes, [])
-    answer = Prediction("=1+1\r\n\n.wav", 1.0, dict(zip(classes, (0.2, 0.3, 0.5), strict=True)), 0.5)
-    rows = list(csv.reader(io.StringIO("\n".join([*form.heading, *form.of(answer)]), newline="")))
+    form = formats.csv(classes, [])
+    prediction = Prediction("=1+1\r\n\n.wav", 1.0, dict(zip(classes, (0.2, 0.3, 0.5), strict=True)), 0.5)
+    rows = list(csv.reader(io.StringIO("\n".join([*form.heading, *form.lines(prediction)]), newline="")))
     assert rows[0][3:6] == ["'=HYPERLINK()", "'-calm", "sad,glad"] and len(rows) == 2
     assert rows[1][0] == "'=1+1\r\n\n.wav" and rows[1][3:6] == ["0.200000", "0.300000", "0.500000"]
 
