@@ -27,7 +27,7 @@ Probs = Mapping[str, Sequence[float]]  # utterance -> shares in the order of the
 
 
 def evaluate(probs: Probs, dataset: Dataset, *, split: str, probe: Probs | None = None) -> dict[str, Any]:
-    """Score predictions for a whole split against the dataset's human votes, whatever they were trained on.
+    """Score predictions for a whole split against the dataset's human votes.
 
     Intervals are over speakers. References are not smoothed.
 

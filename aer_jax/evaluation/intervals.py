@@ -4,7 +4,8 @@ The utterances of one speaker resemble each other, so the speaker is the samplin
 and McCaffrey (2002), an interval is value +- t(df) sqrt(V), df by Satterthwaite's approximation for speakers who differ
 (Imbens and Kolesar, 2016). For a mean over utterances V is exactly CR2, and with as many utterances of each speaker the
 interval is Student's t over speakers' means; any other statistic takes the changes by leaving each speaker out, the
-jackknife. `python -m aer_jax.studies.interval_coverage` shows what it covers; docs/results/intervals.md has the table.
+jackknife. SciPy has no clusters, and statsmodels only CR1, which covers too little with few speakers: docs/results/
+intervals.md, made by `python -m aer_jax.studies.interval_coverage`.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def speaker_intervals(
     """
     speaker_n, size_s = _speakers(speakers)
     if len(size_s) < MIN_SPEAKERS:
-        there = len(size_s) or "none"
-        reason = f"an interval over speakers needs at least {MIN_SPEAKERS} speakers; there is {there}"
-        return {"reason": reason.replace("is 2", "are 2")} | dict.fromkeys(values)
+        count = {0: "there is none", 1: "there is 1"}.get(len(size_s), f"there are {len(size_s)}")
+        reason = f"an interval over speakers needs at least {MIN_SPEAKERS} speakers; {count}"
+        return {"reason": reason} | dict.fromkeys(values)
     return {"reason": None} | {
         name: interval(*_leave_one_out(values_n, speaker_n, size_s), size_s, limits)
         for name, values_n in values.items()
@@ -122,12 +123,12 @@ def interval(
 
 
 def not_available(n_speakers: int) -> str:
-    """What stands in the place of an interval that there is none of."""
+    """The text for an interval that cannot be computed."""
     return NOT_AVAILABLE if n_speakers < MIN_SPEAKERS else "n/a"
 
 
 def leave_one_out(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `resampled` needs for `interval`.
+    """The resamples that leave out one speaker each, for `resampled` and then `interval`.
 
     Returns:
         (speaker of each utterance [N], how often each speaker counts [1 + S, S], utterances of each speaker [S]); the

@@ -92,7 +92,7 @@ def write_predictions(
 
 
 def read_predictions(path: Path, fix: str) -> list[dict[str, Any]]:
-    """The lines of a predictions.jsonl, each with an id and probs; reference and ambiguity are checked if present.
+    """The lines of a predictions.jsonl, each with an id and probs; reference and ambiguity are checked where present.
 
     Args:
         fix: what to do where it is damaged, as messages say it.

@@ -58,7 +58,7 @@ def principal_axes(features_nf: np.ndarray, scale_f: np.ndarray | None = None) -
 def leading_axes(features_nf: np.ndarray, scale_f: np.ndarray | None = None) -> Projection:
     """The `AXES` largest axes of these clips, in the features' dtype; arguments are those of `principal_axes`."""
     mean_f, deviation_f, scale_f, x_nf = _standardised(features_nf, scale_f)
-    vector_nr, size_r = _decompose(x_nf, 1e-6)  # what float32 makes of nothing is no direction
+    vector_nr, size_r = _decompose(x_nf, 1e-6)  # below it is float32's rounding
     turn_nr = (vector_nr / size_r)[:, -AXES:].astype(x_nf.dtype)  # eigh sorts them in ascending order
     return Projection(mean_f, deviation_f, scale_f, x_nf.T @ turn_nr)
 
@@ -122,5 +122,5 @@ def _decompose(x_nf: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     Values whose square is below `least` of the largest one's are left out.
     """
     square_r, vector_nr = np.linalg.eigh((x_nf @ x_nf.T).astype(np.float64))
-    there_r = square_r > least * square_r.max()
-    return vector_nr[:, there_r], np.sqrt(square_r[there_r])
+    kept_r = square_r > least * square_r.max()
+    return vector_nr[:, kept_r], np.sqrt(square_r[kept_r])

@@ -19,8 +19,8 @@ def summary(values: Mapping[str, np.ndarray], speakers_n: np.ndarray) -> dict[st
         values: measures by name, each [N]; utterances without any of them (NaN) are left out.
         speakers_n: the speaker of each utterance.
     """
-    there_n = ~np.isnan(list(values.values())).all(axis=0)
-    values, speakers_n = {name: values_n[there_n] for name, values_n in values.items()}, speakers_n[there_n]
+    present_n = ~np.isnan(list(values.values())).all(axis=0)
+    values, speakers_n = {name: values_n[present_n] for name, values_n in values.items()}, speakers_n[present_n]
     n = len(speakers_n)
     means = {name: float(values_n.mean()) if n else math.nan for name, values_n in values.items()}
     ci = speaker_intervals(values, speakers_n, UNIT)
@@ -29,9 +29,9 @@ def summary(values: Mapping[str, np.ndarray], speakers_n: np.ndarray) -> dict[st
 
 def difference(difference_n: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
     """`value`, the mean of paired differences, and `ci`; utterances without one (NaN) are left out."""
-    there_n = ~np.isnan(difference_n)
-    value = float(difference_n[there_n].mean()) if there_n.any() else math.nan
-    ci = speaker_intervals({"value": difference_n[there_n]}, speakers_n[there_n], UNBOUNDED)
+    present_n = ~np.isnan(difference_n)
+    value = float(difference_n[present_n].mean()) if present_n.any() else math.nan
+    ci = speaker_intervals({"value": difference_n[present_n]}, speakers_n[present_n], UNBOUNDED)
     return {"value": value, "ci": ci["value"]}
 
 
