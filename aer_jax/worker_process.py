@@ -140,7 +140,7 @@ class WorkerProcess:
             how = f"it was killed by {signal.Signals(-code).name}"
         else:
             how = f"it ended with exit code {code}"
-        return WorkerDied(f"{how}; its last words: {last}" if last else how)
+        return WorkerDied(f"{how}; its last lines on stderr: {last}" if last else how)
 
 
 Reply = Callable[[dict[str, Any]], None]

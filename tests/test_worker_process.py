@@ -57,7 +57,7 @@ def test_it_answers_in_turn_and_ends_with_its_context():
     ("message", "timeout", "error", "said"),
     [
         ("refuse", None, UserError, r"^not this\.$"),
-        ("die", None, WorkerDied, "exit code 3; its last words: loaded | the reason"),
+        ("die", None, WorkerDied, r"exit code 3; its last lines on stderr: loaded \| the reason"),
         ("sleep", 0.2, WorkerDied, r"did not answer within 0\.2 s \(less may help\)"),
     ],
 )

@@ -159,7 +159,7 @@ def test_worker_that_cannot_load_says_why(checkpoint, questions, people, tmp_pat
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
     (broken / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"exit code 1; its last words: .*[Ss]afetensor"):
+    with pytest.raises(UserError, match=r"exit code 1; its last lines on stderr: .*[Ss]afetensor"):
         annotate(questions, TransformersEngine(broken, questions), people, tmp_path / "journal.jsonl")
 
 

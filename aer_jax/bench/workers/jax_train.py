@@ -74,34 +74,37 @@ class JaxSteps:
             answers.append({"loss": loss, **clock.lap(), **self._computed(done)})
         return answers
 
-    def clips(self) -> list[list[dict[str, Any]]]:
-        """The clips of every step: [{id, text, target}] each."""
-        described = []
-        for i in self.chosen:
-            rows = []
-            for clip, target_k in zip(self.stream.contents(i), self.stream.read(i)["target"], strict=True):
-                utterance = self.run.dataset.utterances[clip["utterance"]]
-                text = self.run.prompt.text(utterance.transcript, utterance.speaker)
-                rows.append({"id": utterance.id, "text": text, "target": target_k.tolist()})
-            described.append(rows)
-        return described
+    def describe(self) -> dict[str, Any]:
+        """What the chosen steps are about.
 
-    def needs(self) -> list[dict[str, int]]:
-        """Of every step without padding: mel frames, tokens, and operations by 4N."""
-        rows = []
-        for batch in map(self.stream.read, self.chosen):
-            frames_b = frame_count(batch["audio_samples"])
-            tokens_b = batch["token_mask"].sum(axis=1) + batch["prefix"].size
-            pairs = zip(frames_b.tolist(), tokens_b.tolist(), strict=True)
-            flops = sum(model_flops(self.base_config, frames, tokens) for frames, tokens in pairs)
-            rows.append({"frames": int(frames_b.sum()), "tokens": int(tokens_b.sum()), "flops": flops})
-        return rows
-
-    def rates(self) -> list[list[float]]:
-        """Learning rates of adapters and head at every step."""
+        Returns:
+            clips: of every step, [{id, text, target}].
+            needs: of every step without padding, {frames, tokens, flops by 4N}.
+            rates: learning rates of adapters and head at every step.
+        """
+        batches = [(self.stream.read(i), self.stream.contents(i)) for i in self.chosen]
         train, steps = self.config.train, len(self.chosen)
         schedules = [schedule(peak, train.warmup, steps) for peak in (train.lr, train.head_lr)]
-        return [[float(rate(step)) for rate in schedules] for step in range(steps)]
+        return {
+            "clips": [self._clips(*batch) for batch in batches],
+            "needs": [self._needs(batch) for batch, _ in batches],
+            "rates": [[float(rate(step)) for rate in schedules] for step in range(steps)],
+        }
+
+    def _clips(self, batch: Batch, contents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        rows = []
+        for clip, target_k in zip(contents, batch["target"], strict=True):
+            utterance = self.run.dataset.utterances[clip["utterance"]]
+            text = self.run.prompt.text(utterance.transcript, utterance.speaker)
+            rows.append({"id": utterance.id, "text": text, "target": target_k.tolist()})
+        return rows
+
+    def _needs(self, batch: Batch) -> dict[str, int]:
+        frames_b = frame_count(batch["audio_samples"])
+        tokens_b = batch["token_mask"].sum(axis=1) + batch["prefix"].size
+        pairs = zip(frames_b.tolist(), tokens_b.tolist(), strict=True)
+        flops = sum(model_flops(self.base_config, frames, tokens) for frames, tokens in pairs)
+        return {"frames": int(frames_b.sum()), "tokens": int(tokens_b.sum()), "flops": flops}
 
     def _full_batches(self, count: int) -> list[int]:
         batch = self.config.train.batch
@@ -226,9 +229,7 @@ def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     steps = JaxSteps(job)
     about = describe(steps.run) | {
         "matmul_flops": device_matmul_flops(steps.config.model.dtype),
-        "clips": steps.clips(),
-        "needs": steps.needs(),
-        "rates": steps.rates(),
+        **steps.describe(),
         "compile_seconds": steps.compile_seconds,
         "from_cache": len(hits) > 0,
     }
