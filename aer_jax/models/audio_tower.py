@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,8 +11,7 @@ from flax import nnx
 
 from aer_jax.base.lengths import state_count
 from aer_jax.config import Remat
-from aer_jax.models.adapters.dropout import Draws
-from aer_jax.models.adapters.lora import draws_for
+from aer_jax.models.adapters.lora import dropout_masks
 from aer_jax.models.attention import Mask, attention
 from aer_jax.models.layers import INIT_STD, Embedding, LayerNorm, Linear, gelu, scan, stack
 
@@ -55,15 +55,20 @@ class Attention(nnx.Module):
         self.v_proj = Linear(d, d, bias=True, rngs=rngs)
         self.out_proj = Linear(d, d, bias=True, rngs=rngs)
 
-    def __call__(self, x_btd: jax.Array, lengths_b: jax.Array, draws: Draws | None) -> jax.Array:
+    @property
+    def linears(self) -> dict[str, Linear]:
+        """By name, in the order of the dropout masks."""
+        return {"q_proj": self.q_proj, "k_proj": self.k_proj, "v_proj": self.v_proj, "out_proj": self.out_proj}
+
+    def __call__(self, x_btd: jax.Array, lengths_b: jax.Array, masks: Mapping[str, jax.Array]) -> jax.Array:
         batch, time, d = x_btd.shape
         heads = (batch, time, self.heads, d // self.heads)
-        q_bthk = self.q_proj(x_btd, draws).reshape(heads)
-        k_bthk = self.k_proj(x_btd, draws).reshape(heads)
-        v_bthk = self.v_proj(x_btd, draws).reshape(heads)
+        q_bthk = self.q_proj(x_btd, masks.get("q_proj")).reshape(heads)
+        k_bthk = self.k_proj(x_btd, masks.get("k_proj")).reshape(heads)
+        v_bthk = self.v_proj(x_btd, masks.get("v_proj")).reshape(heads)
         valid_bt = jnp.arange(time) < lengths_b[:, None]
         y_bthk = attention(q_bthk, k_bthk, v_bthk, Mask(valid_bt))
-        return self.out_proj(y_bthk.reshape(batch, time, d), draws)
+        return self.out_proj(y_bthk.reshape(batch, time, d), masks.get("out_proj"))
 
 
 class EncoderLayer(nnx.Module):
@@ -78,10 +83,11 @@ class EncoderLayer(nnx.Module):
         self.final_layer_norm = LayerNorm(d)
 
     def __call__(self, x_btd: jax.Array, lengths_b: jax.Array, keys: jax.Array | None) -> jax.Array:
-        draws = draws_for(self, keys, [x_btd.shape[:2]])
-        x_btd = x_btd + self.self_attn(self.self_attn_layer_norm(x_btd), lengths_b, draws)
-        hidden_btf = gelu(self.fc1(self.final_layer_norm(x_btd), draws))
-        return x_btd + self.fc2(hidden_btf, draws)
+        linears = self.self_attn.linears | {"fc1": self.fc1, "fc2": self.fc2}
+        masks = dropout_masks(linears, keys, [x_btd.shape[:2]])
+        x_btd = x_btd + self.self_attn(self.self_attn_layer_norm(x_btd), lengths_b, masks)
+        hidden_btf = gelu(self.fc1(self.final_layer_norm(x_btd), masks.get("fc1")))
+        return x_btd + self.fc2(hidden_btf, masks.get("fc2"))
 
 
 class AudioTower(nnx.Module):

@@ -6,7 +6,7 @@ all rows of the parts behind it: so a prompt that all clips share costs what one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.config import Remat
-from aer_jax.models.adapters.dropout import Draws
-from aer_jax.models.adapters.lora import draws_for
+from aer_jax.models.adapters.lora import dropout_masks
 from aer_jax.models.attention import Mask, Pattern, attention
 from aer_jax.models.layers import Embedding, Linear, RMSNorm, scan, stack
 from aer_jax.models.packing import Packing, for_each
@@ -75,25 +74,30 @@ class Attention(nnx.Module):
         self.v_proj = Linear(d, kv_heads * self.head_dim, bias=True, rngs=rngs)
         self.o_proj = Linear(heads * self.head_dim, d, bias=False, rngs=rngs)
 
-    def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], draws) -> jax.Array:
+    @property
+    def linears(self) -> dict[str, Linear]:
+        """By name, in the order of the dropout masks."""
+        return {"q_proj": self.q_proj, "k_proj": self.k_proj, "v_proj": self.v_proj, "o_proj": self.o_proj}
+
+    def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], dropped) -> jax.Array:
         """What is added to the states.
 
         Args:
             x_cnd: states of all parts, packed.
             packing: how.
             ropes, masks: of each part: cosine and sine of its positions, and its mask, see `Part`.
-            draws: for dropout, or None.
+            dropped: masks of dropout by linear layer, see `dropout_masks`.
         """
-        projections = self.q_proj, self.k_proj, self.v_proj
-        qkv = [packing.unpack(self._heads(project(x_cnd, draws))) for project in projections]
-        keys, values, heard = [], [], []
+        projections = {"q_proj": self.q_proj, "k_proj": self.k_proj, "v_proj": self.v_proj}
+        qkv = [packing.unpack(self._heads(linear(x_cnd, dropped.get(name)))) for name, linear in projections.items()]
+        keys, values, attended = [], [], []
         for q_bthk, k_bthk, v_bthk, rope, mask in zip(*qkv, ropes, masks, strict=True):
             keys.append(rotate(k_bthk, *rope))
             values.append(v_bthk)
             k_bshk, v_bshk = (jnp.concatenate([for_each(x, len(q_bthk)) for x in xs], axis=1) for xs in (keys, values))
             y_bthk = attention(rotate(q_bthk, *rope), k_bshk, v_bshk, mask)
-            heard.append(y_bthk.reshape(*y_bthk.shape[:2], -1))
-        return self.o_proj(packing.pack(heard), draws)
+            attended.append(y_bthk.reshape(*y_bthk.shape[:2], -1))
+        return self.o_proj(packing.pack(attended), dropped.get("o_proj"))
 
     def _heads(self, x_cnd: jax.Array) -> jax.Array:
         return x_cnd.reshape(*x_cnd.shape[:2], -1, self.head_dim)
@@ -108,8 +112,14 @@ class MLP(nnx.Module):
         self.up_proj = Linear(d, f, bias=False, rngs=rngs)
         self.down_proj = Linear(f, d, bias=False, rngs=rngs)
 
-    def __call__(self, x_cnd: jax.Array, draws: Draws | None) -> jax.Array:
-        return self.down_proj(jax.nn.silu(self.gate_proj(x_cnd, draws)) * self.up_proj(x_cnd, draws), draws)
+    @property
+    def linears(self) -> dict[str, Linear]:
+        """By name, in the order of the dropout masks."""
+        return {"gate_proj": self.gate_proj, "up_proj": self.up_proj, "down_proj": self.down_proj}
+
+    def __call__(self, x_cnd: jax.Array, dropped: Mapping[str, jax.Array]) -> jax.Array:
+        gate_cnf = jax.nn.silu(self.gate_proj(x_cnd, dropped.get("gate_proj")))
+        return self.down_proj(gate_cnf * self.up_proj(x_cnd, dropped.get("up_proj")), dropped.get("down_proj"))
 
 
 class DecoderLayer(nnx.Module):
@@ -122,10 +132,10 @@ class DecoderLayer(nnx.Module):
         self.mlp = MLP(config, rngs=rngs)
 
     def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], keys) -> jax.Array:
-        """The new states; arguments are those of `Attention`, and a key for the draws of each part."""
-        draws = draws_for(self, keys, packing.shapes, packing.pack)
-        x_cnd = x_cnd + self.self_attn(self.input_layernorm(x_cnd), packing, ropes, masks, draws)
-        return x_cnd + self.mlp(self.post_attention_layernorm(x_cnd), draws)
+        """The new states; arguments are those of `Attention`, and a key for the dropout of each part."""
+        dropped = dropout_masks(self.self_attn.linears | self.mlp.linears, keys, packing.shapes, packing.pack)
+        x_cnd = x_cnd + self.self_attn(self.input_layernorm(x_cnd), packing, ropes, masks, dropped)
+        return x_cnd + self.mlp(self.post_attention_layernorm(x_cnd), dropped)
 
 
 class LanguageModel(nnx.Module):

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from aer_jax.config import Remat
-from aer_jax.models.adapters.dropout import Draws
 from aer_jax.models.adapters.lora import LoRA
 from aer_jax.models.remat import REMAT, kept
 from aer_jax.models.sharding import by_rows, gathered
@@ -32,13 +31,13 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(d_out)) if bias else None
         self.lora: LoRA | None = nnx.data(None)
 
-    def __call__(self, x: jax.Array, draws: Draws | None = None) -> jax.Array:
-        """`draws` are those of the adapter's dropout; None, as in evaluation, turns it off."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """`mask` is that of the adapter's dropout; None, as in evaluation, turns it off."""
         y = x @ self.kernel[...]
         if self.bias is not None:
             y = y + self.bias[...]
         if self.lora is not None:
-            y = y + self.lora(x, draws)
+            y = y + self.lora(x, mask)
         return kept(y)
 
 

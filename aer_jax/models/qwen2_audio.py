@@ -12,7 +12,7 @@ from flax import nnx
 from aer_jax.base.lengths import frame_count
 from aer_jax.config import Remat
 from aer_jax.models.adapters.dropout import split_key
-from aer_jax.models.adapters.lora import draws_for
+from aer_jax.models.adapters.lora import dropout_masks
 from aer_jax.models.audio_tower import AudioTower
 from aer_jax.models.language_model import LanguageModel
 from aer_jax.models.layers import Linear
@@ -51,7 +51,8 @@ class Projector(nnx.Module):
         self.linear = Linear(config.audio_config.d_model, config.text_config.hidden_size, bias=True, rngs=rngs)
 
     def __call__(self, x_btd: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        return self.linear(x_btd, draws_for(self, None if key is None else key[None], [x_btd.shape[:2]]))
+        masks = dropout_masks({"linear": self.linear}, None if key is None else key[None], [x_btd.shape[:2]])
+        return self.linear(x_btd, masks.get("linear"))
 
 
 class Qwen2Audio(nnx.Module):

@@ -90,7 +90,7 @@ def test_initial_a_is_uniform_as_in_peft():
     assert not np.allclose(a_lir[0], a_lir[1])
 
 
-def test_dropout_needs_draws_and_acts_on_the_adapters_input_alone():
+def test_dropout_needs_a_mask_and_acts_on_the_adapters_input_alone():
     linear = Linear(50, 50, bias=True, rngs=nnx.Rngs(0))
     base = copy.deepcopy(linear)
     linear.lora = lora.LoRA((50, 50), rank=50, alpha=100, dropout=0.25, key=jax.random.key(0))
@@ -99,7 +99,8 @@ def test_dropout_needs_draws_and_acts_on_the_adapters_input_alone():
     np.testing.assert_allclose(linear(x), base(x) + 2 * x, atol=1e-5)
 
     def drawn(seed):
-        return linear(x, lora.draws_for(linear, jax.random.split(jax.random.key(seed), 1), [x.shape[:2]]))
+        masks = lora.dropout_masks({"it": linear}, jax.random.split(jax.random.key(seed), 1), [x.shape[:2]])
+        return linear(x, masks["it"])
 
     dropped = np.asarray((drawn(2) - base(x)) / 2 / x)
     kept = np.isclose(dropped, 1 / 0.75, atol=1e-2)
@@ -113,7 +114,7 @@ import jax, jax.numpy as jnp
 from flax import nnx
 from aer_jax.config import MeshConfig
 from aer_jax.models.layers import Linear
-from aer_jax.models.adapters.lora import LoRA, draws_for
+from aer_jax.models.adapters.lora import LoRA, dropout_masks
 from aer_jax.models.sharding import make_mesh
 from jax.sharding import PartitionSpec as P
 
@@ -121,11 +122,11 @@ mesh = make_mesh(MeshConfig(2, 2, 2))
 jax.set_mesh(mesh)
 opens, closes = Linear(64, 64, bias=False, rngs=nnx.Rngs(0)), Linear(64, 64, bias=False, rngs=nnx.Rngs(0))
 opens.lora, closes.lora = (LoRA((64, 64), 4, 1.0, 0.2, jax.random.key(0)) for _ in range(2))
-layer = nnx.List([opens, closes])
+layer = {"opens": opens, "closes": closes}
 
 def kept(key, x, h):
-    draws = draws_for(layer, jax.random.split(key, 1), [x.shape[:2]])
-    return draws.take(64) * x, draws.take(64) * h
+    masks = dropout_masks(layer, jax.random.split(key, 1), [x.shape[:2]])
+    return masks["opens"] * x, masks["closes"] * h
 
 rows = ("data", "fsdp")
 where = jax.NamedSharding(mesh, P()), jax.NamedSharding(mesh, P(rows)), jax.NamedSharding(mesh, P(rows, None, "tensor"))

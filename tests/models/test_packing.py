@@ -1,4 +1,4 @@
-"""Parts of a text behind one another, and their draws of dropout."""
+"""Parts of a text behind one another, and their masks of dropout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from aer_jax.models.adapters.dropout import keep_mask
-from aer_jax.models.adapters.lora import LoRA, draws_for
+from aer_jax.models.adapters.lora import LoRA, dropout_masks
 from aer_jax.models.layers import Linear
 from aer_jax.models.packing import UNIT, Packing, for_each
 
@@ -44,11 +44,12 @@ def test_every_row_finds_its_own_copy(packing):
 def test_what_is_dropped_does_not_depend_on_the_copies(packing, parts):
     """A shared part drops the same in each; so one mesh trains as another does."""
     keys = jax.random.split(jax.random.key(0), len(parts))
-    layer = Linear(16, 4, bias=False, rngs=nnx.Rngs(0))
-    layer.lora = LoRA((16, 4), 2, 1.0, 0.5, jax.random.key(1))
-    draws = draws_for(layer, keys, packing.shapes, packing.pack)
-    for nth in range(2):
-        kept = packing.unpack(draws.take(8))
+    linears = {name: Linear(8, 4, bias=False, rngs=nnx.Rngs(0)) for name in ("first", "second")}
+    for linear in linears.values():
+        linear.lora = LoRA((8, 4), 2, 1.0, 0.5, jax.random.key(1))
+    masks = dropout_masks(linears, keys, packing.shapes, packing.pack)
+    for nth, mask in enumerate(masks.values()):
+        kept = packing.unpack(mask)
         for part, own, got in zip(parts, keys, kept, strict=True):
             alone = keep_mask(own, 0.5, (*part.shape[:2], 16))[..., 8 * nth : 8 * (nth + 1)]
             assert 0.2 < float(alone.mean()) < 0.8

@@ -36,8 +36,8 @@ def test_mean_and_variance_over_many_draws(measured):
     linear.lora.b[...] = jax.random.normal(jax.random.key(1), (6, 10))
     x_i = jax.random.normal(jax.random.key(2), (24,))
     x_bti = jnp.broadcast_to(x_i, (DRAWS // 4, 4, 24))
-    draws = lora.draws_for(linear, jax.random.split(jax.random.key(3), 1), [x_bti.shape[:2]])
-    y_no = np.asarray(linear(x_bti, draws), np.float64).reshape(DRAWS, -1)
+    masks = lora.dropout_masks({"it": linear}, jax.random.split(jax.random.key(3), 1), [x_bti.shape[:2]])
+    y_no = np.asarray(linear(x_bti, masks["it"]), np.float64).reshape(DRAWS, -1)
     weights_io = np.asarray(linear.lora.a[...] @ linear.lora.b[...], np.float64)
     contributions_io = linear.lora.scaling * np.asarray(x_i)[:, None] * weights_io
     variance_o = RATE / (1 - RATE) * np.square(contributions_io).sum(axis=0)
@@ -96,7 +96,8 @@ def test_mean_over_draws_through_one_layer_of_the_model(model):
     first = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[0], state))
     x_td = jax.random.normal(jax.random.key(0), (40, first.kernel.shape[0]))
     x_ntd = jnp.broadcast_to(x_td, (4000, *x_td.shape))
-    y_nto = first(x_ntd, lora.draws_for(first, jax.random.split(jax.random.key(1), 1), [x_ntd.shape[:2]]))
+    masks = lora.dropout_masks({"it": first}, jax.random.split(jax.random.key(1), 1), [x_ntd.shape[:2]])
+    y_nto = first(x_ntd, masks["it"])
     error_to = y_nto.std(axis=0) / jnp.sqrt(4000.0)
     z_to = np.asarray((y_nto.mean(axis=0) - first(x_td)) / error_to)
     assert np.abs(z_to).max() < 5

@@ -5,8 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from aer_jax.models.sharding import by_rows
-
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Inverted dropout of [rows, width]; no key or rate 0 leaves `x` as it is."""
@@ -26,25 +24,6 @@ def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     words = jax.random.bits(key, (shape[0], -(-shape[1] // 4), *shape[2:]))
     below = round(kept_share(rate) * 256)
     return jnp.concatenate([(words >> 8 * place) % 256 < below for place in range(4)], axis=1)[:, : shape[1]]
-
-
-class Draws:
-    """What stays of the inputs of a layer's adapters, dealt out to one after another: a hash is costly to compile, too.
-
-    Args:
-        keep: bool [..., width of all inputs together], see `keep_mask`.
-    """
-
-    def __init__(self, keep: jax.Array):
-        # Behind the barrier it is drawn once; XLA would repeat it for each product that reads the result.
-        self._keep = jax.lax.optimization_barrier(keep)
-        self._taken = 0
-
-    def take(self, width: int) -> jax.Array:
-        """What stays of the next input [..., width]."""
-        start, self._taken = self._taken, self._taken + width
-        # By rows alone: some inputs are divided along `tensor`, and devices would send each other their slices.
-        return by_rows(jax.lax.slice_in_dim(self._keep, start, self._taken, axis=-1))
 
 
 def split_key(key: jax.Array | None, parts: int) -> list:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Protocol, runtime_checkable
 
@@ -13,13 +14,16 @@ from flax import nnx
 from flax.typing import Key
 
 from aer_jax.errors import UserError
-from aer_jax.models.adapters.dropout import Draws, keep_mask, kept_share
-from aer_jax.models.adapters.low_rank import low_rank
+from aer_jax.models.adapters.dropout import keep_mask, kept_share
 from aer_jax.models.remat import kept
+from aer_jax.models.sharding import by_rows
+
+# As exact as float32, on matrix units: accelerators would by default round float32 to bfloat16 (TPU) or TF32 (GPU).
+PRECISION = jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3
 
 
 class LoRA(nnx.Module):
-    """(alpha / rank) B A dropout(x), in float32; of x in bfloat16 see `low_rank`.
+    """(alpha / rank) B A dropout(x), in float32; of x in bfloat16 by three products of bfloat16 (PRECISION).
 
     Args:
         shape: of the base kernel, [..., d_in, d_out]; leading axes are stacked layers.
@@ -35,37 +39,50 @@ class LoRA(nnx.Module):
         self.scaling = alpha / rank
         self.dropout = dropout
 
-    def __call__(self, x: jax.Array, draws: Draws | None = None) -> jax.Array:
-        """[..., d_in] -> [..., d_out], in the dtype of x; `draws` say what dropout keeps, None that it is off."""
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """[..., d_in] -> [..., d_out], in the dtype of x; `mask` says what dropout keeps, None that it is off."""
         scaling = self.scaling
-        if draws is not None and self.dropout:
+        if mask is not None and self.dropout:
             # What is dropped is made up for behind x, which stays exact in any dtype.
-            x = jnp.where(draws.take(x.shape[-1]), x, 0)
+            x = jnp.where(mask, x, 0)
             scaling /= kept_share(self.dropout)
         if x.dtype == jnp.float32:
             return kept(x @ self.a[...]) @ self.b[...] * scaling
-        return low_rank(x, self.a[...], self.b[...] * scaling)
+        h = kept(jnp.matmul(x.astype(jnp.float32), self.a[...], precision=PRECISION))
+        return jnp.matmul(h, self.b[...] * scaling, precision=PRECISION).astype(x.dtype)
 
 
-def draws_for(
-    layer: nnx.Module,
+def dropout_masks(
+    linears: Mapping[str, Adaptable],
     keys: jax.Array | None,
     shapes: Sequence[tuple[int, ...]],
     join: Callable[[Sequence[jax.Array]], jax.Array] = itemgetter(0),
-) -> Draws | None:
-    """What dropout keeps of the inputs of a layer's adapters; None without keys, or where nothing is dropped.
+) -> dict[str, jax.Array]:
+    """Dropout masks of a layer's adapters, bool [..., d_in], by the names of their linear layers.
+
+    They are one draw, cut in the order of `linears`: a hash is costly to compute and to compile. Empty where nothing is
+    dropped.
 
     Args:
-        keys: one for each part of its states.
+        linears: the layer's linear layers.
+        keys: one for each part of its states; None in evaluation.
         shapes: rows and time of each.
         join: lays what is drawn for the parts as the states lie.
     """
-    adapters = [module for _, module in nnx.iter_modules(layer) if isinstance(module, LoRA)]
-    rate = max((each.dropout for each in adapters), default=0)  # `attach` gives the same to all
+    adapters = {name: linear.lora for name, linear in linears.items() if linear.lora is not None}
+    rate = max((adapter.dropout for adapter in adapters.values()), default=0)  # `attach` gives the same to all
     if keys is None or rate == 0:
-        return None
-    width = sum(each.a.shape[-2] for each in adapters)
-    return Draws(join([keep_mask(own, rate, (*shape, width)) for own, shape in zip(keys, shapes, strict=True)]))
+        return {}
+    widths = [adapter.a.shape[-2] for adapter in adapters.values()]
+    mask = join([keep_mask(own, rate, (*shape, sum(widths))) for own, shape in zip(keys, shapes, strict=True)])
+    # Behind the barrier it is drawn once; XLA would repeat it for each product that reads the result.
+    mask = jax.lax.optimization_barrier(mask)
+    ends = list(itertools.accumulate(widths))
+    # By rows alone: some inputs are divided along `tensor`, and devices would send each other their slices.
+    return {
+        name: by_rows(jax.lax.slice_in_dim(mask, end - width, end, axis=-1))
+        for name, width, end in zip(adapters, widths, ends, strict=True)
+    }
 
 
 @runtime_checkable
