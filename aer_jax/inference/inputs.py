@@ -25,6 +25,7 @@ _KINDS = (
     "a path, the bytes of a file, an array of samples with rate=, (samples, rate), or a dictionary with a path or with "
     '"array" and "sampling_rate"'
 )
+_RATE_ADVICE = f"say how many samples a second, for instance rate={SAMPLE_RATE}"
 _RATES = ("sampling_rate", "sample_rate", "rate")
 
 
@@ -101,16 +102,10 @@ def _source(item: Any, rate: int | None, number: str) -> Source:
         return _from_mapping(item, rate, number)
     name = f"samples{number}"
     if _is_pair(item):
-        array, rate = item[::-1] if isinstance(item[0], int | np.integer) else item
-        return _samples(array, rate, name)
+        item, rate = item[::-1] if isinstance(item[0], int | np.integer) else item
+        return Source(name, _waveform(item, rate, name))
     if isinstance(item, np.ndarray) or _is_tensor(item):
-        if rate is None:
-            advice = f"say how many samples a second, for instance rate={SAMPLE_RATE}"
-            error = BadAudio("no sample rate", f"{name}: rate is None; {advice}.")
-            if not number:
-                raise error
-            return Source(name, error)
-        return _samples(item, rate, name)
+        return Source(name, _waveform(item, rate, name))
     what = "None" if item is None else f"{type(item).__name__} {item!r:.60}"
     return Source(f"audio{number}", BadAudio("no audio", f"audio{number} is {what}; give {_KINDS}."))
 
@@ -120,9 +115,10 @@ def _from_mapping(row: Mapping[Any, Any], rate: int | None, number: str) -> Sour
     row = {str(key): value for key, value in row.items()}
     keys = {key.lower(): key for key in row}
     if "array" in keys:
-        named = next((row[keys[key]] for key in _RATES if key in keys), rate)
+        rate = next((row[keys[key]] for key in _RATES if key in keys), rate)
         path = row.get(keys.get("path", ""))
-        return _samples(row[keys["array"]], named, path if isinstance(path, str) else f"samples{number}")
+        name = path if isinstance(path, str) else f"samples{number}"
+        return Source(name, _waveform(row[keys["array"]], rate, name))
     if isinstance(content := row.get(keys.get("bytes", "")), bytes):
         return Source(f"bytes{number}", content)
     where = f"audio{number}"
@@ -131,17 +127,15 @@ def _from_mapping(row: Mapping[Any, Any], rate: int | None, number: str) -> Sour
     except UserError:
         column, words = None, None
     if column is None:
-        has = ", ".join(row) or "nothing"
-        return Source(
-            where, BadAudio("no audio", f"{where} has the keys {has}; name one of them audio, file or array.")
-        )
+        why = f"{where} has the keys {', '.join(row) or 'nothing'}; name one of them audio, file or array."
+        return Source(where, BadAudio("no audio", why))
     source = _source(row[column], row.get("rate", rate), number)
     text = row[words] if words else ""
     return dataclasses.replace(source, transcript=text if isinstance(text, str) else "")
 
 
-def _samples(audio: Any, rate: Any, name: str) -> Source:
-    """Samples, [samples], [samples, channels] or [channels, samples], as a source."""
+def _waveform(audio: Any, rate: Any, name: str) -> Waveform | BadAudio:
+    """Of samples, [samples], [samples, channels] or [channels, samples]; the error where they are none."""
     try:
         if hasattr(audio, "detach") and hasattr(audio, "cpu"):  # PyTorch's, with gradients, on a GPU or of bfloat16
             audio = audio.detach().cpu()
@@ -157,14 +151,14 @@ def _samples(audio: Any, rate: Any, name: str) -> Source:
                 "[samples], [samples, channels] or [channels, samples].",
             )
         if not isinstance(rate, int | float | np.number) or isinstance(rate, bool) or float(rate) % 1 != 0:
-            raise BadAudio("no sample rate", f"{name}: rate is {rate!r:.40}; say how many samples a second.")
+            raise BadAudio("no sample rate", f"{name}: rate is {rate!r:.40}; {_RATE_ADVICE}.")
         check_rate(int(rate), name)
-        return Source(name, Waveform(mono(scaled_tc, int(rate)), int(rate)))
+        return Waveform(mono(scaled_tc, int(rate)), int(rate))
     except BadAudio as error:
-        return Source(name, error)
+        return error
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         why = " ".join(str(error).split()).rstrip(".")
-        return Source(name, BadAudio("no samples", f"{name} is no array of samples ({why}); give a numpy array."))
+        return BadAudio("no samples", f"{name} is not an array of samples ({why}); give a numpy array.")
 
 
 def _scaled(array: np.ndarray) -> np.ndarray | None:

@@ -60,8 +60,7 @@ def test_tensors(kind):
 def test_a_rate_belongs_to_samples():
     (source,) = read({"array": NOISE, "sampling_rate": 8000}, rate=RATE)
     assert source.content.rate == 8000
-    with pytest.raises(UserError, match="rate is None"):
-        read(NOISE)
+    assert "rate is None" in str(read(NOISE)[0].content)  # and `predict` raises it, see test_api
     first, second = read([NOISE, (NOISE, RATE)])
     assert "rate is None" in str(first.content) and second.content.rate == RATE
 
@@ -128,7 +127,7 @@ def test_bytes_of_an_undecoded_clip():
         ((NOISE > 0, RATE), "bool"),
         ((np.zeros((300, 400)), RATE), r"\[400, 300\]"),
         ((np.zeros((2, 2, 2)), RATE), r"\[2, 2, 2\]"),
-        (([[1.0], [1.0, 2.0]], RATE), "no array of samples"),
+        (([[1.0], [1.0, 2.0]], RATE), "not an array of samples"),
     ],
 )
 def test_what_is_no_audio_keeps_its_place(audio, words):
