@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import time
 from pathlib import Path
 
 from aer_jax.base.hub import find_checkpoint
@@ -24,6 +26,7 @@ _FORM = "2:"
 _MEBIBYTE = 1 << 20
 _WHOLE = 8 * _MEBIBYTE  # a file up to this size is read whole
 _BLOCKS, _BLOCK = 1024, 4096
+_SETTLED_SECONDS = 2
 
 
 def fingerprint(checkpoint: str | Path) -> str:
@@ -31,14 +34,26 @@ def fingerprint(checkpoint: str | Path) -> str:
 
     Of each safetensors file: its size, its first mebibyte, which holds the header with every tensor's name, type and
     shape, and 1,024 blocks of 4 KiB spread over the rest, so that a change of any matrix of some mebibytes is seen.
+    Read once per process while the files stay as they are.
     """
     path = find_checkpoint(checkpoint)
+    texts = [path / name for name in ("config.json", *TEXT_FILES) if (path / name).is_file()]
+    weights = sorted(path.glob("*.safetensors"))
+    stats = [(file, file.stat()) for file in (*texts, *weights)]
+    # A file that was changed just now may change again without a later time of change.
+    settled = time.time() - max(stat.st_mtime for _, stat in stats) > _SETTLED_SECONDS
+    read = _read if settled else _read.__wrapped__
+    return read(tuple(texts), tuple(weights), tuple((stat.st_size, stat.st_mtime_ns) for _, stat in stats))
+
+
+@functools.lru_cache(maxsize=8)
+def _read(texts: tuple[Path, ...], weights: tuple[Path, ...], stats: tuple[tuple[int, int], ...]) -> str:
+    """`stats` tells changed files from those that were read before."""
     digest = hashlib.sha256()
-    for name in ("config.json", *TEXT_FILES):
-        if (path / name).is_file():
-            content = (path / name).read_bytes()
-            digest.update(f"{name} {len(content)} ".encode() + content)
-    for file in sorted(path.glob("*.safetensors")):
+    for file in texts:
+        content = file.read_bytes()
+        digest.update(f"{file.name} {len(content)} ".encode() + content)
+    for file in weights:
         size = file.stat().st_size
         digest.update(f"{file.name} {size} ".encode())
         with file.open("rb") as stream:

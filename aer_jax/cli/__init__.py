@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: 0 for success, 2 and one sentence for wrong use or bad input, 75 for a run that was stopped."""
     code = run(parse(argv))
     processes = sys.modules.get("aer_jax.training.distributed")
-    return processes.part(code) if processes else code
+    return processes.leave(code) if processes else code
 
 
 def run(args: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from aer_jax.inference.probe import read_probe
 from aer_jax.labels.votes import normalise
 from aer_jax.reports.evaluations import read_evaluation
 from aer_jax.training.run import read_run
-from aer_jax.training.targets import label_distributions
+from aer_jax.training.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def predictions(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray:
 def own_labels(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray:
     """The distributions of the kind that an arm was trained on, as the paper scores it: [N, K]."""
     parts = [
-        label_distributions(dataset, dataset.splits["test"], trial.config.labels)
+        Targets(dataset, trial.config.labels).distributions(dataset.splits["test"])
         for trial in trials
         if (dataset := test_set.datasets[trial.split])
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from aer_jax.training.distributed import is_first, meet
+from aer_jax.training.distributed import barrier, is_first
 
 Abstract = dict[str, jax.ShapeDtypeStruct]
 
@@ -33,7 +33,7 @@ def compile_ahead(
     programs = {}
     for batch in tqdm(batches, f"compile {what}", unit="shape", delay=2, leave=False, disable=not is_first()):
         programs[_shape(batch)] = function.lower(*arguments, batch).compile()
-    meet(f"compile {what}")
+    barrier(f"compile {what}")
     return lambda *arguments: programs[_shape(arguments[-1])](*arguments)
 
 

@@ -29,7 +29,7 @@ COORDINATOR, INDEX, COUNT = "AER_JAX_COORDINATOR", "AER_JAX_PROCESS_ID", "AER_JA
 DETECT = "AER_JAX_DISTRIBUTED"
 # How JAX's messages begin or what they name when another process does not answer.
 GONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "Gloo", "coordination service")
-MEET_SECONDS = 4 * 3600  # a dead process is found sooner; a late one may be reading a corpus' features
+BARRIER_SECONDS = 4 * 3600  # a dead process is found sooner; a late one may be reading a corpus' features
 HEARTBEAT_SECONDS = 60  # without one from a process, JAX ends the others
 
 
@@ -47,20 +47,22 @@ def join() -> None:
     if any(given.values()):
         count, index = given[COUNT], given[INDEX]
         if not given[COORDINATOR] or not (count.isdigit() and index.isdigit() and int(index) < int(count)):
-            said = ", ".join(f"{name}={value or '(not set)'}" for name, value in given.items())
-            raise UserError(f"{said} do not say which process this is; set all three, for instance host:1234, 0 and 2.")
+            values = ", ".join(f"{name}={value or '(not set)'}" for name, value in given.items())
+            raise UserError(
+                f"{values} do not say which process this is; set all three, for instance host:1234, 0 and 2."
+            )
         options = {"coordinator_address": given[COORDINATOR], "num_processes": int(count), "process_id": int(index)}
-    elif not _detected():
+    elif not _launcher_detected():
         return
     try:
         jax.distributed.initialize(**options, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())[:300].rstrip(".")
         raise Unfinished(f"cannot join the other processes of this run ({why}); start all of them anew.") from None
-    _speak_when_aborted()
+    _explain_abort()
 
 
-def _speak_when_aborted() -> None:
+def _explain_abort() -> None:
     """Have a process that JAX aborts end with a sentence and the exit code of a run that can go on.
 
     The first process holds JAX's coordination service: once its socket closes, a thread of JAX's C++ aborts every other
@@ -68,24 +70,25 @@ def _speak_when_aborted() -> None:
     for the dead; one set through libc runs in the thread that aborts.
     """
     who = f"process {jax.process_index()} of {jax.process_count()}"
+    lost = "another process" if is_first() else "the first process"
     sentence = (
-        f"\naer-jax: {who} was ended by JAX, for the reason above; most likely the first process is gone. See in its "
+        f"\naer-jax: {who} was ended by JAX, for the reason above; most likely {lost} is gone. See in its "
         "log why, then start all of them again with --resume.\n"
     )
 
-    def last_words(number: int) -> None:
+    def on_abort(number: int) -> None:
         os.write(2, sentence.encode())
         os._exit(Unfinished.exit_code)
 
-    global _last_words
-    _last_words = ctypes.CFUNCTYPE(None, ctypes.c_int)(last_words)
-    ctypes.CDLL(None).signal(signal.SIGABRT, _last_words)
+    global _abort_handler
+    _abort_handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)
+    ctypes.CDLL(None).signal(signal.SIGABRT, _abort_handler)
 
 
-_last_words: Any = None  # libc holds no reference
+_abort_handler: Any = None  # libc holds no reference
 
 
-def _detected() -> bool:
+def _launcher_detected() -> bool:
     """Whether a launcher that JAX knows has started several processes."""
     environment = os.environ
     slurm = "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
@@ -93,7 +96,7 @@ def _detected() -> bool:
     return slurm or pod or environment.get(DETECT, "") not in ("", "0")
 
 
-_torn = False  # whether this process ends while others go on, or the other way round
+_others_lost = False  # whether this process ends without the others
 
 
 @contextmanager
@@ -104,14 +107,14 @@ def joined() -> Iterator[bool]:
         UserError: see `join`.
         Unfinished: the others were lost on the way.
     """
-    global _torn
+    global _others_lost
     join()
     try:
         yield is_first()
     except Stopped:  # by all of them
         raise
     except BaseException as error:
-        _torn = True
+        _others_lost = True
         reason = str(error).split("\n")[0][:200]
         lost = isinstance(error, jax.errors.JaxRuntimeError) and any(sign in reason for sign in GONE)
         if not lost or jax.process_count() == 1:
@@ -122,12 +125,12 @@ def joined() -> Iterator[bool]:
         ) from None
 
 
-def part(code: int) -> int:
+def leave(code: int) -> int:
     """To be called last of all, with the exit code of this process.
 
     JAX's own goodbye waits for the others; where there may be none, it would end with a stack trace.
     """
-    if _torn and jax.distributed.is_initialized():
+    if _others_lost and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -143,20 +146,20 @@ def is_first() -> bool:
 def first_before_others(what: str) -> Iterator[None]:
     """The first process runs the block, then the others do, and find in place what it left on disk."""
     if not is_first():
-        meet(what)
+        barrier(what)
     yield
     if is_first():
-        meet(what)
+        barrier(what)
 
 
-def meet(what: str) -> None:
+def barrier(what: str) -> None:
     """Wait until all processes of the run are here; `what` is a name that none of them uses again.
 
     JAX's coordination service keeps the list. Where processes wait for one another inside a collective, as
     `sync_global_devices` has them do, CPUs give up after 30 s, and on a busy machine one may be as late as that.
     """
     if jax.process_count() > 1:
-        get_barrier_sync_fn()(key=what, timeout_ms=1000 * MEET_SECONDS)
+        get_barrier_sync_fn()(key=what, timeout_ms=1000 * BARRIER_SECONDS)
 
 
 def host_of(mesh: Mesh) -> Host:

@@ -35,7 +35,6 @@ from aer_jax.training.batch_prediction import compile_features, predict_blocks, 
 from aer_jax.training.distributed import is_first
 from aer_jax.training.feature_cache import cached_features
 from aer_jax.training.hooks.nonfinite import refuse_features
-from aer_jax.training.targets import clip_weights
 
 if TYPE_CHECKING:
     from aer_jax.training.setup import Data
@@ -95,7 +94,7 @@ def init_readout(model: EmotionModel, config: Config, data: Data, mesh: jax.shar
             targets[split][order[split]],
             np.array(ids),
             np.array([dataset.utterances[id].speaker for id in ids]),
-            clip_weights(dataset, ids, config.labels),
+            data.targets.weights(ids),
         )
         for split, ids, inputs_ne in zip(targets, parts, inputs_of_parts, strict=True)
     ]

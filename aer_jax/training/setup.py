@@ -33,7 +33,7 @@ from aer_jax.training.hooks.early_stopping import no_epochs_yet
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.run import Run, add_facts, create_run, open_run, resume_run
 from aer_jax.training.step import TrainState, init_state, split_model
-from aer_jax.training.targets import clip_weights, label_distributions, settle_missing, synthetic_weight
+from aer_jax.training.targets import Targets
 from aer_jax.training.training_data import save_training_data
 
 
@@ -43,14 +43,16 @@ class Data:
 
     Attributes:
         dataset, prompt: the clips, and what turns one into tokens.
+        targets: distributions and weights by id.
         targets_nk, validation_nk: distributions of the training and the validation split.
         weights_n: of the training clips in the loss.
         batches_of: (ids, targets_nk) -> evaluation batches of these clips.
-        missing: what was decided about clips without a synthetic vote, see `settle_missing`.
+        missing: what was decided about clips without a synthetic vote, see `Targets.settle_missing`.
     """
 
     dataset: Dataset
     prompt: PromptEncoder
+    targets: Targets
     targets_nk: np.ndarray
     validation_nk: np.ndarray
     weights_n: np.ndarray
@@ -103,7 +105,8 @@ def open_data(config: Config, mesh: jax.sharding.Mesh) -> Data:
     Raises:
         UserError: the dataset, the journal or the checkpoint cannot be used.
     """
-    dataset, missing = settle_missing(open_dataset(config.data.dataset), config.labels)
+    targets = Targets(open_dataset(config.data.dataset), config.labels)
+    dataset, missing = targets.settle_missing()
     if missing:
         say(missing["sentence"])
     prompt = PromptEncoder(
@@ -122,9 +125,10 @@ def open_data(config: Config, mesh: jax.sharding.Mesh) -> Data:
     return Data(
         dataset,
         prompt,
-        label_distributions(dataset, dataset.splits["train"], config.labels),
-        label_distributions(dataset, dataset.splits["validation"], config.labels),
-        clip_weights(dataset, dataset.splits["train"], config.labels),
+        targets,
+        targets.distributions(dataset.splits["train"]),
+        targets.distributions(dataset.splits["validation"]),
+        targets.weights(dataset.splits["train"]),
         batches_of,
         missing,
     )
@@ -167,7 +171,7 @@ def training_batches(config: Config, data: Data, run: Run, begins: bool, mesh: j
     if is_first():
         add_facts(run, batches=stream.facts(), **({"without_synthetic_vote": data.missing} if data.missing else {}))
         if config.labels.source == "combined":
-            add_facts(run, synthetic_weight=synthetic_weight(data.dataset, config.labels))
+            add_facts(run, synthetic_weight=data.targets.synthetic_weight)
     no_steps = "train.epochs is 0: no steps; the readout alone is fitted, to train and validation split"
     say(stream.sentence() if config.train.epochs else no_steps)
     return stream

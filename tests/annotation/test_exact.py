@@ -26,7 +26,7 @@ from aer_jax.config import LabelsConfig
 from aer_jax.corpora import crema_d
 from aer_jax.data.preparation.prepare import prepare
 from aer_jax.labels.journal import read_journal
-from aer_jax.training.targets import label_distributions
+from aer_jax.training.targets import Targets
 
 jax.config.update("jax_default_matmul_precision", "highest")  # parity is about float32, on a GPU too
 
@@ -188,12 +188,12 @@ def test_journal_is_of_distributions_that_runs_learn_from(engine, questions, tmp
 
     dataset = engine.questions.dataset
     ids = list(dataset.utterances)
-    p_nk = label_distributions(dataset, ids, LabelsConfig("synthetic", str(out)))
+    p_nk = Targets(dataset, LabelsConfig("synthetic", str(out))).distributions(ids)
     mixed = [[a.probs[c] for c in dataset.classes] for a in attempts if a.utterance == ids[4]]
     np.testing.assert_allclose(p_nk[4], np.mean(mixed, axis=0), atol=1e-6)
     assert np.ptp(p_nk[4]) > 0.05 and np.ptp([p[0] for p in mixed]) > 1e-4
-    both_nk = label_distributions(dataset, ids, LabelsConfig("combined", str(out)))
-    human_nk = label_distributions(dataset, ids, LabelsConfig())
+    both_nk = Targets(dataset, LabelsConfig("combined", str(out))).distributions(ids)
+    human_nk = Targets(dataset, LabelsConfig()).distributions(ids)
     np.testing.assert_allclose(both_nk, (5 * human_nk + 7 * p_nk) / 12, atol=1e-6)  # 5 people, 7 listeners
 
 

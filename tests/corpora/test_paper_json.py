@@ -16,7 +16,7 @@ from aer_jax.data.dataset import open_dataset
 from aer_jax.errors import UserError
 from aer_jax.labels.journal import read_journal
 from aer_jax.labels.votes import Votes
-from aer_jax.training.targets import label_distributions
+from aer_jax.training.targets import Targets
 
 
 def record(id, emotion, **changes):
@@ -282,7 +282,7 @@ def test_synthetic_and_combined_labels_from_the_papers_annotations(tmp_path, cap
         ("synthetic", [2 / 4, 1 / 4, 0, 1 / 4]),
         ("combined", [3 / 7, 1 / 7, 2 / 7, 1 / 7]),
     ):
-        p_nk = label_distributions(dataset, id, LabelsConfig(source=source, journal=journal, synthetic_weight=1.0))
+        p_nk = Targets(dataset, LabelsConfig(source=source, journal=journal, synthetic_weight=1.0)).distributions(id)
         assert p_nk.tolist() == [pytest.approx(expected)], source
     attempts = read_journal(out / "annotations.jsonl")
     assert len(attempts) == 4 + 3 * 8 + 2

@@ -14,7 +14,7 @@ from aer_jax.data.preparation.prepare import prepare
 from aer_jax.evaluation.raters.quality import quality
 from aer_jax.labels.attempts import Attempt
 from aer_jax.labels.journal import Journal, read_journal
-from aer_jax.training.targets import label_distributions, settle_missing
+from aer_jax.training.targets import Targets
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def test_journals(dataset, lines, seeds, tally, tmp_path):
 
     def learn():
         labels = LabelsConfig(source="combined", journal=str(path))
-        settled, _ = settle_missing(dataset, labels)
-        return read_journal(path), label_distributions(settled, ids, labels)
+        settled, _ = Targets(dataset, labels).settle_missing()
+        return read_journal(path), Targets(settled, labels).distributions(ids)
 
     def judge(way, result) -> str | None:
         attempts, shares_nk = result

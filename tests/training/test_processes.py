@@ -71,7 +71,10 @@ def test_losses_are_those_of_one_process(alone, tmp_path, count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("victim", "said"), [(0, "the first process is gone|lost the others"), (1, "lost the others")])
+@pytest.mark.parametrize(
+    ("victim", "said"),
+    [(0, "the first process is gone|lost the others"), (1, "another process is gone|lost the others")],
+)
 def test_when_one_is_killed_the_others_say_so_and_the_restarted_run_goes_on(alone, tmp_path, victim, said):
     """JAX ends those that lost the first with a stack trace of its own; the last word is ours."""
     run = tmp_path / "run"

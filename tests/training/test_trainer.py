@@ -20,7 +20,7 @@ from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.optimizer import make_optimizer
 from aer_jax.training.predictor import Predictor
 from aer_jax.training.run import open_run
-from aer_jax.training.targets import label_distributions
+from aer_jax.training.targets import Targets
 from aer_jax.training.trainer import train
 
 
@@ -67,7 +67,7 @@ def test_logged_validation_loss_is_that_of_the_saved_model():
     dataset = open_dataset(toy_runs.toy_dataset())
     ids = dataset.splits["validation"]
     p_nk = Predictor(run).predict_utterances(dataset, ids).astype(float)
-    q_nk = label_distributions(dataset, ids, run.config.labels)
+    q_nk = Targets(dataset, run.config.labels).distributions(ids)
     m_nk = (p_nk + q_nk) / 2
     logs = np.log2(p_nk / m_nk), np.log2(np.where(q_nk > 0, q_nk, 1) / m_nk)
     js = (p_nk * logs[0] + q_nk * logs[1]).sum(1).mean() / 2

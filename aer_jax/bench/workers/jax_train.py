@@ -28,7 +28,7 @@ from aer_jax.models.adapters.peft_format import abstract_model
 from aer_jax.models.flops import model_flops
 from aer_jax.training.optimizer import make_optimizer, schedule
 from aer_jax.training.step import SplitModel, TrainState, init_state, make_train_step, split_model, to_device
-from aer_jax.training.targets import label_distributions
+from aer_jax.training.targets import Targets
 from aer_jax.worker_process import serve
 
 CACHED = "/compilation_cache/cache_hits"
@@ -192,7 +192,7 @@ def open_stream(run: JaxRun) -> TrainBatches:
     """The training batches of a run, unchanged clips alone."""
     config, ids = run.config, run.dataset.splits["train"]
     return train_batches(
-        real_examples(ids, label_distributions(run.dataset, ids, config.labels)),
+        real_examples(ids, Targets(run.dataset, config.labels).distributions(ids)),
         run.dataset,
         run.prompt,
         shapes=config.data.shapes,

@@ -20,7 +20,7 @@ from aer_jax.reports.pages.page import write_page
 from aer_jax.reports.pages.sounds import Scale, picture, playable
 from aer_jax.training.input_hashes import refuse_other_inputs
 from aer_jax.training.run import read_run
-from aer_jax.training.targets import label_distributions
+from aer_jax.training.targets import Targets
 
 
 def write_augmented(run: Path, out: Path, samples: int, licensed: bool = False) -> None:
@@ -71,7 +71,7 @@ def choose(plan: dime_aug.Plan, samples: int) -> list[Example]:
 def _content(config: Config, dataset: Dataset, plan: dime_aug.Plan, samples: int) -> dict[str, Any]:
     shown = choose(plan, samples)
     parents = list(dict.fromkeys(id for mix in shown for id in mix.heard))
-    targets_nk = label_distributions(dataset, parents, config.labels)
+    targets_nk = Targets(dataset, config.labels).distributions(parents)
     target_of = dict(zip(parents, targets_nk.tolist(), strict=True))
     most = round(config.data.max_seconds * SAMPLE_RATE)
     audio_of = {id: dataset.audio(id)[:most] for id in parents}
