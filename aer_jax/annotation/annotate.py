@@ -58,9 +58,7 @@ def annotate(
 
     Returns:
         JSON-able: journal, model, prompt (fingerprint), answers, utterances, listeners, asked (in this run); of the
-        latest attempts: labelled (a label or a distribution), unparsed, failed, given_up (of the failed),
-        unparsed_share of the answers, last (response and error of one); clips_without_vote, of those asked about in
-        any run.
+        latest attempts labelled, unparsed, failed, given_up, unparsed_share, last; clips_without_vote.
 
     Raises:
         UserError: a number is out of range, the journal was begun with another model, prompt, kind of answers or plan
@@ -90,18 +88,11 @@ def annotate(
         journal.read_new()
     if made and all(attempt.outcome == "failed" for attempt in made):
         raise UserError(f"all {len(made)} questions failed, the first with: {made[0].error}")
-    return {
-        "journal": str(out),
-        "model": engine.model,
-        "prompt": questions.fingerprint,
-        "answers": engine.answers,
-        "utterances": len(ids),
-        "listeners": len(people),
-        "asked": len(made),
-        **_outcomes(journal, pairs),
-        "given_up": len(unanswered) - len(open_pairs),
-        "clips_without_vote": len((journal.utterances - journal.voted) & questions.dataset.utterances.keys()),
-    }
+    about = {"journal": str(out), "model": engine.model, "prompt": questions.fingerprint, "answers": engine.answers}
+    counts = {"utterances": len(ids), "listeners": len(people), "asked": len(made)}
+    without = (journal.utterances - journal.voted) & questions.dataset.utterances.keys()
+    given_up = {"given_up": len(unanswered) - len(open_pairs), "clips_without_vote": len(without)}
+    return about | counts | _outcomes(journal, pairs) | given_up
 
 
 def _ask(

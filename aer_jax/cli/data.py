@@ -56,6 +56,11 @@ def augmented(args: argparse.Namespace) -> None:
 
 def add(command: Command) -> None:
     """Define prepare, augmented."""
+    _add_prepare(command)
+    _add_augmented(command)
+
+
+def _add_prepare(command: Command) -> None:
     sub = command(
         prepare,
         "a corpus on disk -> a dataset directory",
@@ -86,9 +91,12 @@ def add(command: Command) -> None:
         "random, the paper's, which shares speakers; or a CSV, TSV or JSONL file with the columns id or speaker, and "
         "part. Default: official where there is one, else speakers",
     )
-    sub.add_argument("--seed", type=whole(SEED), default=0, help="of what the split draws")
+    sub.add_argument("--seed", type=whole(SEED), default=0, help="random seed of the split")
     sub.add_argument("--lenient", action="store_true", help="skip and count lines that cannot be read")
-    own = sub.add_argument_group("choices of one corpus")
+    _add_choices(sub.add_argument_group("choices of one corpus"))
+
+
+def _add_choices(own: argparse._ArgumentGroup) -> None:
     own.add_argument(
         "--excited", choices=("happy", "apart"), help="iemocap, paper-json: Excited counts as happy (default) or apart"
     )
@@ -112,6 +120,8 @@ def add(command: Command) -> None:
         "--annotations", type=Path, help="paper-json: synthetic annotations, turned into a journal in the dataset"
     )
 
+
+def _add_augmented(command: Command) -> None:
     sub = command(
         augmented,
         "a page to see and hear what DiME-Aug added to a run's training clips",

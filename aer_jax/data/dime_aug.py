@@ -112,20 +112,31 @@ def plan(
         nearest_mj = nearest(np.stack([features_of[int(n)] for n in members_m]), neighbours)
         # A generator for each class: what is drawn for one does not depend on the size of another.
         rng = np.random.default_rng([seed, k])
-        for _ in range(wanted_k[k] - real_k[k]):
-            i = rng.integers(len(members_m))
-            j = nearest_mj[i, rng.integers(nearest_mj.shape[1])]
-            alpha = rng.random()
-            first, second = members_m[i], members_m[j]
-            target_k = targets_nk[first] + alpha * (targets_nk[second] - targets_nk[first])
-            target_k /= target_k.sum()
-            mixes.append(Example(ids[first], tuple(target_k.tolist()), ids[second], alpha))
+        count = int(wanted_k[k] - real_k[k])
+        mixes += [_interpolated(ids, targets_nk, members_m, nearest_mj, rng) for _ in range(count)]
     return Plan(
         ratio, neighbours, seed,
         dict(zip(classes, real_k.tolist(), strict=True)),
         dict(zip(classes, wanted_k.tolist(), strict=True)),
         tuple(mixes),
     )  # fmt: skip
+
+
+def _interpolated(
+    ids: Sequence[str],
+    targets_nk: np.ndarray,
+    members_m: np.ndarray,
+    nearest_mj: np.ndarray,
+    rng: np.random.Generator,
+) -> Example:
+    """A clip of one class and one of its neighbours, drawn and mixed."""
+    i = rng.integers(len(members_m))
+    j = nearest_mj[i, rng.integers(nearest_mj.shape[1])]
+    alpha = rng.random()
+    first, second = members_m[i], members_m[j]
+    target_k = targets_nk[first] + alpha * (targets_nk[second] - targets_nk[first])
+    target_k /= target_k.sum()
+    return Example(ids[first], tuple(target_k.tolist()), ids[second], alpha)
 
 
 def nearest(features_mf: np.ndarray, neighbours: int) -> np.ndarray:

@@ -184,15 +184,7 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
         "",
         " ".join(figures[name] for name in ("ambiguity.svg", "raters.svg", "durations.svg")),
         "",
-        *_table(
-            ("", "mean", "minimum", "quartile", "median", "quartile", "maximum"),
-            [
-                ("raters a clip", *(_summary(numbers.raters_n, ".1f") if len(numbers.raters_n) else ["unknown"] * 6)),
-                ("ambiguity (entropy / log K, 0 to 1)", *_summary(numbers.entropy_n, ".3f")),
-                ("seconds", *_summary(seconds_n, ".2f")),
-                ("clips a speaker", *_summary(np.array(list(clips_of.values())), ".1f")),
-            ],
-        ),
+        *_clips(numbers, clips_of),
         "",
         f"All votes of a clip agree in {unanimous:.1%} of the clips.",
         "",
@@ -219,10 +211,21 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _clips(numbers: _Numbers, clips_of: Counter[str]) -> list[str]:
+    raters = _summary(numbers.raters_n, ".1f") if len(numbers.raters_n) else ["unknown"] * 6
+    rows = [
+        ("raters a clip", *raters),
+        ("ambiguity (entropy / log K, 0 to 1)", *_summary(numbers.entropy_n, ".3f")),
+        ("seconds", *_summary(numbers.seconds_n, ".2f")),
+        ("clips a speaker", *_summary(np.array(list(clips_of.values())), ".1f")),
+    ]
+    return _table(("", "mean", "minimum", "quartile", "median", "quartile", "maximum"), rows)
+
+
 def _shared(kept: Kept) -> str:
     return (
         f"**{kept.shared_speakers:,} speakers are in more than one of them**, so the test says how well voices that "
-        "were heard in training are judged, not how well strangers are"
+        "were heard in training are judged, not how well those of other speakers are"
     )
 
 

@@ -206,29 +206,40 @@ def _write(
             speed=_speed(stored),
         ),
     )
+    about = _about(corpus, folder, kept, stored, settings, dropped)
+    about |= {"classes": list(classes), "notes": notes}
+    about["counts"]["votes"] = len(votes)
+    _write_json(folder / "dataset.json", seal(about))
+
+
+def _about(
+    corpus: Corpus,
+    folder: Path,
+    kept: list[Clip],
+    stored: shards.Store,
+    settings: dict[str, Any],
+    dropped: dict[str, list[str]],
+) -> dict[str, Any]:
+    """What dataset.json holds of corpus and files."""
     speakers = sorted({clip.speaker for clip in kept})
     files = ("utterances.jsonl", "votes.jsonl", "splits.json")
-    about = {
+    return {
         "format": FORMAT,
         "corpus": corpus.name,
-        "classes": list(classes),
         "licensed": corpus.licensed,
         "shards": len(stored.sha256),
         "counts": {
             "found": len(corpus.clips),
             "kept": len(kept),
-            "votes": len(votes),
             "speakers": len(speakers),
             "dropped": {reason: len(what) for reason, what in dropped.items()},
         },
         "speakers": {speaker: corpus.speakers[speaker] for speaker in speakers if speaker in corpus.speakers},
         "left_out": [list(one) for one in summarize(dropped, corpus.clips)],
-        "notes": notes,
         "settings": settings | {"audio": "FLAC, 16 bit, mono, at the source's rate"},
         "sha256": {name: file_sha256(folder / name) for name in files} | stored.sha256,
         "bytes": {name: (folder / name).stat().st_size for name in stored.sha256},
     }
-    _write_json(folder / "dataset.json", seal(about))
 
 
 def _speed(stored: shards.Store) -> str:
