@@ -10,7 +10,7 @@ import numpy as np
 
 from aer_jax.base.lengths import MAX_SAMPLES
 from aer_jax.bench.driver import AER_JAX
-from aer_jax.data.batching.collate import Batch
+from aer_jax.data.batching.buckets import Batch
 
 if TYPE_CHECKING:
     from aer_jax.data.batching.batches import TrainBatches

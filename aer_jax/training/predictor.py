@@ -15,8 +15,8 @@ from aer_jax.base.chat import shared_prefix
 from aer_jax.base.config import read_config
 from aer_jax.base.lengths import MAX_SAMPLES
 from aer_jax.data.batching.batches import evaluation_batches
-from aer_jax.data.batching.collate import Batch, collate
-from aer_jax.data.batching.shapes import choose_shapes, cut_into_batches, needs_of, place
+from aer_jax.data.batching.buckets import Batch, collate
+from aer_jax.data.batching.shapes import bucketize, choose_shapes, cut_into_batches, needs_of
 from aer_jax.data.dataset import Dataset
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
@@ -202,7 +202,7 @@ class Predictor:
         needs_n2 = _needs([len(clip) for clip in audio], tokens, prefix)
         if shapes_k2 is None or (needs_n2 > shapes_k2[-1]).any():  # a header promised less than there is
             shapes_k2 = self.choose_shapes([len(clip) for clip in audio], transcripts)
-        for shape, rows in cut_into_batches(place(needs_n2, shapes_k2), self.batch):
+        for shape, rows in cut_into_batches(bucketize(needs_n2, shapes_k2), self.batch):
             yield collate(
                 [audio[i] for i in rows],
                 [tokens[i] for i in rows],

@@ -63,7 +63,7 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: Mesh, microbatch: int | Non
         batch: numpy arrays [rows, ...], and the prefix; where several processes share a batch, this one's rows of it.
         microbatch: rows of a microbatch over all processes. Arrays then become [microbatches, microbatch, ...], the
             second axis divided; row i goes to microbatch i modulo their number, so that each process has its part of
-            every microbatch and the fillers at a batch's end are shared out.
+            every microbatch and the padding rows at a batch's end are shared out.
     """
     common, rows = _common_and_rows(batch)
     if microbatch is not None:

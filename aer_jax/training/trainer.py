@@ -233,13 +233,16 @@ def _set_up(
             where=jax.tree.map(lambda a: a.sharding, model.state),
         ),
         (model.state, model.frozen),
-        [abstract(to_device(batch, mesh, config.train.microbatch)) for batch in (stream.blanks() if begins else [])],
+        [
+            abstract(to_device(batch, mesh, config.train.microbatch))
+            for batch in (stream.dummy_batches() if begins else [])
+        ],
         "steps",
     )
     predict_step = compile_ahead(
         make_predict_step(model.graphdef),
         (model.state.trainable, model.frozen),
-        [abstract(to_device(batch, mesh)) for batch in (validation.blanks() if begins else [])],
+        [abstract(to_device(batch, mesh)) for batch in (validation.dummy_batches() if begins else [])],
         "predictions",
     )
     return Training(

@@ -7,7 +7,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
 from aer_jax.base.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE, frame_count, state_count, token_count
-from aer_jax.data.batching.windows import window_for
+from aer_jax.data.batching.shapes import window_for
 from aer_jax.models.log_mel import log_mel
 
 SAMPLES = np.array([1, 159, 160, 161, 320, 321, 480, 1600, 1601, 22_033, 64_000, 479_999, MAX_SAMPLES])

@@ -24,7 +24,7 @@ def test_the_stream_is_a_function_of_its_seed(dataset, targets):
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_hosts_share_every_batch(dataset, targets, hosts):
-    """Side by side, what the hosts read is what one host reads, fillers included; shapes agree at every step."""
+    """Side by side, what the hosts read is what one host reads, padding rows included; shapes agree at every step."""
     settings = {"augment": 0.5, "sampling": "balanced"}
     alone = stream(dataset, targets, **settings)
     shared = [stream(dataset, targets, **settings, host=Host(i, hosts)) for i in range(hosts)]
@@ -36,7 +36,7 @@ def test_hosts_share_every_batch(dataset, targets, hosts):
 
 
 def test_evaluation_is_shared_too(dataset, targets):
-    ids = list(dataset.clips)[:5]  # the second host has fillers alone
+    ids = list(dataset.clips)[:5]  # the second host has padding rows alone
     settings = {"shapes": 2, "batch": 12, "max_seconds": 30.0}
     read = [
         list(evaluation_batches(ids, dataset, FakePrompt(), targets[:5], **settings, host=Host(i, 2))) for i in (0, 1)

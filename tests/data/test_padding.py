@@ -15,7 +15,7 @@ import pytest
 from aer_jax.base.lengths import HOP, frame_count, token_count
 from aer_jax.corpora import crema_d
 from aer_jax.data.batching.batches import train_batches
-from aer_jax.data.batching.windows import window_for
+from aer_jax.data.batching.shapes import window_for
 from aer_jax.data.examples import real_examples
 from aer_jax.data.preparation.prepare import prepare
 from aer_jax.data.prompt import PromptEncoder
@@ -158,7 +158,7 @@ def test_iemocap_like(batch):
 
 
 def test_eight_windows_cannot_do_for_iemocap_what_the_aim_asks():
-    """The least that any 8 windows compute, one clip a row, no fillers, whatever is done to the prompts: exact."""
+    """The least that any 8 windows compute, one clip a row, no padding rows, whatever is done to the prompts: exact."""
     dataset = iemocap_like()
     samples_n = np.minimum(np.array([u.seconds for u in dataset.utterances.values()]) * 16_000, 480_000).astype(int)
     needed = frame_count(samples_n).sum()

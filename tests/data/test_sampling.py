@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aer_jax.data.batching.sampling import draw_epoch, expected_draws
+from aer_jax.data.batching.batches import draw_epoch, expected_draws
 
 classes = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(np.array)
 

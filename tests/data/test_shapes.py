@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aer_jax.data.batching.shapes import CANDIDATES, choose_shapes, cut_into_batches, place
+from aer_jax.data.batching.shapes import CANDIDATES, bucketize, choose_shapes, cut_into_batches
 
 needs = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 9)), min_size=1, max_size=40).map(np.array)
 
@@ -45,7 +45,7 @@ def test_every_example_is_in_one_batch_that_holds_it(needs_n2, count, batch):
     shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), count, batch)
     assert 1 <= len(shapes_k2) <= count and (np.diff(shapes_k2, axis=0) >= 0).all()
     assert (shapes_k2[-1] == needs_n2.max(axis=0)).all()
-    shape_n = place(needs_n2, shapes_k2)
+    shape_n = bucketize(needs_n2, shapes_k2)
     assert all((shapes_k2[k] < need).any() for need, at in zip(needs_n2, shape_n, strict=True) for k in range(at))
     batches = cut_into_batches(shape_n, batch)
     assert sorted(np.concatenate([which for _, which in batches])) == list(range(len(needs_n2)))
@@ -79,7 +79,7 @@ def test_many_lengths_take_seconds_and_more_candidates_gain_little(n, monkeypatc
 
 def total(needs_n2, shapes_k2):
     """Computed over needed, the mean of audio and tokens; batches of 32."""
-    leaders = [shape for shape, _ in cut_into_batches(place(needs_n2, shapes_k2), 32)]
+    leaders = [shape for shape, _ in cut_into_batches(bucketize(needs_n2, shapes_k2), 32)]
     return float((shapes_k2[leaders].sum(axis=0) * 32 / needs_n2.sum(axis=0)).mean())
 
 

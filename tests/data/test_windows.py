@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aer_jax.base.lengths import MAX_SAMPLES
-from aer_jax.data.batching.windows import window_for
+from aer_jax.data.batching.shapes import window_for
 
 lengths = st.lists(st.integers(1, MAX_SAMPLES), min_size=1, max_size=60)
 

@@ -12,7 +12,7 @@ import toy_runs
 
 from aer_jax.config import load_config, to_yaml
 from aer_jax.corpora.toy import corpus as toy
-from aer_jax.data.batching.windows import window_for
+from aer_jax.data.batching.shapes import window_for
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.preparation.prepare import prepare
 from aer_jax.errors import UserError

@@ -13,7 +13,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, W
 from aer_jax.base.config import read_config
 from aer_jax.base.lengths import MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
 from aer_jax.base.safetensors_files import Checkpoint
-from aer_jax.data.batching.windows import window_for
+from aer_jax.data.batching.shapes import window_for
 from aer_jax.models.emotion_model import Batch
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.weights import load_base

@@ -15,8 +15,8 @@ from aer_jax.corpora import crema_d
 from aer_jax.corpora.base import Waveform
 from aer_jax.corpora.toy import corpus as toy
 from aer_jax.data.audio.read import read_audio, to_16k
-from aer_jax.data.batching.collate import NO_PREFIX, Batch, collate
-from aer_jax.data.batching.windows import window_for
+from aer_jax.data.batching.buckets import NO_PREFIX, Batch, collate
+from aer_jax.data.batching.shapes import window_for
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.labels.votes import Votes, normalise
 from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, load_model

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from our_model import load_ours
 
 from aer_jax.base.lengths import TAIL
-from aer_jax.data.batching.collate import collate
+from aer_jax.data.batching.buckets import collate
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.training.step import model_batch
 

@@ -8,7 +8,7 @@ from kit import make_batch, make_kit
 from toy_runs import CHECKPOINT, toy_dataset
 
 from aer_jax.corpora import crema_d
-from aer_jax.data.batching.collate import collate
+from aer_jax.data.batching.buckets import collate
 from aer_jax.data.dataset import open_dataset
 from aer_jax.data.preparation.prepare import prepare
 from aer_jax.data.prompt import PromptEncoder

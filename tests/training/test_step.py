@@ -19,11 +19,11 @@ def far(one, other):
 
 
 def test_accumulation_is_unbiased(still_kit, batch):
-    """8 rows of which 3 are filler: microbatches of unequal weight, one of them without any."""
-    fillers = batch | {"weight": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
-    whole, loss = still_kit.gradient(fillers, 8)
+    """8 rows of which 3 are padding: microbatches of unequal weight, one of them without any."""
+    padded = batch | {"weight": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
+    whole, loss = still_kit.gradient(padded, 8)
     for microbatch in (4, 2):
-        parts, parts_loss = still_kit.gradient(fillers, microbatch)
+        parts, parts_loss = still_kit.gradient(padded, microbatch)
         assert far(whole, parts) < 1e-6
         assert parts_loss == pytest.approx(loss, rel=1e-6)
 

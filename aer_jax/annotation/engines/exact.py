@@ -29,8 +29,8 @@ from aer_jax.base.hub import find_checkpoint
 from aer_jax.base.lengths import MAX_SAMPLES, SAMPLE_RATE
 from aer_jax.base.safetensors_files import Checkpoint
 from aer_jax.config import MeshConfig
-from aer_jax.data.batching.collate import Batch, collate
-from aer_jax.data.batching.shapes import choose_shapes, cut_into_batches, needs_of, place
+from aer_jax.data.batching.buckets import Batch, collate
+from aer_jax.data.batching.shapes import bucketize, choose_shapes, cut_into_batches, needs_of
 from aer_jax.labels.attempts import Answers
 from aer_jax.models.label_scores import label_log_probs
 from aer_jax.models.qwen2_audio import Qwen2Audio
@@ -72,7 +72,7 @@ class ExactEngine:
         self._checkpoint, self._dtype = find_checkpoint(model), dtype
         self.encoder = AnnotationEncoder(self._checkpoint, questions)
         self.mesh = make_mesh(mesh or MeshConfig())
-        # Fillers make up for what a batch lacks, so it may be rounded up.
+        # Padding rows make up for what a batch lacks, so it may be rounded up.
         rows = row_blocks(self.mesh)
         self.batch = -(-batch // rows) * rows
 
@@ -141,7 +141,7 @@ class ExactEngine:
             self.encoder.refuse_long(id, tokens + max(map(len, self.encoder.labels)))
         needs_n2 = needs_of(samples_n, tokens_n)
         shapes_k2 = choose_shapes(needs_n2, needs_n2.max(axis=0), SHAPES, self.batch)
-        plans = cut_into_batches(place(needs_n2, shapes_k2), self.batch)
+        plans = cut_into_batches(bucketize(needs_n2, shapes_k2), self.batch)
 
         def read(plan: tuple[int, np.ndarray]) -> Batch:
             shape, rows = plan

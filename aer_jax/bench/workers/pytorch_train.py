@@ -31,7 +31,7 @@ from aer_jax.base.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE
 from aer_jax.bench.measure import Clock, matmul_flops, memory_bytes, reset_peak
 from aer_jax.bench.workers.pytorch_model import PaperModel, paper_inputs, paper_loss, parameter_groups
 from aer_jax.config import Config, load_config
-from aer_jax.data.batching.windows import window_for
+from aer_jax.data.batching.shapes import window_for
 from aer_jax.data.dataset import open_dataset
 from aer_jax.worker_process import serve
 

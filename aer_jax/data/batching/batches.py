@@ -11,9 +11,7 @@ import numpy as np
 
 from aer_jax.base.lengths import SAMPLE_RATE
 from aer_jax.data import augment
-from aer_jax.data.batching.buckets import ALONE, BatchPlan, Buckets, Draws, Host
-from aer_jax.data.batching.collate import Batch, collate
-from aer_jax.data.batching.sampling import draw_epoch, expected_draws
+from aer_jax.data.batching.buckets import ALONE, Batch, BatchPlan, Buckets, Draws, Host, collate
 from aer_jax.data.examples import Example, real_examples
 from aer_jax.errors import UserError
 from aer_jax.files.tables import counted
@@ -36,7 +34,7 @@ class TrainBatches:
         steps_per_epoch: batches an epoch, the same for every epoch; all are full but one of the shortest shape.
         cut: how many examples are longer than `max_seconds`.
         padding: shares of the first epoch; others differ by what augmentation draws.
-        blanks: makes a batch of each shape without clips.
+        dummy_batches: makes a batch of each shape without clips.
         iter_dataset: a Grain dataset whose iterators Orbax saves; a restored one goes on with the next batch.
     """
 
@@ -48,7 +46,7 @@ class TrainBatches:
         # Threads read batches of one epoch, or of two around its end.
         self._plan = functools.lru_cache(maxsize=2)(self._plan_epoch)
         self.shapes, self.cut = buckets.shapes, buckets.cut
-        self.blanks = buckets.blanks
+        self.dummy_batches = buckets.dummy_batches
         self.steps_per_epoch = len(self._plan(0))
         self.padding = buckets.padding(self._plan(0))
         self.iter_dataset = buckets.iter_dataset(self.read, sys.maxsize)
@@ -114,7 +112,7 @@ class EvaluationBatches:
     Attributes:
         shapes: (S, T) of each batch shape.
         cut: how many utterances are longer than `max_seconds`.
-        blanks: makes a batch of each shape without clips.
+        dummy_batches: makes a batch of each shape without clips.
     """
 
     def __init__(self, buckets: Buckets):
@@ -122,7 +120,7 @@ class EvaluationBatches:
         n = len(buckets.examples)
         every = Draws(np.arange(n), np.zeros(n), np.ones(n))
         buckets.choose(every, slowest=1.0)
-        self.shapes, self.cut, self.blanks = buckets.shapes, buckets.cut, buckets.blanks
+        self.shapes, self.cut, self.dummy_batches = buckets.shapes, buckets.cut, buckets.dummy_batches
         self._plans = buckets.plan(every)
 
     def __len__(self) -> int:
@@ -155,7 +153,7 @@ def train_batches(
         batch: rows of each batch, over all hosts.
         seed: at least 0; order, draws and augmentation depend on it, on the epoch and the position alone.
         augment: probability of pitch or tempo augmentation.
-        sampling: "uniform" or "balanced", see `sampling.expected_draws`.
+        sampling: "uniform" or "balanced", see `expected_draws`.
         max_seconds: longer audio is cut.
         host: which rows of every batch are read here: [i B / n, (i + 1) B / n) for host i of n.
 
@@ -191,3 +189,45 @@ def evaluation_batches(
     examples = real_examples(ids, np.zeros((len(ids), len(dataset.classes))) if targets_nk is None else targets_nk)
     buckets = Buckets(examples, dataset, prompt, shapes=shapes, batch=batch, max_seconds=max_seconds, host=host)
     return EvaluationBatches(buckets)
+
+
+def expected_draws(class_n: np.ndarray, sampling: Literal["uniform", "balanced"]) -> np.ndarray:
+    """How often an epoch visits each example, on average.
+
+    Uniform: once. Balanced: n / (classes that occur x examples of its class), so that classes are equally
+    frequent and an epoch is as long as a uniform one.
+
+    Args:
+        class_n: most likely class of each example.
+
+    Returns:
+        float64 [n], sums to n.
+    """
+    if sampling == "uniform":
+        return np.ones(len(class_n))
+    _, inverse_n, size_c = np.unique(class_n, return_inverse=True, return_counts=True)
+    return len(class_n) / (len(size_c) * size_c[inverse_n])
+
+
+def draw_epoch(class_n: np.ndarray, draws_n: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The examples that one epoch visits, n of them, in random order.
+
+    Systematic sampling (Madow & Madow, 1944): examples, shuffled within their class, lie side by side on a line, each
+    as long as its expected draws, and are taken at unit steps from a random start. An example is drawn its expected
+    number of times, rounded up or down, and so is each class; with `draws_n` all 1, every example exactly once.
+
+    Args:
+        class_n: class of each example.
+        draws_n: see `expected_draws`; sums to n.
+        rng: shuffles and starts.
+
+    Returns:
+        int64 [n].
+    """
+    n = len(class_n)
+    line_n = rng.permutation(n)
+    line_n = line_n[np.argsort(class_n[line_n], kind="stable")]
+    ends_n = np.cumsum(draws_n[line_n])
+    # A dyadic start: start + m is exact, so rounding can never take an example twice or not at all.
+    points_n = rng.integers(2**20) / 2**20 + np.arange(n)
+    return rng.permutation(line_n[np.searchsorted(ends_n * (n / ends_n[-1]), points_n, side="right")])

@@ -1,4 +1,16 @@
-"""Examples by their lengths: which batch shapes they need, and the batches that are read from them."""
+"""Buckets: examples by their lengths, the batch shapes they need, and the batches that are read from them.
+
+A batch is a dict of numpy arrays, B rows, S samples, P and T tokens, K classes:
+
+    audio          float32 [B, S]   16 kHz, zeros after the clip
+    audio_samples  int32   [B]      length of the clip
+    prefix         int32   [P]      what all prompts begin with; it is read once for all rows
+    tokens         int32   [B, T]   the rest of the prompt, padded on the right
+    token_mask     bool    [B, T]
+    target         float32 [B, K]
+    weight         float32 [B]      what it counts in the loss; 0 for a row that only fills the batch up
+    row            int32   [B]      which example or utterance it is; -1 for a padding row
+"""
 
 from __future__ import annotations
 
@@ -14,8 +26,7 @@ from tqdm import tqdm
 from aer_jax.base.chat import shared_prefix
 from aer_jax.base.lengths import HOP, MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
 from aer_jax.data import augment
-from aer_jax.data.batching.collate import Batch, collate
-from aer_jax.data.batching.shapes import best_shapes, choose_shapes, cut_into_batches, needs_of, place
+from aer_jax.data.batching.shapes import best_shapes, bucketize, choose_shapes, cut_into_batches, needs_of
 from aer_jax.data.examples import Example, mix_audio
 from aer_jax.errors import UserError
 
@@ -29,6 +40,10 @@ _PADDING = 0.095
 _MOST_SHAPES, _SHAPES_PER_BATCH = 24, 0.2
 # Stored durations may be rounded to a millisecond and resampling may add a sample.
 _ROUNDING = 16
+
+
+Batch = dict[str, np.ndarray]
+NO_PREFIX = np.zeros(0, np.int32)
 
 
 class Draws(NamedTuple):
@@ -61,7 +76,7 @@ ALONE = Host(0, 1)
 
 
 class Padding(NamedTuple):
-    """Shares of what an epoch computes that are padding or fillers: of encoder frames, of language-model positions."""
+    """Shares of what an epoch computes that are padding: of encoder frames, of language-model positions."""
 
     frames: float
     positions: float
@@ -138,7 +153,7 @@ class Buckets:
 
     def plan(self, draws: Draws) -> list[BatchPlan]:
         """The batches of an epoch, longest first; draws of one shape keep their order."""
-        shape_n = place(needs_of(*self._lengths(draws)), np.array(self.shapes))
+        shape_n = bucketize(needs_of(*self._lengths(draws)), np.array(self.shapes))
         return [BatchPlan(shape, draws.take(which)) for shape, which in cut_into_batches(shape_n, self.batch_rows)]
 
     def padding(self, plans: Sequence[BatchPlan]) -> Padding:
@@ -153,7 +168,7 @@ class Buckets:
         """Read, mix and augment the clips of one batch: the rows of it that are this host's."""
         n, b = len(plan.draws.rows), self.batch_rows
         mine_b = np.arange(b * self.host.index // self.host.count, b * (self.host.index + 1) // self.host.count)
-        # Fillers repeat the batch's first row, on whichever host they are.
+        # Padding rows repeat the batch's first row, on whichever host they are.
         draws = plan.draws.take(np.where(mine_b < n, mine_b, 0))
         clips: dict[tuple, np.ndarray] = {}
         for key in zip(*draws, strict=True):
@@ -175,8 +190,8 @@ class Buckets:
             weights=[example.weight for example in examples],
         )
 
-    def blanks(self) -> list[Batch]:
-        """A batch of each shape, as `batch` makes them, of silent fillers alone."""
+    def dummy_batches(self) -> list[Batch]:
+        """A batch of each shape, as `batch` makes them, of silence alone."""
         rows, classes = self.batch_rows // self.host.count, len(self.examples[0].target)
         return [
             collate(
@@ -232,3 +247,64 @@ def _more_tokens(samples: int) -> int:
 
 def _pairs(shapes_k2: np.ndarray) -> list[tuple[int, int]]:
     return [(int(window), int(tokens)) for window, tokens in shapes_k2]
+
+
+def collate(
+    audio: Sequence[np.ndarray],
+    tokens: Sequence[np.ndarray],
+    targets_nk: np.ndarray,
+    rows: Sequence[int] | np.ndarray,
+    *,
+    batch: int,
+    window: int,
+    text_length: int,
+    pad_id: int,
+    prefix: np.ndarray = NO_PREFIX,
+    weights: Sequence[float] | None = None,
+) -> Batch:
+    """Clips and their prompts as one batch of fixed shape.
+
+    Rows beyond the clips repeat the first one, with weight 0 and row -1: no mask is ever empty. A clip whose row is -1
+    is such a padding row too.
+
+    Args:
+        audio: waveforms, float32 [samples <= window].
+        tokens: prompts, int [P < tokens <= P + text_length].
+        targets_nk: distributions [n, K]; zeros where there is none.
+        rows: what the batch's `row` says, [n].
+        batch: rows of the batch, at least n.
+        window: samples of the audio window.
+        text_length: tokens of a row.
+        pad_id: the tokenizer's padding token.
+        prefix: int [P], what each of `tokens` begins with.
+        weights: what each clip counts, [n]; 1 by default.
+
+    Raises:
+        ValueError: there are too many clips, or a prompt begins with something else.
+    """
+    n = len(audio)
+    if not 1 <= n <= batch:
+        raise ValueError(f"{n} clips do not make a batch of {batch}")
+    if any(not np.array_equal(prompt[: len(prefix)], prefix) for prompt in tokens):
+        raise ValueError(f"a prompt does not begin with the {len(prefix)} tokens of the prefix")
+    rests = [prompt[len(prefix) :] for prompt in tokens]
+    source = [*range(n), *[0] * (batch - n)]
+    audio_bs = np.zeros((batch, window), np.float32)
+    tokens_bt = np.full((batch, text_length), pad_id, np.int32)
+    mask_bt = np.zeros((batch, text_length), bool)
+    for b, i in enumerate(source):
+        audio_bs[b, : len(audio[i])] = audio[i]
+        tokens_bt[b, : len(rests[i])] = rests[i]
+        mask_bt[b, : len(rests[i])] = True
+    row_b = np.array([*rows, *[-1] * (batch - n)], np.int32)
+    weight_b = np.ones(batch, np.float32) if weights is None else np.asarray(weights, np.float32)[source]
+    return {
+        "audio": audio_bs,
+        "audio_samples": np.array([len(audio[i]) for i in source], np.int32),
+        "prefix": prefix,
+        "tokens": tokens_bt,
+        "token_mask": mask_bt,
+        "target": np.asarray(targets_nk, np.float32)[source],
+        "weight": np.where(row_b >= 0, weight_b, np.float32(0)),
+        "row": row_b,
+    }
