@@ -33,11 +33,11 @@ def check(config: Config) -> None:
         raise UserError("mesh: -1 stands for all devices that are left, so it can be given to one axis alone.")
     if config.train.epochs == 0 and (config.model.head != "readout" or config.model.adapter):
         raise UserError(
-            "train.epochs is 0, which fits a readout to what the frozen base hears: the paper's head and model.adapter "
-            "need at least 1."
+            "train.epochs is 0, which fits a readout to a frozen base: the paper's head and model.adapter need "
+            "at least 1."
         )
     if config.train.fit and (config.model.head != "readout" or config.model.adapter):
         raise UserError(
-            "train.fit fits a readout to what the frozen base hears, so it goes neither with the paper's head nor with "
+            "train.fit fits a readout to a frozen base, so it goes neither with the paper's head nor with "
             "model.adapter; leave one of them out."
         )

@@ -27,7 +27,15 @@ from aer_jax.training.input_hashes import input_hashes, refuse_other_inputs
 
 # What may differ when a run goes on: where things lie (what lies there is compared), on which devices and in how much
 # memory it computes, how often it is saved.
-FREE = ("out", "data.dataset", "labels.journal", "model.checkpoint", "train.checkpoint_minutes", "mesh.", "model.remat")
+_FREE = (
+    "out",
+    "data.dataset",
+    "labels.journal",
+    "model.checkpoint",
+    "train.checkpoint_minutes",
+    "mesh.",
+    "model.remat",
+)
 PACKAGES = ("aer-jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
@@ -66,7 +74,7 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
     Raises:
         UserError: the directory cannot be made, or already holds a run.
     """
-    path = _made(Path(config.out))
+    path = _make_directory(Path(config.out))
     if holds_run(config):
         raise UserError(f"{path} already holds a run; continue it with --resume, remove it, or choose another out=.")
     (path / "dime_aug.json").unlink(missing_ok=True)
@@ -92,12 +100,12 @@ def create_run(config: Config, classes: Sequence[str]) -> Run:
 
 @contextmanager
 def locked_run(path: str | Path) -> Iterator[None]:
-    """Train in a run directory alone; it is made where it does not exist, and not kept where nothing was written.
+    """Lock a run directory for one training; it is made where needed, and not kept where nothing was written.
 
     Raises:
         UserError: another process trains there, or the directory cannot be made.
     """
-    path = _made(Path(path))
+    path = _make_directory(Path(path))
     try:
         with locked(path / ".train.lock", f"{path} is being trained"):
             yield
@@ -106,7 +114,7 @@ def locked_run(path: str | Path) -> Iterator[None]:
             path.rmdir()  # only where it is empty
 
 
-def _made(path: Path) -> Path:
+def _make_directory(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -120,9 +128,9 @@ def holds_run(config: Config) -> bool:
 
 
 def add_facts(run: Run, **facts: Any) -> None:
-    """Write down what a run found out about itself, beside its environment."""
+    """Add facts about a run to its environment."""
     if {**run.environment, **facts} == run.environment:
-        return  # a resumed run finds the same; a file that is not written cannot be cut short
+        return  # a file that is not written cannot be cut short
     run.environment.update(facts)
     _write(run)
 
@@ -133,7 +141,7 @@ def _identity(environment: Mapping[str, Any]) -> str:
 
 
 def _write(run: Run) -> None:
-    settings = {name: value for name, value in flat(run.config) if not name.startswith(FREE)}
+    settings = {name: value for name, value in flat(run.config) if not name.startswith(_FREE)}
     run.environment["settings"] = json.loads(json.dumps(settings))
     run.environment["identity"] = _identity(run.environment)
     replace_text(run.path / "environment.json", json.dumps(run.environment, indent=2) + "\n")
@@ -158,7 +166,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def read_run(path: str | Path) -> Run:
-    """Settings and environment of a run directory, its base not looked at.
+    """Settings and environment of a run directory, without a check of its base.
 
     Raises:
         UserError: it is none.
@@ -267,7 +275,7 @@ def refuse_changed(run: Run, config: Config) -> None:
     changed = [
         f"{name}: {was!r} -> {now!r}"
         for (name, was), (_, now) in zip(flat(run.config), flat(config), strict=True)
-        if was != now and not name.startswith(FREE)
+        if was != now and not name.startswith(_FREE)
     ]
     if changed:
         raise UserError(f"{run.path} was begun with other settings ({'; '.join(changed)}); resume with the same ones.")

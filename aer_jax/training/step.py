@@ -45,14 +45,14 @@ def split_model(model: EmotionModel) -> SplitModel:
 def init_state(parts: SplitModel, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Step 0; the moments live where their parameters live, scalars on every device."""
     abstract = jax.eval_shape(optimizer.init, parts.trainable)
-    where = jax.tree.map_with_path(lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), abstract)
-    moments = jax.jit(optimizer.init, out_shardings=where)(parts.trainable)
+    shardings = jax.tree.map_with_path(lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), abstract)
+    moments = jax.jit(optimizer.init, out_shardings=shardings)(parts.trainable)
     step = jax.device_put(np.zeros((), np.int32), replicated(mesh))
     return TrainState(step, parts.trainable, moments)
 
 
 def model_batch(batch: Mapping[str, Any]) -> Batch:
-    """The part of a data batch that the model is given."""
+    """The fields of a data batch that the model reads."""
     return Batch(**{name: batch[name] for name in Batch._fields})
 
 
@@ -70,15 +70,15 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: Mesh, microbatch: int | Non
         mine = microbatch // host_of(mesh).count
         rows = {name: a.reshape(mine, -1, *a.shape[1:]).swapaxes(0, 1) for name, a in rows.items()}
     by_rows = NamedSharding(mesh, BATCH if microbatch is None else P(None, *BATCH))
-    where = dict.fromkeys(common, replicated(mesh)) | dict.fromkeys(rows, by_rows)
+    shardings = dict.fromkeys(common, replicated(mesh)) | dict.fromkeys(rows, by_rows)
     if jax.process_count() == 1:
-        return jax.device_put(common | rows, where)
-    with jax.transfer_guard("allow"):  # it asks for no transfer by name, though it is one
-        return {name: jax.make_array_from_process_local_data(where[name], a) for name, a in (common | rows).items()}
+        return jax.device_put(common | rows, shardings)
+    with jax.transfer_guard("allow"):  # an implicit transfer
+        return {name: jax.make_array_from_process_local_data(shardings[name], a) for name, a in (common | rows).items()}
 
 
 def _common_and_rows(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What all rows of a batch share, and what each has of its own."""
+    """Fields that all rows share, and fields with a row axis."""
     common = {"prefix": batch["prefix"]}
     return common, {name: value for name, value in batch.items() if name not in common}
 
@@ -91,16 +91,16 @@ def make_train_step(
     entropy_weight: float,
     seed: int,
     dropout: bool = True,
-    where: TrainState | None = None,
+    shardings: TrainState | None = None,
 ) -> jax.stages.Wrapped:
     """The compiled step: (state, frozen, batch [microbatches, rows, ...]) -> (state, metrics).
 
     Gradients are summed over microbatches with their row weights and divided once, so unequal microbatches do not
     bias the step. `dropout` depends on the seed, the step and the microbatch alone, which makes a resumed run exact.
     The metrics are the loss (nats), its divergence `js` (base 2) and `bc`, means over utterances with dropout on; the
-    learning rate; norms of gradient and update; and `counts`. `rate` is only reported. `where` has the shardings that
-    the next state is given, those of the state: the compiler might choose others, and a step that is compiled ahead
-    would not take them. None leaves them to it.
+    learning rate; norms of gradient and update; and `counts`. `rate` is only reported. `shardings` are those of the
+    state, for the next one too: the compiler might choose others, which a step compiled ahead would refuse. None leaves
+    the choice to it.
     """
 
     def loss(trainable, frozen, batch, key):
@@ -139,7 +139,7 @@ def make_train_step(
         }
         return TrainState(state.step + 1, optax.apply_updates(state.trainable, updates), moments), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=None if where is None else (where, None))
+    return jax.jit(step, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None))
 
 
 def counts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -157,8 +157,6 @@ def counts(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     }
 
 
-def make_predict_step(
-    graphdef: nnx.GraphDef,
-) -> jax.stages.Wrapped:
+def make_predict_step(graphdef: nnx.GraphDef) -> jax.stages.Wrapped:
     """The compiled prediction without dropout: (trainable, frozen, batch [rows, ...]) -> logits [rows, classes]."""
     return jax.jit(lambda trainable, frozen, batch: nnx.merge(graphdef, trainable, frozen)(model_batch(batch)))

@@ -1,4 +1,4 @@
-"""How fast a step was, against what the chips can do."""
+"""Throughput of a step: rates, model FLOP utilisation and device memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aer_jax.models.flops import model_flops
 
 
 class Throughput:
-    """Rates of a step from what it says that it has computed.
+    """Rates of a step from its counts.
 
     Operations are counted as 4 N D, see `flops.model_flops`, with D the real frames and positions: padding lowers the
     utilisation.
 
     Args:
         base_config: transformers' Qwen2AudioConfig.
-        devices: those that the step runs on.
+        devices: of the mesh.
     """
 
     def __init__(self, base_config, devices: list[jax.Device]):
@@ -28,10 +28,11 @@ class Throughput:
         self._peak = len(devices) * chip.flops if chip else None
 
     def __call__(self, counts: Mapping[str, float], seconds: float) -> dict[str, float]:
-        """Rates over a step of so many seconds.
+        """Rates of a step.
 
         Args:
-            counts: `utterances`, `frames`, `tokens` that are no padding, and `padded_tokens`, with it.
+            counts: `utterances`, `frames`, `tokens` without padding, and `padded_tokens`, with it.
+            seconds: it took.
 
         Returns:
             utterances, tokens, padded tokens and model FLOPs a second; mfu, their share of the chips' dense bfloat16
@@ -49,10 +50,10 @@ class Throughput:
         return rates | self._memory()
 
     def _memory(self) -> dict[str, int]:
-        stats = [stats for device in self._local if (stats := device.memory_stats())]
-        if not stats:
+        devices = [stats for device in self._local if (stats := device.memory_stats())]
+        if not devices:
             return {}
         return {
-            "hbm_bytes": max(each["bytes_in_use"] for each in stats),
-            "hbm_peak_bytes": max(each.get("peak_bytes_in_use", 0) for each in stats),
+            "hbm_bytes": max(stats["bytes_in_use"] for stats in devices),
+            "hbm_peak_bytes": max(stats.get("peak_bytes_in_use", 0) for stats in devices),
         }

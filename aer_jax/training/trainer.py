@@ -230,7 +230,7 @@ def _set_up(
             rate=model.rate,
             entropy_weight=config.train.entropy_weight,
             seed=config.seed,
-            where=jax.tree.map(lambda a: a.sharding, model.state),
+            shardings=jax.tree.map(lambda a: a.sharding, model.state),
         ),
         (model.state, model.frozen),
         [

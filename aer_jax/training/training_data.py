@@ -1,4 +1,4 @@
-"""Which clips and speakers a run learned from, so that none of them is later scored as if the model had not seen it.
+"""Record of the clips and speakers that a run learned from, so that none of them is scored as unseen.
 
 A dataset may change after training: prepared again, split otherwise, replaced. What a run is evaluated on is compared
 with `training_data.json` in its directory.
@@ -25,7 +25,7 @@ _PARTS = ("train", "validation")
 
 @dataclass(frozen=True)
 class Relation:
-    """What a dataset is to a run.
+    """How a dataset relates to what a run learned from.
 
     Attributes:
         same: the run learned from this very dataset.
@@ -64,14 +64,18 @@ def compare(run: Run, dataset: Dataset, split: str) -> Relation:
             f"{split} split cannot be checked"
         )  # fmt: skip
     other = f"{dataset.path} is not, or no longer, the dataset that {run.path} was trained on"
-    record = _read(run)
-    if record is None:
-        if split == "train":
-            return Relation(False, f"{other}; which of its clips were cannot be told")
-        raise UserError(
-            f"{other}, and the older version that trained it did not keep its speakers, so whether the {split} split "
-            "was trained on cannot be checked; put that dataset back, or train again."
-        )
+    if (record := _read(run)) is not None:
+        return Relation(False, _compare_with_record(run, dataset, split, record, other))
+    if split == "train":
+        return Relation(False, f"{other}; which of its clips were cannot be told")
+    raise UserError(
+        f"{other}, and the older version that trained it did not keep its speakers, so whether the {split} split "
+        "was trained on cannot be checked; put that dataset back, or train again."
+    )
+
+
+def _compare_with_record(run: Run, dataset: Dataset, split: str, record: dict[str, Any], other: str) -> str:
+    """The note on a dataset that may be scored."""
     ids = dataset.splits[split]
     # With no epochs a readout is fitted to the validation split too; a test must not have chosen anything either.
     parts = _PARTS if split == "test" or run.config.train.epochs == 0 else ("train",)
@@ -79,31 +83,30 @@ def compare(run: Run, dataset: Dataset, split: str) -> Relation:
     audio = {record.get("audio", {}).get(id, "") for id in learned} - {""}
     clips, speakers = _shared(dataset, ids, learned, audio, record["corpus"])
     if split == "train":
-        return Relation(False, f"{other}; its training saw {len(clips)} of the {len(ids)} clips of this train split")
-    properly = (
+        return f"{other}; its training saw {len(clips)} of the {len(ids)} clips of this train split"
+    fix = (
         "put that dataset back, prepare this one with them in its train split (`aer-jax prepare --split`), or score "
         "them as what they are with --split train"
     )
     if clips:
         raise UserError(
             f"{other}, and its training saw {len(clips)} of the {len(ids)} clips of this {split} split, {clips[0]} for "
-            f"instance; {properly}."
+            f"instance; {fix}."
         )
     if not speakers:
-        return Relation(False, f"{other}; its training saw none of the clips and speakers of this {split} split")
+        return f"{other}; its training saw none of the clips and speakers of this {split} split"
     of_all = len({dataset.utterances[id].speaker for id in ids})
-    seen = f"its training saw {len(speakers)} of the {of_all} speakers of this {split} split"
+    count = f"{len(speakers)} of the {of_all} speakers of this {split} split"
     if dataset.name != record["corpus"]:
-        return Relation(
-            False, f"{other}, nor of the same corpus ({dataset.name}, that one {record['corpus']}); {len(speakers)} of "
-            f"the {of_all} speakers of this {split} split have names that its training saw, {speakers[0]} for "
-            "instance, and are taken for other people"
-        )  # fmt: skip
+        return (
+            f"{other}, nor of the same corpus ({dataset.name}, that one {record['corpus']}); {count} have names that "
+            f"its training saw, {speakers[0]} for instance, and are taken for other people"
+        )
     if not dataset.speakers_apart:
-        return Relation(False, f"{other}; {seen}, for this dataset shares speakers between its splits")
+        return f"{other}; its training saw {count}, for this dataset shares speakers between its splits"
     raise UserError(
-        f"{other}, and {seen}, {speakers[0]} for instance; {properly}; if they are other people of the same name, name "
-        "them otherwise in the corpus."
+        f"{other}, and its training saw {count}, {speakers[0]} for instance; {fix}; if they are other people of the "
+        "same name, name them otherwise in the corpus."
     )
 
 

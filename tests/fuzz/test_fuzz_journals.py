@@ -30,7 +30,7 @@ def lines(dataset) -> list[dict]:
             values = {"label": rng.choice(dataset.classes)} if (n + listener) % 7 else {"outcome": "unparsed"}
             if listener == 2:
                 values = {"probs": dict.fromkeys(dataset.classes, 1 / len(dataset.classes)), "answers": "exact"}
-            values |= {"persona": "Go by\u2028tone.", "temperature": 0.5 + listener, "seed": n, "tokens_in": 12}
+            values |= {"persona": "Go by\u2028tone.", "temperature": 0.5 + listener, "seed": n}
             attempts.append(Attempt(id, listener, prompt="p", model="m", response="Sie klingt é", **values))
     return [json.loads(attempt.line()) for attempt in attempts]
 
