@@ -1,6 +1,7 @@
 """The trained model: who is trained, batch independence, filler rows, and checkpoints that are none."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import toy_runs
 from flax import nnx
 from tiny_qwen2_audio import make_batch, unequal_batch
 
+from aer_jax.base import fingerprint as fingerprints
 from aer_jax.base.config import read_config
 from aer_jax.base.fingerprint import _first_form, fingerprint, is_base
 from aer_jax.config import LoraConfig, MeshConfig, ModelConfig
@@ -199,6 +201,18 @@ def test_fingerprint_sees_a_change_in_the_middle_of_a_large_file(tmp_path):
     content[-1] = 1
     content.tofile(tmp_path / "model.safetensors")
     assert fingerprint(tmp_path) != original
+
+
+def test_fingerprint_reads_files_once_while_they_stay_as_they_are(tmp_path, monkeypatch):
+    base = shutil.copytree(toy_runs.CHECKPOINT, tmp_path / "base")
+    for file in base.iterdir():
+        os.utime(file, (0, 0))
+    original = fingerprint(base)
+    monkeypatch.setattr(fingerprints.hashlib, "sha256", None)
+    assert fingerprint(base) == original
+    monkeypatch.undo()
+    (base / "tokenizer.json").write_text((base / "tokenizer.json").read_text().replace("a", "b", 1))
+    assert fingerprint(base) != original
 
 
 def test_fingerprint_sees_weights_and_config(tiny_80, tmp_path):
