@@ -30,22 +30,19 @@ H, CLASSES, RANK, ALPHA = 48, ("angry", "happy", "neutral", "sad"), 4, 8.0
 
 
 class RecipeHead(nn.Module):
-    """The paper's head as somebody else might write it: other names, two Sequentials."""
+    """The paper's head in PyTorch, its modules named as ours."""
 
     def __init__(self, classes: int = len(CLASSES), attention: bool = True):
         super().__init__()
-        self.pool = nn.MultiheadAttention(H, 8, batch_first=True) if attention else nn.Identity()
-        self.blocks = nn.ModuleList(
-            [
-                nn.Sequential(nn.LayerNorm(H), nn.Linear(H, H), nn.Dropout(0.15), nn.GELU()),
-                nn.Sequential(nn.LayerNorm(H), nn.Linear(H, H // 2), nn.Dropout(0.1), nn.GELU()),
-                nn.Sequential(nn.LayerNorm(H // 2), nn.Linear(H // 2, classes)),
-            ]
-        )
+        self.attention = nn.MultiheadAttention(H, 8, batch_first=True) if attention else nn.Identity()
+        self.norm1, self.linear1 = nn.LayerNorm(H), nn.Linear(H, H)
+        self.norm2, self.linear2 = nn.LayerNorm(H), nn.Linear(H, H // 2)
+        self.norm3, self.linear3 = nn.LayerNorm(H // 2), nn.Linear(H // 2, classes)
 
     def forward(self, hidden_bth, mask_bt):
-        x_bh = self.pool(hidden_bth, hidden_bth, hidden_bth, key_padding_mask=~mask_bt)[0][:, 0]
-        return self.blocks[2](self.blocks[1](x_bh + self.blocks[0](x_bh)))
+        x_bh = self.attention(hidden_bth, hidden_bth, hidden_bth, key_padding_mask=~mask_bt)[0][:, 0]
+        x_bh = x_bh + gelu(self.linear1(self.norm1(x_bh)))
+        return self.linear3(self.norm3(gelu(self.linear2(self.norm2(x_bh)))))
 
 
 def recipe(tiny: Path, folder: Path, head: nn.Module | None):
@@ -108,7 +105,7 @@ def older(name: str) -> str:
 
 
 def test_parity_with_the_papers_recipe_in_both_layouts(saved, adapter, tiny_80, parity):
-    """A head of unknown names is told by shape and number; adapters by either layout."""
+    """The head by its names; adapters by either layout."""
     clips, batch = unequal_batch("right", seconds=(0.5, 1.2))
     theirs_model = saved[1]
     hidden_bth = torch.from_numpy(reference(theirs_model, clips, batch).hidden_bth)
@@ -348,14 +345,13 @@ def test_broken_files_are_refused(adapter, tiny_80, monkeypatch):
     refused(settings(tiny_80, adapter / "nowhere"), monkeypatch, "nowhere is not a PEFT adapter directory")
 
 
-class Unordered(RecipeHead):
-    """Two norms of one shape whose names have no order."""
+class Renamed(RecipeHead):
+    """The same tensors under other names."""
 
     def __init__(self):
         super().__init__()
-        self.alpha, self.beta = self.blocks[0], self.blocks[1]
-        self.gamma = self.blocks[2]
-        del self.blocks
+        self.first, self.second = self.linear1, self.linear2
+        del self.linear1, self.linear2
 
 
 class Plain(nn.Module):
@@ -369,12 +365,12 @@ class Plain(nn.Module):
         return gelu(self.linear(x))
 
 
-@pytest.mark.parametrize("head", [Unordered, Plain])
+@pytest.mark.parametrize("head", [Renamed, Plain])
 @pytest.mark.parametrize("kind", ["paper", "readout"])
-def test_heads_that_cannot_be_told_are_refused(tiny_80, tmp_path, monkeypatch, head, kind):
+def test_heads_of_other_names_are_refused(tiny_80, tmp_path, monkeypatch, head, kind):
     recipe(tiny_80, tmp_path, head())
     config = settings(tiny_80, tmp_path, head=kind)
-    if head is Unordered and kind == "readout":
+    if head is Renamed and kind == "readout":
         assert not read_adapter(config, CLASSES).has_head
     else:
         refused(config, monkeypatch, "are neither adapters nor the tensors of a known head", "save it as emotion_head")

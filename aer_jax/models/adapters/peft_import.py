@@ -67,9 +67,8 @@ def read_adapter(config: ModelConfig, classes: Sequence[str]) -> Start:
     """Read the adapter directory `config.adapter` and check it against the settings and the base's shapes.
 
     Both layouts of names are read. The head is taken where it is of the run's kind and for as many classes (and, where
-    emotion_head.json says which, for the same ones in the same order). The paper's head may have been saved under
-    other names than ours: a torch.nn.MultiheadAttention and three pairs of LayerNorm and Linear are told by shape and,
-    where shapes are equal, by the order of their numbers.
+    emotion_head.json says which, for the same ones in the same order). Its tensors have the names of `head_layout`,
+    with any prefix.
 
     Args:
         config: names the adapter, the base, the expected adapters and the head.
@@ -280,53 +279,13 @@ def _name_head(tensors: dict[str, np.ndarray], head: nnx.Module, folder: Path) -
     """The head's tensors under the names of `head_layout`.
 
     Raises:
-        UserError: they are not the tensors of such a head, or their order cannot be told.
+        UserError: they are not the tensors of such a head.
     """
     names = list(head_layout(head))
     for prefix in {name.removesuffix(names[0]) for name in tensors if name.endswith(names[0])}:
         if {f"{prefix}{name}" for name in names} == set(tensors):
             return {name: tensors[f"{prefix}{name}"] for name in names}
-    named = _paper_head_by_order(tensors) if any(name.startswith("attention.") for name in names) else None
-    if named is None:
-        raise UserError(
-            f"{folder}: {_some(sorted(tensors))} are neither adapters nor the tensors of a known head; save it as "
-            f"{HEAD} with {', '.join(names)}."
-        )
-    return named
-
-
-def _paper_head_by_order(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """torch.nn.MultiheadAttention and three pairs of LayerNorm and Linear, whatever they are called."""
-    named, rest = {}, dict(tensors)
-    for part in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"):
-        hits = [name for name in tensors if name == part or name.endswith(f".{part}")]
-        if len(hits) != 1:
-            return None
-        named[f"attention.{part}"] = rest.pop(hits[0])
-    modules = sorted({name.rpartition(".")[0] for name in rest}, key=_natural)
-    if set(rest) != {f"{module}.{part}" for module in modules for part in ("weight", "bias")}:
-        return None
-    hidden = named["attention.out_proj.weight"].shape[0]
-    shapes = {
-        "norm1": (hidden,), "norm2": (hidden,), "norm3": (hidden // 2,),
-        "linear1": (hidden, hidden), "linear2": (hidden // 2, hidden), "linear3": (None, hidden // 2),
-    }  # fmt: skip
-    if len(modules) != len(shapes):
-        return None
-    for ours, shape in shapes.items():
-        fits = [module for module in modules if _fits(rest[f"{module}.weight"].shape, shape)]
-        # Equal shapes are told apart by number alone: `norm1` before `norm2`, `layers.0` before `layers.4`.
-        if not fits or len({re.sub(r"\d+", "", module) for module in fits}) > 1:
-            return None
-        modules.remove(fits[0])
-        named |= {f"{ours}.{part}": rest[f"{fits[0]}.{part}"] for part in ("weight", "bias")}
-    return named
-
-
-def _fits(shape: tuple[int, ...], asked: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(asked) and all(ask in (None, size) for size, ask in zip(shape, asked, strict=True))
-
-
-def _natural(name: str) -> list[str | int]:
-    """Sorts `layers.10` behind `layers.9`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    raise UserError(
+        f"{folder}: {_some(sorted(tensors))} are neither adapters nor the tensors of a known head; save it as {HEAD} "
+        f"with {', '.join(names)}."
+    )
