@@ -43,7 +43,7 @@ def label_log_probs(
     Returns:
         float32 [batch, prompts, labels, longest label], 0 behind a label's end.
     """
-    audio_bth, _ = model.hear(log_mel(audio_bs, model.mel_bins), frame_count(samples_b))
+    audio_bth, _ = model.encode_audio(log_mel(audio_bs, model.mel_bins), frame_count(samples_b))
 
     def score(prompt: tuple[jax.Array, jax.Array]) -> jax.Array:
         return _score(model, audio_bth, *prompt, labels_ln)
@@ -60,7 +60,7 @@ def _score(model: Qwen2Audio, audio_bth, tokens_bt, mask_bt, labels_ln) -> jax.A
     # A label's last token predicts nothing.
     packed_p = labels_ln[:, :-1].reshape(-1)
     all_bt = jnp.concatenate([tokens_bt, jnp.broadcast_to(packed_p, (batch, packed_p.size))], axis=1)
-    embeddings_bth = model.place(audio_bth, all_bt)
+    embeddings_bth = model.insert_audio(audio_bth, all_bt)
     hidden_bth = model.language_model.attend(embeddings_bth, *_packed(mask_bt, labels, longest - 1))
 
     last_b11 = (time - 1 - jnp.argmax(mask_bt[:, ::-1], axis=1))[:, None, None]

@@ -55,7 +55,7 @@ class Part(NamedTuple):
     mask: Mask
 
 
-def after(prefix_1pd: jax.Array, embeddings_btd: jax.Array) -> list[Part]:
+def with_prefix(prefix_1pd: jax.Array, embeddings_btd: jax.Array) -> list[Part]:
     """Rows of causal text behind a prefix that they share; of length 0 it is no part."""
     length = prefix_1pd.shape[1]
     rows = Part(embeddings_btd, *causal(embeddings_btd.shape[1], length))
@@ -166,7 +166,7 @@ class LanguageModel(nnx.Module):
         Returns:
             the states of prefix and rows.
         """
-        *prefix, rows_btd = self.read(after(prefix_1pd, embeddings_btd), key)
+        *prefix, rows_btd = self.decode(with_prefix(prefix_1pd, embeddings_btd), key)
         return (prefix[0][:1] if prefix else prefix_1pd), rows_btd
 
     def attend(
@@ -177,9 +177,9 @@ class LanguageModel(nnx.Module):
         key: jax.Array | None = None,
     ) -> jax.Array:
         """The states of a text in one part, see `Part`."""
-        return self.read([Part(embeddings_btd, positions_bt, mask)], key)[0]
+        return self.decode([Part(embeddings_btd, positions_bt, mask)], key)[0]
 
-    def read(self, parts: Sequence[Part], key: jax.Array | None = None) -> list[jax.Array]:
+    def decode(self, parts: Sequence[Part], key: jax.Array | None = None) -> list[jax.Array]:
         """The states of every part of a text; of a part that all rows share, one row for each copy of `Packing`."""
         embeddings = [part.embeddings_btd for part in parts]
         packing = Packing.of(embeddings)

@@ -37,7 +37,7 @@ class Features(NamedTuple):
     prefix_ph: jax.Array
 
 
-def from_the_start(tokens_bt: jax.Array, mask_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
+def roll_left_padding(tokens_bt: jax.Array, mask_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rows turned round so that their tokens come first, on whichever side they were padded."""
     first_b1 = jnp.argmax(mask_bt, axis=1)[:, None]
     at_bt = (first_b1 + jnp.arange(mask_bt.shape[1])) % mask_bt.shape[1]
@@ -99,9 +99,9 @@ class Qwen2Audio(nnx.Module):
 
     def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, prefix_p, key=None) -> Features:
         """As `__call__`, from log-mel features [batch, frames, bins] and the count of valid frames."""
-        *hearing_keys, text_key = split_key(key, 3)
-        tokens_bt, mask_bt = from_the_start(tokens_bt, mask_bt)
-        embeddings_bth, audio_lbe = self.embed(mel_bfm, frames_b, tokens_bt, hearing_keys)
+        *audio_keys, text_key = split_key(key, 3)
+        tokens_bt, mask_bt = roll_left_padding(tokens_bt, mask_bt)
+        embeddings_bth, audio_lbe = self.merge_audio_tokens(mel_bfm, frames_b, tokens_bt, audio_keys)
         prefix_1ph = self.language_model.embed_tokens.embedding[prefix_p][None]
         prefix_1ph, hidden_bth = self.language_model(prefix_1ph, embeddings_bth, text_key)
         return Features(hidden_bth, mask_bt, audio_lbe, prefix_1ph[0])
@@ -110,23 +110,23 @@ class Qwen2Audio(nnx.Module):
         """`Features.audio_lbe` alone, without a language model; arguments are those of `__call__`."""
         return self.audio_tower(log_mel(audio_bs, self.mel_bins), frame_count(samples_b), key).statistics_lbe
 
-    def embed(self, mel_bfm, frames_b, tokens_bt, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
+    def merge_audio_tokens(self, mel_bfm, frames_b, tokens_bt, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
         """What the language model reads, [batch, time, hidden_size], and `Features.audio_lbe`.
 
         Args:
             mel_bfm, frames_b, tokens_bt: as in `from_mel`.
             keys: for the dropout of audio tower and projector.
         """
-        audio_bth, audio_lbe = self.hear(mel_bfm, frames_b, keys)
-        return self.place(audio_bth, tokens_bt), audio_lbe
+        audio_bth, audio_lbe = self.encode_audio(mel_bfm, frames_b, keys)
+        return self.insert_audio(audio_bth, tokens_bt), audio_lbe
 
-    def hear(self, mel_bfm, frames_b, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
+    def encode_audio(self, mel_bfm, frames_b, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
         """What takes the place of the audio tokens, [batch, audio states, hidden_size], and `Features.audio_lbe`."""
         audio_key, projector_key = keys
         audio = self.audio_tower(mel_bfm, frames_b, audio_key)
         return self.multi_modal_projector(audio.states_btd, projector_key), audio.statistics_lbe
 
-    def place(self, audio_bth: jax.Array, tokens_bt: jax.Array) -> jax.Array:
+    def insert_audio(self, audio_bth: jax.Array, tokens_bt: jax.Array) -> jax.Array:
         """Embeddings [batch, time, hidden_size]; the n-th audio token of a row is replaced by its n-th audio state."""
         embeddings_bth = self.language_model.embed_tokens.embedding[tokens_bt]
         is_audio_bt = tokens_bt == self.audio_token
