@@ -69,7 +69,7 @@ class DataConfig:
         dataset: directory written by `aer-jax prepare`.
         transcript: whether the prompt quotes the words.
         speaker: whether the prompt names the speaker (the paper does; it leaks identity).
-        max_seconds: longer clips are cut; the audio tower hears at most 30 s.
+        max_seconds: longer clips are cut; the audio tower takes at most 30 s.
         shapes: how many batch shapes (audio window and prompt length) the clips are sorted into, each compiled; 0: the
             fewest with which less than a tenth of frames and of positions is padding, see `Buckets.choose`.
         augment: probability of online pitch or tempo augmentation of a training clip.
@@ -137,11 +137,11 @@ class TrainConfig:
     """Optimisation.
 
     Attributes:
-        epochs: passes over the training clips; 0 trains no adapter, mixes no clips, and fits the readout alone to what
-            the frozen base hears, see `training/readout.py`.
+        epochs: passes over the training clips; 0 trains no adapter, mixes no clips, and fits the readout alone to the
+            features of the frozen base, see `training/readout.py`.
         batch: utterances per optimizer step.
         microbatch: utterances on the devices at a time; `batch` is a multiple of it.
-        fit: with epochs, too, fit the readout to what the frozen base hears of training clips before the first step,
+        fit: with epochs, too, fit the readout to the frozen base's features of training clips before the first step,
             and let adapters and head go on from there (Kumar et al., 2022, arXiv 2202.10054); wants a small `head_lr`.
         lr: peak learning rate of the adapters.
         head_lr: peak learning rate of the head.

@@ -197,7 +197,7 @@ def test_eight_devices_score_as_one(tiny_80):
     assert json.loads(done.stdout.splitlines()[-1]) <= 1e-4
 
 
-def test_several_prompts_about_a_clip_are_heard_once(ours, clips, prompts, monkeypatch):
+def test_a_clip_is_encoded_once_for_several_prompts(ours, clips, prompts, monkeypatch):
     """Equal to one prompt at a time, where the audio tower runs once for each: 1e-5; and it does run once."""
     others = [prompt(len(clip), 9, AUDIO_TOKEN, 50 + b) for b, clip in enumerate(clips)]
     both = [make_batch(clips, some, "right") for some in (prompts, others)]
@@ -208,12 +208,12 @@ def test_several_prompts_about_a_clip_are_heard_once(ours, clips, prompts, monke
         tokens=jnp.stack([jnp.pad(batch.tokens, pad) for batch, pad in zip(both, pads, strict=True)], axis=1),
         token_mask=jnp.stack([jnp.pad(batch.token_mask, pad) for batch, pad in zip(both, pads, strict=True)], axis=1),
     )
-    heard = []
-    hear = type(ours).hear
-    monkeypatch.setattr(type(ours), "hear", lambda *args: heard.append(1) or hear(*args))
+    encoded = []
+    encode = type(ours).encode_audio
+    monkeypatch.setattr(type(ours), "encode_audio", lambda *args: encoded.append(1) or encode(*args))
     found = np.asarray(
         nnx.jit(lambda model, batch: label_log_probs(model, *batch[:4], *padded(LABELS)))(ours, together)
     )
-    assert found.shape == (len(clips), 2, *padded(LABELS)[0].shape) and len(heard) == 1
+    assert found.shape == (len(clips), 2, *padded(LABELS)[0].shape) and len(encoded) == 1
     np.testing.assert_allclose(found, np.stack(apart, axis=1), rtol=0, atol=1e-5)
     assert np.abs(apart[0] - apart[1]).max() > 1e-2
