@@ -12,12 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from aer_jax.annotation.engines.interface import Answer, Asked, Engine
+from aer_jax.annotation.engines.interface import Answer, Engine, Question
 from aer_jax.annotation.engines.pytorch.transformers_engine import TransformersEngine
 from aer_jax.annotation.listeners import Listener, crossed
 from aer_jax.annotation.progress import Progress
 from aer_jax.annotation.prompts import load_prompt
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
 from aer_jax.files.locks import locked
@@ -34,7 +34,7 @@ _DIGITS = re.compile(r"[0-9a-f]*\d[0-9a-f]*")  # numbers, also those of a reques
 
 
 def annotate(
-    questions: Questions,
+    questions: AnnotationTask,
     engine: Engine,
     people: Sequence[Listener],
     out: Path,
@@ -77,7 +77,7 @@ def annotate(
         _refuse_other_people(journal, people)
         if only_missing:
             ids = [id for id in ids if id not in journal.voted]
-        pairs = [Asked(id, person) for id in ids for person in people]
+        pairs = [Question(id, person) for id in ids for person in people]
         unanswered = [pair for pair in pairs if _key(pair) not in journal.answered]
         open_pairs = [pair for pair in unanswered if journal.failures.get(_key(pair), 0) < ATTEMPTS]
         if open_pairs:
@@ -96,7 +96,7 @@ def annotate(
 
 
 def _ask(
-    questions: Questions, engine: Engine, pairs: Sequence[Asked], journal: Journal, progress: Progress
+    questions: AnnotationTask, engine: Engine, pairs: Sequence[Question], journal: Journal, progress: Progress
 ) -> list[Attempt]:
     """What came of the questions in this process, written down as it came."""
     synonyms = synonyms_of(questions.dataset.name, questions.prompt.labels)
@@ -162,12 +162,12 @@ def sample_votes(
     dataset: Dataset, model: str | Path, out: Path, *, listeners: int = 8, batch: int = 16
 ) -> dict[str, Any]:
     """`annotate` as the command does it where nothing is chosen: crossed listeners, free answers, PyTorch."""
-    questions = Questions(dataset, load_prompt(dataset.classes))
+    questions = AnnotationTask(dataset, load_prompt(dataset.classes))
     people = crossed(listeners, questions.prompt.personas)
     return annotate(questions, TransformersEngine(model, questions, batch=batch), people, out)
 
 
-def _key(pair: Asked) -> tuple[str, int]:
+def _key(pair: Question) -> tuple[str, int]:
     return pair.utterance, pair.listener.index
 
 
@@ -200,7 +200,7 @@ def _refuse_other_dataset(journal: Journal, dataset: Dataset) -> None:
 
 
 def _attempt(
-    asked: Asked, answer: Answer, questions: Questions, engine: Engine, synonyms: Mapping[str, str]
+    asked: Question, answer: Answer, questions: AnnotationTask, engine: Engine, synonyms: Mapping[str, str]
 ) -> Attempt:
     label: str | None = None
     outcome: Outcome | None = None
@@ -227,7 +227,7 @@ def _attempt(
     )
 
 
-def _outcomes(journal: Journal, pairs: Sequence[Asked]) -> dict[str, Any]:
+def _outcomes(journal: Journal, pairs: Sequence[Question]) -> dict[str, Any]:
     """The latest attempts of these pairs, counted."""
     attempts = [journal.latest[_key(pair)] for pair in pairs if _key(pair) in journal.latest]
     last = attempts[-1] if attempts else None

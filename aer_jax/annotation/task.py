@@ -17,7 +17,7 @@ CONVERSATIONS = ("iemocap", "msp-podcast", "paper-json")
 
 
 @dataclass(frozen=True)
-class Questions:
+class AnnotationTask:
     """The prompt and the switches that say how much a listener is told.
 
     Attributes:

@@ -15,19 +15,19 @@ from aer_jax.jax_setup import start_jax
 
 if TYPE_CHECKING:
     from aer_jax.annotation.engines.interface import Engine
-    from aer_jax.annotation.task import Questions
+    from aer_jax.annotation.task import AnnotationTask
 
 
 def annotate(args: argparse.Namespace) -> None:
     from aer_jax.annotation.annotate import annotate, refuse_without_votes
     from aer_jax.annotation.listeners import TEMPERATURES, coupled, crossed
     from aer_jax.annotation.prompts import FOLDER, load_prompt
-    from aer_jax.annotation.task import Questions
+    from aer_jax.annotation.task import AnnotationTask
     from aer_jax.data.dataset import open_dataset
 
     dataset = open_dataset(args.data)
     prompt = load_prompt(dataset.classes, args.prompts or FOLDER)
-    questions = Questions(dataset, prompt, args.transcript, args.speaker, args.context)
+    questions = AnnotationTask(dataset, prompt, args.transcript, args.speaker, args.context)
     if args.listeners_plan == "paper":
         people = coupled(args.listeners, prompt.personas)
     else:
@@ -57,7 +57,7 @@ def _summary(result: dict[str, Any]) -> str:
     return text
 
 
-def _engine(args: argparse.Namespace, questions: Questions) -> Engine:
+def _engine(args: argparse.Namespace, questions: AnnotationTask) -> Engine:
     from aer_jax.annotation.engines import open_engine
 
     options: dict[str, Any] = {}

@@ -22,7 +22,7 @@ _COLOURS = [PALETTE[theme.arm_colour(i)] for i in range(4)]
 
 
 def raters_figure(result: Mapping[str, Any], path: Path) -> None:
-    """JS of few votes, alone, smoothed, and with each proxy, to the votes held back; a panel a level of ambiguity."""
+    """JS of few votes, alone, smoothed, and with each proxy, to the votes held back; a panel per level of ambiguity."""
     levels = result["levels"]
     with matplotlib.rc_context(_STYLE):
         figure = Figure((2.6 * len(levels), 3.2), layout="constrained")
@@ -77,7 +77,7 @@ def levels_figure(ambiguity_n: np.ndarray, path: Path) -> None:
 
 
 def toy_truth_figure(result: Mapping[str, Any], path: Path) -> None:
-    """JS to the truth against the number of human votes; a panel a bias of the synthetic listeners."""
+    """JS to the truth against the number of human votes; a panel per bias of the synthetic listeners."""
     biases = result["biases"]
     with matplotlib.rc_context(_STYLE):
         figure = Figure((2.7 * len(biases), 3.1), layout="constrained")

@@ -33,11 +33,11 @@ def annotate(data: str, model: str, journal: str, listeners: str, answers: str, 
     from aer_jax.annotation.engines import open_engine
     from aer_jax.annotation.listeners import crossed
     from aer_jax.annotation.prompts import load_prompt
-    from aer_jax.annotation.task import Questions
+    from aer_jax.annotation.task import AnnotationTask
     from aer_jax.data.dataset import open_dataset
 
     dataset = open_dataset(data)
-    questions = Questions(dataset, load_prompt(dataset.classes))
+    questions = AnnotationTask(dataset, load_prompt(dataset.classes))
     if answers == "exact":
         start_jax()
         engine = open_engine("exact", model, questions, dtype=dtype)

@@ -15,7 +15,7 @@ from transformers import (
 
 from aer_jax.annotation.listeners import coupled
 from aer_jax.annotation.prompts import load_prompt
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.corpora.toy import corpus as toy
 from aer_jax.data.preparation.prepare import prepare
 
@@ -29,7 +29,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="session")
 def questions(dataset):
     """What is asked by default about these clips."""
-    return Questions(dataset, load_prompt(dataset.classes))
+    return AnnotationTask(dataset, load_prompt(dataset.classes))
 
 
 @pytest.fixture(scope="session")

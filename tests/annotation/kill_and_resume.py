@@ -20,7 +20,7 @@ from aer_jax.annotation import annotate as annotation
 from aer_jax.annotation.engines.interface import Answer
 from aer_jax.annotation.listeners import crossed
 from aer_jax.annotation.prompts import load_prompt
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.data.dataset import open_dataset
 from aer_jax.labels import journal
 
@@ -49,7 +49,7 @@ def size(path: Path) -> int:
 
 def main(dataset: str, out: Path, kills: int, seed: int) -> None:
     data = open_dataset(dataset)
-    questions = Questions(data, load_prompt(data.classes))
+    questions = AnnotationTask(data, load_prompt(data.classes))
     people = crossed(25, questions.prompt.personas)
     annotation.ATTEMPTS = 99
     write = journal._write

@@ -37,15 +37,15 @@ def test_a_constant_annotator_has_p_one():
 
 
 @pytest.fixture(scope="module")
-def panel():
+def aligned():
     rng = np.random.default_rng(2)
     truth_nk = rng.dirichlet(np.full(4, 0.7), size=120)
     counts_nk = rng.multinomial(6, truth_nk)
     return counts_nk / 6, rng.multinomial(8, truth_nk) / 8, counts_nk, np.arange(120) % 12
 
 
-def test_a_row_is_scipys(panel):
-    human_nk, synthetic_nk, _, speakers_n = panel
+def test_a_row_is_scipys(aligned):
+    human_nk, synthetic_nk, _, speakers_n = aligned
     row = against(human_nk, synthetic_nk, speakers_n, CLASSES)
     assert row["js"] == pytest.approx(np.mean(jensenshannon(human_nk, synthetic_nk, base=2, axis=1) ** 2), abs=1e-12)
     assert row["js_distance"] == pytest.approx(jensenshannon(human_nk, synthetic_nk, axis=1).mean(), abs=1e-12)
@@ -58,8 +58,8 @@ def test_a_row_is_scipys(panel):
     assert (row["n"], row["n_speakers"]) == (120, 12)
 
 
-def test_correlation_intervals_are_those_of_leaving_speakers_out(panel):
-    human_nk, synthetic_nk, _, speakers_n = panel
+def test_correlation_intervals_are_those_of_leaving_speakers_out(aligned):
+    human_nk, synthetic_nk, _, speakers_n = aligned
     r, *left_out = (
         np.corrcoef(human_nk[rows, 0], synthetic_nk[rows, 0])[0, 1]
         for rows in [speakers_n == speakers_n, *(speakers_n != speaker for speaker in np.unique(speakers_n))]
@@ -71,8 +71,8 @@ def test_correlation_intervals_are_those_of_leaving_speakers_out(panel):
     assert found == pytest.approx(expected, abs=1e-9)
 
 
-def test_constants_have_no_correlation_and_people_have(panel):
-    human_nk, _, counts_nk, speakers_n = panel
+def test_constants_have_no_correlation_and_people_have(aligned):
+    human_nk, _, counts_nk, speakers_n = aligned
     rows = baselines(human_nk, counts_nk, speakers_n, CLASSES)
     assert list(rows) == ["uniform", "best_constant", "split_half"]
     assert set(rows["uniform"]["correlation"].values()) == {None} and rows["uniform"]["correlation_mean"] is None
@@ -82,8 +82,8 @@ def test_constants_have_no_correlation_and_people_have(panel):
     assert list(one_vote) == ["uniform", "best_constant"]
 
 
-def test_bins_of_ambiguity_hold_everything(panel):
-    human_nk, synthetic_nk, counts_nk, speakers_n = panel
+def test_bins_of_ambiguity_hold_everything(aligned):
+    human_nk, synthetic_nk, counts_nk, speakers_n = aligned
     rows = by_ambiguity(human_nk, synthetic_nk, counts_nk, speakers_n)
     whole = np.mean(jensenshannon(human_nk, synthetic_nk, base=2, axis=1) ** 2)
     assert sum(row["n"] for row in rows.values()) == 120

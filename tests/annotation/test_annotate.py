@@ -14,9 +14,9 @@ from aer_jax.annotation.engines.pytorch import transformers_engine
 from aer_jax.annotation.listeners import coupled, crossed
 from aer_jax.annotation.progress import Progress
 from aer_jax.annotation.prompts import FOLDER, load_prompt
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.errors import UserError
-from aer_jax.evaluation.raters.aligned_votes import open_panel
+from aer_jax.evaluation.raters.aligned_votes import align_votes
 from aer_jax.labels.attempts import RESPONSE_CHARS, Attempt
 from aer_jax.labels.journal import read_journal, read_votes
 from aer_jax.labels.votes import Votes
@@ -117,8 +117,8 @@ def test_models_prompts_answers_and_listeners_are_not_mixed(questions, people, o
         annotate(questions, FakeEngine(model="other"), people, out)
     shutil.copytree(FOLDER, tmp_path / "prompts")
     (tmp_path / "prompts" / "system.txt").write_text("Listen.")
-    for changed in (Questions(dataset, load_prompt(dataset.classes, tmp_path / "prompts")),
-                    Questions(dataset, questions.prompt, transcript=False)):  # fmt: skip
+    for changed in (AnnotationTask(dataset, load_prompt(dataset.classes, tmp_path / "prompts")),
+                    AnnotationTask(dataset, questions.prompt, transcript=False)):  # fmt: skip
         with pytest.raises(UserError, match="begun with prompt"):
             annotate(changed, FakeEngine(), people, out)
     bound = FakeEngine()
@@ -163,8 +163,8 @@ def test_only_missing_asks_about_clips_without_a_vote(questions, people, out):
         annotate(questions, exact, people, out)
     votes = Votes(read_votes(out, questions.dataset.classes)).counts(ids[2:4], ("angry", "sad"))
     np.testing.assert_allclose(votes, [[2, 3], [1.5, 3.5]])
-    panel = open_panel(questions.dataset, out)
-    assert panel.answers == "26 free + 2 constrained + 2 exact"
+    aligned = align_votes(questions.dataset, out)
+    assert aligned.answers == "26 free + 2 constrained + 2 exact"
 
 
 def test_a_journal_of_another_dataset_is_refused(questions, people, out, capsys):

@@ -12,7 +12,7 @@ import aer_jax
 from aer_jax.annotation.engines.pytorch.worker import open_model
 from aer_jax.annotation.engines.tokens import AnnotationEncoder
 from aer_jax.annotation.prompts import Prompt, load_prompt
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.base.chat import reply
 from aer_jax.errors import UserError
 
@@ -32,8 +32,8 @@ def prompt() -> Prompt:
 
 
 @pytest.fixture(scope="module")
-def questions(dataset, prompt) -> Questions:
-    return Questions(dataset, prompt)
+def questions(dataset, prompt) -> AnnotationTask:
+    return AnnotationTask(dataset, prompt)
 
 
 def test_tokens_are_those_of_the_worker(checkpoint, dataset, prompt, asked):
@@ -41,7 +41,7 @@ def test_tokens_are_those_of_the_worker(checkpoint, dataset, prompt, asked):
     utterances = dict(dataset.utterances)
     silent = next(iter(utterances))
     utterances[silent] = replace(utterances[silent], transcript="")
-    questions = Questions(replace(dataset, utterances=utterances), prompt)
+    questions = AnnotationTask(replace(dataset, utterances=utterances), prompt)
     chat, encoder = open_model(checkpoint, asked), AnnotationEncoder(checkpoint, questions)
     for persona in prompt.personas[:2]:
         rows = [{"utterance": id, "messages": questions.messages(id, persona)} for id in utterances]
@@ -91,7 +91,7 @@ def test_labels_that_merge_with_the_prompt_are_refused(mini_checkpoint, dataset)
     """Its tokenizer joins the blanks to the line break before them."""
     with pytest.raises(UserError, match="'  sad' cannot be an answer: the tokenizer does not keep it apart"):
         prompt = Prompt("s", "{persona} {labels}", ("p",), ("  sad", "angry"))
-        AnnotationEncoder(mini_checkpoint, Questions(dataset, prompt))
+        AnnotationEncoder(mini_checkpoint, AnnotationTask(dataset, prompt))
 
 
 def test_no_torch_and_no_jax_is_needed(dataset):
@@ -101,8 +101,8 @@ sys.modules["torch"] = None
 from aer_jax.annotation.engines.tokens import AnnotationEncoder
 from aer_jax.data.dataset import open_dataset
 from aer_jax.annotation.prompts import load_prompt
-from aer_jax.annotation.task import Questions
-questions = Questions(open_dataset({str(dataset.path)!r}), load_prompt(["angry", "sad"]))
+from aer_jax.annotation.task import AnnotationTask
+questions = AnnotationTask(open_dataset({str(dataset.path)!r}), load_prompt(["angry", "sad"]))
 encoder = AnnotationEncoder({str(TOY)!r}, questions)
 id = next(iter(questions.dataset.utterances))
 assert len(encoder.encode(id, questions.prompt.personas[0], 16000)) > 40 and "jax" not in sys.modules

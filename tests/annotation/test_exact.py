@@ -17,11 +17,11 @@ from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 from aer_jax.annotation.annotate import annotate
 from aer_jax.annotation.engines import exact
 from aer_jax.annotation.engines.exact import ExactEngine
-from aer_jax.annotation.engines.interface import Asked
+from aer_jax.annotation.engines.interface import Question
 from aer_jax.annotation.engines.pytorch.worker import Annotator, open_model
 from aer_jax.annotation.listeners import Listener, crossed
 from aer_jax.annotation.prompts import load_prompt
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.config import LabelsConfig
 from aer_jax.corpora import crema_d
 from aer_jax.data.preparation.prepare import prepare
@@ -43,7 +43,7 @@ def one_shape():
 
 @pytest.fixture(scope="module")
 def questions(dataset):
-    return Questions(dataset, load_prompt(LABELS))
+    return AnnotationTask(dataset, load_prompt(LABELS))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_parity_on_real_speech(mini_checkpoint, crema_d_root, tmp_path, capsys):
     corpus = crema_d.read(crema_d_root)
     dataset = prepare(replace(corpus, clips=corpus.clips[::600]), tmp_path / "dataset")
     prompt = load_prompt([*dataset.classes[:3], f"{dataset.classes[0]} or worse"])
-    questions, ids = Questions(dataset, prompt), list(dataset.utterances)[:2]
+    questions, ids = AnnotationTask(dataset, prompt), list(dataset.utterances)[:2]
     found = scored(ExactEngine(mini_checkpoint, questions, batch=2), ids, prompt.personas[:1])
     expected = loop(mini_checkpoint, questions, ids, prompt.personas[0])
     found_nl = np.array([found[id][0].sum(-1) for id in ids])
@@ -135,7 +135,7 @@ DRAWS = 1000
 @pytest.fixture(scope="module")
 def bound(checkpoint, dataset, asked):
     """The exact engine and the sampling one, bound to the same labels."""
-    engine = ExactEngine(checkpoint, Questions(dataset, load_prompt(SAID)), batch=1)
+    engine = ExactEngine(checkpoint, AnnotationTask(dataset, load_prompt(SAID)), batch=1)
     chat = open_model(checkpoint, asked, SAID)
     assert chat.labels == engine.encoder.labels
     return engine, Annotator(chat, dataset)
@@ -149,7 +149,7 @@ def test_constrained_samples_converge_to_the_exact_distribution(bound, temperatu
     """
     engine, annotator = bound
     id, persona = next(iter(engine.questions.dataset.utterances)), engine.questions.prompt.personas[1]
-    [[(_, answer)]] = engine.ask([Asked(id, Listener(0, persona, temperature))])
+    [[(_, answer)]] = engine.ask([Question(id, Listener(0, persona, temperature))])
     row = {"utterance": id, "messages": engine.questions.messages(id, persona), "temperature": temperature}
     said = []
     for start in range(0, DRAWS, 250):
@@ -211,7 +211,7 @@ def test_eight_devices_write_what_one_writes(engine, checkpoint, dataset, questi
     assert json.loads(done.stdout)["labelled"] == 4
     own = replace(questions, prompt=load_prompt(dataset.classes))
     people = crossed(2, own.prompt.personas)
-    asked = [Asked(id, person) for id in list(dataset.utterances)[:2] for person in people]
+    asked = [Question(id, person) for id in list(dataset.utterances)[:2] for person in people]
     one = ExactEngine(checkpoint, own, batch=4).ask(asked)
     expected = {(pair.utterance, pair.listener.index): answer.probs for some in one for pair, answer in some}
     for attempt in read_journal(tmp_path / "j"):

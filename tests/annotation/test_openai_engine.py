@@ -8,7 +8,7 @@ import pytest
 from chat_server import Server, completion, heard, slowly
 
 from aer_jax.annotation.annotate import annotate
-from aer_jax.annotation.engines.interface import Asked
+from aer_jax.annotation.engines.interface import Question
 from aer_jax.annotation.engines.served import openai_engine
 from aer_jax.annotation.engines.served.openai_engine import OpenAIEngine
 from aer_jax.annotation.listeners import crossed
@@ -31,7 +31,7 @@ def answers(questions, people, behave, **options):
     """{pair: answer} of all pairs, and the server."""
     with Server(behave).running() as server:
         engine = OpenAIEngine("m", questions, base_url=server.url, **{"retries": 2} | options)
-        asked = [Asked(id, person) for id in questions.dataset.utterances for person in people]
+        asked = [Question(id, person) for id in questions.dataset.utterances for person in people]
         return {pair: answer for some in engine.ask(asked) for pair, answer in some}, server
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from aer_jax.annotation.annotate import annotate
-from aer_jax.annotation.engines.interface import Asked
+from aer_jax.annotation.engines.interface import Question
 from aer_jax.annotation.engines.pytorch import transformers_engine
 from aer_jax.annotation.engines.pytorch.transformers_engine import TransformersEngine
 from aer_jax.annotation.listeners import crossed
@@ -122,7 +122,7 @@ def test_closing_ends_the_workers(stand_in, checkpoint, questions, people):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transformers_engine, "WorkerProcess", Noted)
         engine = TransformersEngine(checkpoint, questions, batch=1, workers=3)
-        answers = engine.ask([Asked(id, person) for id in questions.dataset.utterances for person in people])
+        answers = engine.ask([Question(id, person) for id in questions.dataset.utterances for person in people])
         next(answers)
         answers.close()
     assert 1 <= len(pids) <= 3

@@ -11,12 +11,12 @@ from aer_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from aer_jax.annotation.engines.interface import Engine
-    from aer_jax.annotation.task import Questions
+    from aer_jax.annotation.task import AnnotationTask
 
 ENGINES = ("transformers", "openai", "exact")
 
 
-def open_engine(name: str, model: str, questions: Questions, **options: Any) -> Engine:
+def open_engine(name: str, model: str, questions: AnnotationTask, **options: Any) -> Engine:
     """An engine by its name; each is imported where it is wanted, for one needs JAX and another its server's client.
 
     Args:

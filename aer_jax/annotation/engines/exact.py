@@ -19,11 +19,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from aer_jax.annotation.engines.interface import Answer, Asked
+from aer_jax.annotation.engines.interface import Answer, Question
 from aer_jax.annotation.engines.model_name import model_name
 from aer_jax.annotation.engines.tokens import AnnotationEncoder
 from aer_jax.annotation.engines.trie import tempered
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.base.config import read_config
 from aer_jax.base.hub import find_checkpoint
 from aer_jax.base.lengths import MAX_SAMPLES, SAMPLE_RATE
@@ -62,7 +62,7 @@ class ExactEngine:
     def __init__(
         self,
         model: str | Path,
-        questions: Questions,
+        questions: AnnotationTask,
         *,
         batch: int = 16,
         mesh: MeshConfig | None = None,
@@ -76,14 +76,14 @@ class ExactEngine:
         rows = row_blocks(self.mesh)
         self.batch = -(-batch // rows) * rows
 
-    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
+    def ask(self, asked: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
         """See `Engine`: all listeners of the utterances of one batch at a time."""
         personas = list(dict.fromkeys(pair.listener.persona for pair in asked))
-        by_utterance: dict[str, list[Asked]] = {}
+        by_utterance: dict[str, list[Question]] = {}
         for pair in asked:
             by_utterance.setdefault(pair.utterance, []).append(pair)
         for ids, log_probs_nplt in self.log_probs(list(by_utterance), personas):
-            answers: list[tuple[Asked, Answer]] = []
+            answers: list[tuple[Question, Answer]] = []
             for id, log_probs_plt in zip(ids, log_probs_nplt, strict=True):
                 for pair in by_utterance[id]:
                     at = personas.index(pair.listener.persona)

@@ -10,7 +10,7 @@ from aer_jax.annotation.listeners import Listener
 from aer_jax.labels.attempts import Answers
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """One question: a listener and an utterance."""
 
     utterance: str
@@ -45,7 +45,7 @@ class Engine(Protocol):
     model: str
     answers: Answers
 
-    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
+    def ask(self, asked: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
         """Answer each question once, some at a time and in any order.
 
         Closing the iterator ends whatever was started for it.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.base.chat import Chat, reply
 
 
@@ -28,7 +28,7 @@ class AnnotationEncoder(Chat):
         UserError: see `Chat`; or the tokenizer does not keep a label apart from the prompt.
     """
 
-    def __init__(self, checkpoint: str | Path, questions: Questions):
+    def __init__(self, checkpoint: str | Path, questions: AnnotationTask):
         super().__init__(checkpoint)
         prompt = questions.prompt
         asked = prompt.messages("", prompt.personas[0])  # what a label merges with is the template's, whoever is asked

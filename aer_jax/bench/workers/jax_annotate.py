@@ -9,7 +9,7 @@ import jax
 from aer_jax.annotation.engines.exact import ExactEngine
 from aer_jax.annotation.engines.tokens import AnnotationEncoder
 from aer_jax.annotation.prompts import load_prompt
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.bench.workers.jax_run import device
 from aer_jax.config import MeshConfig, load_config
@@ -21,7 +21,7 @@ from aer_jax.worker_process import serve
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     config, ids = load_config(job["config"]), job["ids"]
     dataset = open_dataset(config.data.dataset)
-    questions = Questions(dataset, load_prompt(dataset.classes))
+    questions = AnnotationTask(dataset, load_prompt(dataset.classes))
     engine = ExactEngine(config.model.checkpoint, questions, batch=config.train.microbatch, dtype=config.model.dtype)
     engine.mesh = make_mesh(MeshConfig(), jax.devices()[:1])
 

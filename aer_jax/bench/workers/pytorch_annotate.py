@@ -20,7 +20,7 @@ from aer_jax.annotation.engines.pytorch.qwen2_audio import Qwen2Audio
 from aer_jax.annotation.engines.pytorch.worker import Annotator
 from aer_jax.annotation.listeners import Listener, crossed
 from aer_jax.annotation.prompts import load_prompt
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.bench.measure import Clock, memory_bytes, reset_peak
 from aer_jax.config import load_config
 from aer_jax.data.dataset import open_dataset
@@ -39,7 +39,7 @@ class PytorchVotes:
     def __init__(self, job: dict[str, Any]):
         config = load_config(job["config"])
         self.batch, self.dataset = config.train.microbatch, open_dataset(config.data.dataset)
-        self.questions = Questions(self.dataset, load_prompt(self.dataset.classes))
+        self.questions = AnnotationTask(self.dataset, load_prompt(self.dataset.classes))
         sample = self.questions.messages(job["ids"][0], self.questions.prompt.personas[0])
         self.chat = Qwen2Audio(config.model.checkpoint, sample)
         self.chat.model.to(getattr(torch, config.model.dtype))

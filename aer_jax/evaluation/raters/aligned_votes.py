@@ -15,7 +15,7 @@ from aer_jax.labels.votes import Vote, Votes, normalise
 
 
 @dataclass(frozen=True)
-class Panel:
+class AlignedVotes:
     """A journal beside the human votes, on the utterances that have votes of both.
 
     Attributes:
@@ -54,7 +54,7 @@ class Panel:
         return normalise(self.votes_nlk.sum(axis=1))
 
 
-def open_panel(dataset: Dataset, journal: Path) -> Panel:
+def align_votes(dataset: Dataset, journal: Path) -> AlignedVotes:
     """Read a journal that was made about a dataset.
 
     Raises:
@@ -83,7 +83,7 @@ def open_panel(dataset: Dataset, journal: Path) -> Panel:
             f"{len(both)} utterances have both human and synthetic votes; at least 2 are needed to compare them."
         )
     ids = [ids[n] for n in both]
-    return Panel(
+    return AlignedVotes(
         dataset.classes,
         ids,
         np.array([dataset.utterances[id].speaker for id in ids]),

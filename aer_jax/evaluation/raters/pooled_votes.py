@@ -8,14 +8,14 @@ import numpy as np
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.evaluation.intervals import speaker_intervals
-from aer_jax.evaluation.raters.aligned_votes import Panel
+from aer_jax.evaluation.raters.aligned_votes import AlignedVotes
 from aer_jax.labels.pooling import held_out_loss, learn_weight
 from aer_jax.labels.votes import normalise
 
 FIXED = 0.5
 
 
-def pooling(panel: Panel, dataset: Dataset) -> dict[str, Any]:
+def pooling(aligned: AlignedVotes, dataset: Dataset) -> dict[str, Any]:
     """Ways to pool, each scored by `held_out_loss` on the speakers outside the validation split.
 
     Returns:
@@ -24,15 +24,15 @@ def pooling(panel: Panel, dataset: Dataset) -> dict[str, Any]:
         minus this one, above 0 is better) and better_ci. `constant` is the control: as many votes of the mean human
         distribution instead of synthetic ones, which only smooth.
     """
-    usable_n = panel.whole_nk.sum(axis=1) >= 2
+    usable_n = aligned.whole_nk.sum(axis=1) >= 2
     validation = set(dataset.splits["validation"])
-    learn_n = usable_n & np.array([id in validation for id in panel.ids])
+    learn_n = usable_n & np.array([id in validation for id in aligned.ids])
     score_n = usable_n & ~learn_n
     if not learn_n.any() or not score_n.any():
         missing = "validation speakers" if not learn_n.any() else "speakers outside the validation split"
         return {"reason": f"the journal has no clip of {missing} with two human votes", "rows": {}}
-    human_nk = panel.whole_nk.astype(float)
-    synthetic_nk = panel.votes_nlk.sum(axis=1)
+    human_nk = aligned.whole_nk.astype(float)
+    synthetic_nk = aligned.votes_nlk.sum(axis=1)
     constant_nk = normalise(human_nk[learn_n]).mean(axis=0) * synthetic_nk.sum(axis=1, keepdims=True)
 
     def learned(counts_nk: np.ndarray) -> float:
@@ -51,7 +51,7 @@ def pooling(panel: Panel, dataset: Dataset) -> dict[str, Any]:
         for name, (counts_nk, weight) in ways.items()
     }
     better = {name: losses["human"] - loss_n for name, loss_n in losses.items()}
-    speakers_n = panel.speakers_n[score_n]
+    speakers_n = aligned.speakers_n[score_n]
     ci, better_ci = speaker_intervals(losses, speakers_n), speaker_intervals(better, speakers_n)
     rows = {
         name: {

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from aer_jax.annotation.engines.interface import Answer, Asked
+from aer_jax.annotation.engines.interface import Answer, Question
 from aer_jax.annotation.engines.model_name import model_name
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.base.hub import find_checkpoint
 from aer_jax.devices import gpus
 from aer_jax.errors import UserError
@@ -31,9 +31,9 @@ DEATHS = 8
 
 
 class _Work(NamedTuple):
-    """Questions to be asked together, and how many workers died of them."""
+    """AnnotationTask to be asked together, and how many workers died of them."""
 
-    asked: Sequence[Asked]
+    asked: Sequence[Question]
     deaths: int = 0
 
 
@@ -57,7 +57,7 @@ class TransformersEngine:
     def __init__(
         self,
         model: str | Path,
-        questions: Questions,
+        questions: AnnotationTask,
         *,
         constrained: bool = False,
         workers: int = 1,
@@ -72,7 +72,7 @@ class TransformersEngine:
         self.workers, self.batch, self.timeout = workers, batch, timeout
         self._checkpoint = find_checkpoint(model)
 
-    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
+    def ask(self, asked: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
         """See `Engine`."""
         batches = [_Work(asked[at : at + self.batch]) for at in range(0, len(asked), self.batch)]
         pool = _Pool(self, deque(batches))
@@ -104,7 +104,7 @@ class TransformersEngine:
             loading_seconds=LOADING_SECONDS,
         )
 
-    def row(self, asked: Asked) -> dict[str, Any]:
+    def row(self, asked: Question) -> dict[str, Any]:
         """A question as the worker takes it."""
         return {
             "utterance": asked.utterance,
@@ -122,14 +122,14 @@ class _Pool:
         self._lock, self._stopped = threading.Lock(), threading.Event()
         self._ready = False  # whether any worker was ever able to start
         self._deaths = 0  # since the last answer
-        self._out: queue.Queue[list[tuple[Asked, Answer]] | BaseException] = queue.Queue()
+        self._out: queue.Queue[list[tuple[Question, Answer]] | BaseException] = queue.Queue()
         self._alive: dict[int, WorkerProcess] = {}
         count = min(engine.workers, len(work))
         self._threads = [threading.Thread(target=self._run, args=[i], daemon=True) for i in range(count)]
         for thread in self._threads:
             thread.start()
 
-    def results(self, count: int) -> Iterator[list[tuple[Asked, Answer]]]:
+    def results(self, count: int) -> Iterator[list[tuple[Question, Answer]]]:
         """Answers as they come, until there are `count`."""
         while count:
             some = self._out.get()

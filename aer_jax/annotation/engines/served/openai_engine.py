@@ -18,12 +18,12 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
-from aer_jax.annotation.engines.interface import Answer, Asked
+from aer_jax.annotation.engines.interface import Answer, Question
 from aer_jax.annotation.engines.served.address import Address, server_address
 from aer_jax.annotation.engines.served.completions import error_code, error_message, one_line, read_completion
 from aer_jax.annotation.engines.served.http_client import http_client, retry_after
 from aer_jax.annotation.engines.served.request import EXTENSIONS, Request, parse_request
-from aer_jax.annotation.task import Questions
+from aer_jax.annotation.task import AnnotationTask
 from aer_jax.base.lengths import SAMPLE_RATE
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import Unfinished, UserError
@@ -65,7 +65,7 @@ class OpenAIEngine:
     def __init__(
         self,
         model: str,
-        questions: Questions,
+        questions: AnnotationTask,
         *,
         base_url: str = "",
         concurrency: int = 8,
@@ -106,12 +106,12 @@ class OpenAIEngine:
         self._lock, self._stopped = threading.Lock(), threading.Event()
         self._answered = False
         self._pause_ends = 0.0
-        self._begun: dict[Asked, float] = {}  # when each request that is under way was sent
+        self._begun: dict[Question, float] = {}  # when each request that is under way was sent
 
-    def ask(self, asked: Sequence[Asked]) -> Generator[list[tuple[Asked, Answer]]]:
+    def ask(self, asked: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
         """See `Engine`."""
         left = iter(_probes_first(asked))
-        pending: dict[Future[Answer], Asked] = {}
+        pending: dict[Future[Answer], Question] = {}
         failed = 0
         late = Answer(error=f"no reply within {OVERDUE * self._timeout:g} s (--timeout)")
         try:
@@ -134,8 +134,8 @@ class OpenAIEngine:
             self._stopped.set()
             self._client.close()
 
-    def _overdue(self, pending: Mapping[Future[Answer], Asked]) -> list[Future[Answer]]:
-        """Questions whose request has taken too long as a whole, as one whose reply comes byte by byte does."""
+    def _overdue(self, pending: Mapping[Future[Answer], Question]) -> list[Future[Answer]]:
+        """AnnotationTask whose request has taken too long as a whole, as one whose reply comes byte by byte does."""
         now, begun = time.monotonic(), self._begun
         return [
             future
@@ -143,7 +143,7 @@ class OpenAIEngine:
             if not future.done() and now - begun.get(pair, now) > OVERDUE * self._timeout
         ]
 
-    def _start(self, asked: Asked) -> Future[Answer]:
+    def _start(self, asked: Question) -> Future[Answer]:
         """Ask in a thread that does not keep the process alive, as those of a pool would after Ctrl-C."""
         future: Future[Answer] = Future()
 
@@ -156,7 +156,7 @@ class OpenAIEngine:
         threading.Thread(target=run, daemon=True).start()
         return future
 
-    def _answer(self, asked: Asked) -> Answer:
+    def _answer(self, asked: Question) -> Answer:
         """One question; whatever concerns all of them is raised, whatever concerns this one is its error."""
         openai, tries, nonsense = self._openai, 0, 0
         while True:
@@ -193,7 +193,7 @@ class OpenAIEngine:
             self._stopped.wait(backoff if delay is None else delay)
             tries += 1
 
-    def _complete(self, asked: Asked, request: Request) -> Answer:
+    def _complete(self, asked: Question, request: Request) -> Answer:
         """One request; a reply that is no completion is a ValueError, one that ends all of them a UserError."""
         openai = self._openai
         self._begun[asked] = time.monotonic()
@@ -264,7 +264,7 @@ class OpenAIEngine:
         labels = self.questions.prompt.labels
         return parse(text, labels, synonyms_of(self.questions.dataset.name, labels)) is not None
 
-    def _messages(self, asked: Asked) -> list[dict[str, Any]]:
+    def _messages(self, asked: Question) -> list[dict[str, Any]]:
         """The conversation with the clip in it."""
         system, user = self.questions.messages(asked.utterance, asked.listener.persona)
         audio = {"type": "input_audio", "input_audio": {"data": self._audio(asked.utterance), "format": "wav"}}
@@ -280,7 +280,7 @@ class OpenAIEngine:
         return one_line(text, self._key)
 
 
-def _probes_first(asked: Sequence[Asked]) -> list[Asked]:
+def _probes_first(asked: Sequence[Question]) -> list[Question]:
     """The questions in their order, but for one each about utterances at the beginning, middle and end before them."""
     ids = list(dict.fromkeys(pair.utterance for pair in asked))
     probes = dict.fromkeys(ids[at * (len(ids) - 1) // (PROBES - 1)] for at in range(PROBES))
