@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_irregular_file_names_meet_their_votes(tree):
 def test_a_clip_without_votes_is_counted_and_not_kept(tree, tmp_path):
     dataset = prepare(read_corpus("crema-d", tree, ["angry", "happy", "neutral", "sad"]), tmp_path / "out")
     assert list(dataset.utterances) == ["1001_IEO_NEU_XX", "1002_WSI_ANG_HI", "1003_WSI_ANG_HI"]
-    report = (dataset.path / "report.md").read_text()
+    report = re.sub(" +", " ", (dataset.path / "report.md").read_text())
     assert f"| {NO_VOTE} | 1 | 1004_DFA_SAD_LO |" in report
     assert f"| {NO_VOTE_INSIDE} | 1 | 1001_TSI_FEA_XX |" in report
     assert "| vote row whose clip is not on disk | 1 | 1091_WSI_ANG_HI |" in report
@@ -217,7 +218,7 @@ class TestReal:
         dataset = prepare(corpus, tmp_path / "out", classes)
         assert len(dataset.utterances) == usable
         assert "1076_MTI_SAD_XX" not in dataset.utterances
-        assert "| audio silent | 1 | 1076_MTI_SAD_XX |" in (dataset.path / "report.md").read_text()
+        assert "| audio silent | 1 | 1076_MTI_SAD_XX |" in re.sub(" +", " ", (dataset.path / "report.md").read_text())
         speakers = {part: {dataset.utterances[id].speaker for id in ids} for part, ids in dataset.splits.items()}
         assert [len(s) for s in speakers.values()] == [13, 3, 4]
         assert len(set.union(*speakers.values())) == 20

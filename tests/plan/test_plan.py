@@ -102,14 +102,14 @@ def test_what_does_not_fit_comes_with_what_would():
 @pytest.mark.parametrize(
     ("topology", "fsdp", "gibibytes", "seconds", "sent"),
     [
-        ("v5e:4x4", 16, 9.947, 1.0968, 53.463e9),
+        ("v5e:4x4", 16, 9.947, 1.0941, 53.463e9),
         ("v6e:4x4", 16, 9.947, 0.3142, 53.463e9),
-        ("v5p:2x2x4", 16, 9.947, 0.4584, 53.463e9),
+        ("v5p:2x2x4", 16, 9.947, 0.4573, 53.463e9),
         ("h100:8", 8, 18.301, 1.0276, 49.899e9),
     ],
 )
 def test_the_7b_by_arithmetic(topology, fsdp, gibibytes, seconds, sent):
-    """As commit 17893ef planned it."""
+    """As commit 17893ef planned it, within 0.3%: passes of the adapters' products are counted once."""
     made = plan(load_config(CONFIGS / "qwen2_audio_7b.yaml"), topology)
     assert made["settings"] == [
         "mesh.data=1", f"mesh.fsdp={fsdp}", "mesh.tensor=1", "train.microbatch=32", "model.remat=dots"
