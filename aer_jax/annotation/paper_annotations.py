@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from aer_jax.corpora.base import Corpus
 from aer_jax.corpora.text import parse_json, read_text
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
+from aer_jax.files.atomic import replace_text
 from aer_jax.labels.journal import Attempt
 from aer_jax.labels.parsing import parse
 
@@ -79,9 +79,7 @@ def write_journal(attempts: list[Attempt], dataset: Dataset) -> Path:
                 attempt = replace(attempt, label=None, outcome="unparsed")
             lines.append(attempt.line())
     path = dataset.path / JOURNAL
-    partial = path.with_name(f".{JOURNAL}.partial")
-    partial.write_text("".join(lines), "utf-8")
-    os.replace(partial, path)
+    replace_text(path, "".join(lines))
     return path
 
 

@@ -10,7 +10,6 @@ from other seeds of the toy corpus than the demo's, so the demo's speakers are n
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import jax
@@ -33,6 +32,7 @@ from aer_jax.base.lengths import frame_count, token_count
 from aer_jax.corpora.base import Corpus, Waveform
 from aer_jax.corpora.toy import corpus as toy
 from aer_jax.data.prompt import SYSTEM, TASK
+from aer_jax.files.atomic import whole_directory
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.weights import base_tensors
 
@@ -183,15 +183,12 @@ def build(out: Path, seed: int = 0) -> None:
     config = make_config(processor)
     model = Qwen2Audio(config, output_layer=True, rngs=nnx.Rngs(seed))
     teach(model, Lessons(corpus, processor, prompt), seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=out.parent))
     config.architectures = ["Qwen2AudioForConditionalGeneration"]
     config.dtype = "float32"
-    config.save_pretrained(staging)
-    processor.save_pretrained(staging)
-    save_file(base_tensors(model), staging / "model.safetensors", metadata={"format": "pt"})
-    staging.chmod(0o755)
-    staging.rename(out)
+    with whole_directory(out) as partial:
+        config.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        save_file(base_tensors(model), partial / "model.safetensors", metadata={"format": "pt"})
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Files on disk: small ones are written whole or not at all, also where the process is killed on the way."""
+"""Atomic writes: a file or a directory is there whole or not at all, also where the process is killed on the way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import io
 import math
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +39,23 @@ def replace_bytes(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_directory(out: Path) -> Iterator[Path]:
+    """A directory to write into that takes the name `out` at the end, or vanishes where something goes wrong.
+
+    What a killed writer left behind is removed first; one writer at a time is the caller's to see to.
+    """
+    partial = out.parent / f".{out.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        os.rename(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 

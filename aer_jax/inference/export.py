@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +43,7 @@ from aer_jax.base.hub import find_checkpoint
 from aer_jax.base.safetensors_files import Checkpoint, file_name, read_header
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.errors import UserError
+from aer_jax.files.atomic import whole_directory
 from aer_jax.files.locks import locked
 from aer_jax.models.adapters.peft_format import (
     LEARNED,
@@ -83,7 +83,7 @@ def export(path: str | Path, formats: Sequence[str], out: str | Path) -> dict[st
     if unknown or not formats or len(set(formats)) != len(formats):
         raise UserError(f"--format is {','.join(formats)}; choose peft, merged, or peft,merged.")
     run, out = open_run(path), Path(out)
-    with whole_directory(out) as staging:
+    with _written_alone(out) as staging:
         model = best_model(run)
         places = {name: Path(name if len(formats) > 1 else "") for name in formats}
         for name, place in places.items():
@@ -174,26 +174,18 @@ def about_head(run: Run, model: EmotionModel) -> dict[str, Any]:
 
 
 @contextmanager
-def whole_directory(out: Path) -> Iterator[Path]:
-    """A directory to write into that takes the name `out` at the end, or vanishes where something goes wrong.
+def _written_alone(out: Path) -> Iterator[Path]:
+    """`whole_directory` by one process at a time.
 
     Raises:
         UserError: `out` exists, is being written by another process or cannot be written, or the disk is full.
     """
     if out.exists():
         raise UserError(f"{out} exists; remove it or choose another --out.")
-    staging = out.parent / f".{out.name}.partial"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with locked(out.parent / f".{out.name}.lock", f"{out} is being written"):
-            shutil.rmtree(staging, ignore_errors=True)  # what a killed export left behind
-            staging.mkdir()
-            try:
-                yield staging
-                os.rename(staging, out)
-            except BaseException:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
+        with locked(out.parent / f".{out.name}.lock", f"{out} is being written"), whole_directory(out) as partial:
+            yield partial
     except (OSError, SafetensorError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             raise UserError(f"the disk of {out} is full; free some space or choose another --out.") from None

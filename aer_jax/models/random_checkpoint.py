@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import Qwen2AudioConfig
 
 from aer_jax.errors import UserError
+from aer_jax.files.atomic import whole_directory
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.weights import base_parameters
 
@@ -63,30 +64,27 @@ def write_random_checkpoint(
     """
     if out.exists():
         raise UserError(f"{out} exists; choose another place.")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    config = published_config(audio_layers, text_layers)
-    if tokenizer:
-        config["audio_token_index"] = json.loads((TOY / "config.json").read_text())["audio_token_index"]
-        _copy_processor(partial, config["audio_config"]["num_mel_bins"])
-    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    shapes = dict(_shapes(Qwen2AudioConfig.from_dict(config)))
-    shards: list[list[str]] = [[]]
-    for name in shapes:
-        if shards[-1] and 2 * sum(math.prod(shapes[other]) for other in (*shards[-1], name)) > SHARD:
-            shards.append([])
-        shards[-1].append(name)
-    rng = np.random.default_rng(seed)
-    file_of: dict[str, str] = {}
-    for number, names in enumerate(tqdm(shards, "write", unit="file"), 1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file({n: _random(n, shapes[n], rng) for n in names}, partial / file, metadata={"format": "pt"})
-        file_of |= dict.fromkeys(names, file)
-    total = 2 * sum(map(math.prod, shapes.values()))
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}
-    (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-    partial.rename(out)
+    with whole_directory(out) as partial:
+        config = published_config(audio_layers, text_layers)
+        if tokenizer:
+            config["audio_token_index"] = json.loads((TOY / "config.json").read_text())["audio_token_index"]
+            _copy_processor(partial, config["audio_config"]["num_mel_bins"])
+        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        shapes = dict(_shapes(Qwen2AudioConfig.from_dict(config)))
+        shards: list[list[str]] = [[]]
+        for name in shapes:
+            if shards[-1] and 2 * sum(math.prod(shapes[other]) for other in (*shards[-1], name)) > SHARD:
+                shards.append([])
+            shards[-1].append(name)
+        rng = np.random.default_rng(seed)
+        file_of: dict[str, str] = {}
+        for number, names in enumerate(tqdm(shards, "write", unit="file"), 1):
+            file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+            save_file({n: _random(n, shapes[n], rng) for n in names}, partial / file, metadata={"format": "pt"})
+            file_of |= dict.fromkeys(names, file)
+        total = 2 * sum(map(math.prod, shapes.values()))
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}
+        (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def _copy_processor(out: Path, mels: int) -> None:

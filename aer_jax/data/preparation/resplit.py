@@ -11,6 +11,7 @@ from aer_jax.corpora.base import Corpus
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.data.preparation.splits import parse_rule, split_clips
 from aer_jax.errors import UserError
+from aer_jax.files.atomic import whole_directory
 from aer_jax.files.content_hash import file_sha256, seal
 
 _SHARED = ("*.array_record", "utterances.jsonl", "votes.jsonl")
@@ -41,20 +42,19 @@ def resplit(dataset: Dataset, corpus: Corpus, out: str | Path, split: str, seed:
     if left_out or len(clips) < len(dataset.utterances):
         raise UserError(f"the split {split} is not over the clips of {dataset.path}; prepare it by itself.")
     splits, how = split_clips(clips, seed, rule)
-    partial = out.parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for file in [file for pattern in _SHARED for file in dataset.path.glob(pattern)]:
-        try:
-            os.link(file, partial / file.name)
-        except OSError:
-            shutil.copyfile(file, partial / file.name)
-    _write(partial / "splits.json", {"seed": seed, "how": how, "speakers_apart": rule.keeps_speakers_apart, **splits})
-    about = json.loads((dataset.path / "dataset.json").read_text(encoding="utf-8"))
-    about["settings"] |= {"seed": seed, "split": split}
-    about["sha256"]["splits.json"] = file_sha256(partial / "splits.json")
-    _write(partial / "dataset.json", seal(about))
-    os.rename(partial, out)
+    with whole_directory(out) as partial:
+        for file in [file for pattern in _SHARED for file in dataset.path.glob(pattern)]:
+            try:
+                os.link(file, partial / file.name)
+            except OSError:
+                shutil.copyfile(file, partial / file.name)
+        _write(
+            partial / "splits.json", {"seed": seed, "how": how, "speakers_apart": rule.keeps_speakers_apart, **splits}
+        )
+        about = json.loads((dataset.path / "dataset.json").read_text(encoding="utf-8"))
+        about["settings"] |= {"seed": seed, "split": split}
+        about["sha256"]["splits.json"] = file_sha256(partial / "splits.json")
+        _write(partial / "dataset.json", seal(about))
     return open_dataset(out)
 
 

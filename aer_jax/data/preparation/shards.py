@@ -26,6 +26,7 @@ from aer_jax.corpora.base import Clip, Waveform
 from aer_jax.corpora.tables.times import past_the_end
 from aer_jax.data.audio.read import BadAudio, decode, encode_flac, usable
 from aer_jax.data.records import Record, ShardWriter, shard_name
+from aer_jax.files.atomic import replace_text
 from aer_jax.files.content_hash import file_sha256
 
 SHARD_BYTES = 256 * 2**20  # of the clips as they are on disk
@@ -172,10 +173,7 @@ def _write(clips: Sequence[Clip], key: str, path: Path, pool: ThreadPoolExecutor
                 rows.append((clip.id, audio.seconds, audio.scaled, hashlib.sha256(audio.flac).hexdigest()))
     about = {"key": key, "sha256": file_sha256(partial), "rows": rows, "unusable": unusable}
     partial.rename(path)
-    side = path.with_name(_side_name(path.name))
-    beside = side.with_name(f"{side.name}.partial")
-    beside.write_text(json.dumps(about), "utf-8")
-    beside.rename(side)
+    replace_text(path.with_name(_side_name(path.name)), json.dumps(about))
     return about
 
 
