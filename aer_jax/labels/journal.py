@@ -21,7 +21,7 @@ from aer_jax.files.json_text import parse_json
 from aer_jax.labels.attempts import Attempt, parse_attempt
 from aer_jax.labels.votes import Vote, Votes
 
-__all__ = ["Attempt", "Journal", "read_journal", "read_votes"]
+__all__ = ["Attempt", "Journal", "read_journal", "read_votes", "votes_of"]
 
 BEGINNING = b'{"utterance": '  # of every line that a writer can have left unfinished
 
@@ -209,7 +209,17 @@ def read_journal(path: Path) -> list[Attempt]:
 
 
 def read_votes(journal: Path, classes: Sequence[str]) -> Votes:
-    """The answered lines of a journal as votes.
+    """The answered lines of a journal as votes; see `votes_of`."""
+    return votes_of(read_journal(journal), classes, journal)
+
+
+def votes_of(attempts: Iterable[Attempt], classes: Sequence[str], journal: Path) -> Votes:
+    """Answered attempts as votes.
+
+    Args:
+        attempts: the lines of a journal, in its order.
+        classes: labels that are known.
+        journal: how errors name it.
 
     Returns:
         one vote per label, of weight 1; where a line is a distribution, one per label with its share as the weight.
@@ -219,7 +229,7 @@ def read_votes(journal: Path, classes: Sequence[str]) -> Votes:
         UserError: a line is damaged, its label is none of `classes`, or it answers a pair a second time.
     """
     votes: dict[tuple, list[Vote]] = {}
-    for number, attempt in enumerate(read_journal(journal), 1):
+    for number, attempt in enumerate(attempts, 1):
         where = f"{journal}, line {number}"
         if not attempt.shares:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
-from aer_jax.labels.journal import Attempt, read_journal, read_votes
+from aer_jax.labels.journal import Attempt, read_journal
 from aer_jax.labels.votes import Vote, Votes, normalise
 
 
@@ -61,7 +62,8 @@ def align_votes(dataset: Dataset, journal: Path) -> AlignedVotes:
         UserError: the journal is damaged, empty, is about other utterances, holds several models or prompts, or
             fewer than two utterances have both human and synthetic votes.
     """
-    latest = _latest(dataset, journal)
+    attempts = read_journal(journal)
+    latest = _latest(attempts, dataset, journal)
     first = {attempt.listener: attempt for attempt in latest}
     people = [first[index] for index in sorted(first)]
     row = {person.listener: i for i, person in enumerate(people)}
@@ -71,10 +73,10 @@ def align_votes(dataset: Dataset, journal: Path) -> AlignedVotes:
 
     asked = {attempt.utterance for attempt in latest}
     ids = [id for id in dataset.utterances if id in asked]
-    votes_of: list[list[Vote]] = [[] for _ in people]
-    for vote in read_votes(journal, dataset.classes):
-        votes_of[row[int(str(vote.rater))]].append(vote)
-    votes_nlk = np.stack([Votes(votes).counts(ids, dataset.classes) for votes in votes_of], axis=1)
+    by_listener: list[list[Vote]] = [[] for _ in people]
+    for vote in votes_of(attempts, dataset.classes, journal):
+        by_listener[row[int(str(vote.rater))]].append(vote)
+    votes_nlk = np.stack([Votes(votes).counts(ids, dataset.classes) for votes in by_listener], axis=1)
     human = dataset.votes.human
     counts_nk = human.counts(ids, dataset.classes)
     both = np.flatnonzero((counts_nk.sum(axis=1) > 0) & (votes_nlk.sum(axis=(1, 2)) > 0))
@@ -102,9 +104,9 @@ def _kinds(attempts: list[Attempt]) -> str:
     return next(iter(counts)) if len(counts) == 1 else " + ".join(f"{n} {kind}" for kind, n in counts.most_common())
 
 
-def _latest(dataset: Dataset, journal: Path) -> list[Attempt]:
+def _latest(lines: Sequence[Attempt], dataset: Dataset, journal: Path) -> list[Attempt]:
     """The last attempt of each pair, after checking that the journal is one and is about this dataset."""
-    attempts = {attempt.key: attempt for attempt in read_journal(journal)}
+    attempts = {attempt.key: attempt for attempt in lines}
     if not attempts:
         raise UserError(f"the journal {journal} is empty; `aer-jax annotate` fills it.")
     foreign = [id for id, _ in attempts if id not in dataset.utterances]
