@@ -11,7 +11,7 @@ import numpy as np
 
 from aer_jax.data.dataset import Dataset
 from aer_jax.errors import UserError
-from aer_jax.labels.journal import Attempt, read_journal
+from aer_jax.labels.journal import Attempt, read_journal, votes_of
 from aer_jax.labels.votes import Vote, Votes, normalise
 
 
