@@ -93,7 +93,7 @@ def test_wrong_use_is_exit_2(capsys, args):
         (["zzz"], 'there is no command "zzz". `aer-jax --help` lists them.'),
         (["evaluate", "--run", "r", "data.dataset=x"], "write the new place into r/config.yaml"),
         (["train", "--resme"], 'unrecognized arguments: --resme. Did you mean "--resume"?'),
-        ([], "the whole way on the embedded toy corpus"),
+        ([], "run every step on the embedded toy corpus"),
     ],
 )
 def test_wrong_use_says_what_is_right(capsys, args, said):

@@ -116,7 +116,7 @@ def add(command: Command) -> None:
 def _add_annotate(command: Command) -> None:
     sub = command(
         annotate,
-        "synthetic votes by an audio-language model: sampled from a checkpoint in PyTorch or from a server, or exact",
+        "ask an audio-language model for synthetic votes",
         "annotate --data data/crema_d --model Qwen2-Audio-7B-Instruct --out data/crema_d.jsonl",
     )
     sub.add_argument("--data", type=Path, required=True)
@@ -145,7 +145,7 @@ def _add_annotate(command: Command) -> None:
 
 def _add_listeners(who: argparse._ArgumentGroup) -> None:
     who.add_argument(
-        "--listeners", type=whole(Range(1, 10_000)), default=8, help="synthetic listeners an utterance (8)"
+        "--listeners", type=whole(Range(1, 10_000)), default=8, help="synthetic listeners per utterance (8)"
     )
     who.add_argument(
         "--listeners-plan",
@@ -212,8 +212,7 @@ def _add_server(server: argparse._ArgumentGroup) -> None:
 def _add_proxies(command: Command) -> None:
     sub = command(
         proxies,
-        "how good are synthetic votes: agreement with people, also by ambiguity, persona, temperature and speakers, "
-        "how many are enough, what they are worth when pooled",
+        "measure the quality of synthetic votes against human ones",
         "proxies --data data/crema_d --journal data/crema_d.jsonl --out data/crema_d_proxies",
     )
     sub.add_argument("--data", type=Path, required=True)

@@ -117,10 +117,10 @@ def add(command: Command) -> None:
     """Define bench."""
     sub = command(
         bench,
-        "time the work; " + "; ".join(f"{what}: {about}" for what, about in WHAT.items()),
+        "time training, prediction, annotation, input and loading, most of them next to PyTorch",
         "bench train model.dtype=bfloat16 --model Qwen2-Audio-7B-Instruct --data data/crema_d --json",
     )
-    sub.add_argument("what", choices=tuple(WHAT))
+    sub.add_argument("what", choices=tuple(WHAT), help="; ".join(f"{what}: {about}" for what, about in WHAT.items()))
     sub.add_argument(
         "--model",
         help="checkpoint directory or hub id; train, ablations: random weights in the 7B's shapes without it; "

@@ -63,7 +63,7 @@ def add(command: Command) -> None:
 def _add_prepare(command: Command) -> None:
     sub = command(
         prepare,
-        "a corpus on disk -> a dataset directory",
+        "convert a corpus on disk into a dataset directory",
         "prepare --corpus crema-d --root CREMA-D --out data/crema_d --classes angry,happy,neutral,sad",
     )
     sub.add_argument(
@@ -124,7 +124,7 @@ def _add_choices(own: argparse._ArgumentGroup) -> None:
 def _add_augmented(command: Command) -> None:
     sub = command(
         augmented,
-        "a page to see and hear what DiME-Aug added to a run's training clips",
+        "write a page to see and hear what DiME-Aug added to a run's training clips",
         "augmented --run runs/crema_d_mini --out augmented.html",
     )
     sub.add_argument("--run", type=Path, required=True)

@@ -44,7 +44,7 @@ def add(command: Command) -> None:
     """Define experiment, raters."""
     sub = command(
         experiment,
-        "a grid of runs (labels, DiME-Aug, recipes, folds, seeds) and its tables; given again, it goes on",
+        "train and evaluate a grid of runs, and write its tables; the same command continues it",
         "experiment configs/experiments/crema_d_4.yaml corpus.root=CREMA-D settings.model.checkpoint=CHECKPOINT",
     )
     sub.add_argument("file", type=Path, metavar="FILE", help="YAML; see aer_jax/experiments/settings.py for every key")
@@ -53,7 +53,7 @@ def add(command: Command) -> None:
 
     sub = command(
         raters,
-        "how many human raters a proxy is worth: human votes thinned to a few, scored against those held back",
+        "measure how many human raters a synthetic vote or a model is worth",
         "raters --data data/crema_d --journal synthetic=data/crema_d.jsonl --out runs/raters",
     )
     sub.add_argument("--data", type=Path, required=True)

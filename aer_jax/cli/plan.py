@@ -33,7 +33,7 @@ def add(command: Command) -> None:
     """Define plan."""
     sub = command(
         plan,
-        "will a run fit chips that are not here, and how long would it take; compiles the real step",
+        "estimate memory and time of a run on chips that are not here",
         "plan --config configs/qwen2_audio_7b.yaml --topology v5e:4x4",
     )
     sub.add_argument("--config", type=Path, help="YAML file; without a checkpoint, Qwen2-Audio-7B's published shapes")

@@ -36,10 +36,10 @@ def ensemble(args: argparse.Namespace) -> None:
 
 def add(command: Command) -> None:
     """Define demo, report, ensemble."""
-    sub = command(demo, "the whole way on the embedded toy corpus", "demo --out runs/demo")
+    sub = command(demo, "run every step on the embedded toy corpus", "demo --out runs/demo")
     sub.add_argument("--out", type=Path, default=Path("runs/demo"))
 
-    sub = command(report, "one HTML page about evaluated runs", "report --run runs/a runs/b --out report.html")
+    sub = command(report, "write one HTML page about evaluated runs", "report --run runs/a runs/b --out report.html")
     sub.add_argument("--run", type=Path, required=True, nargs="+")
     sub.add_argument("--split", default="test", choices=("train", "validation", "test"))
     sub.add_argument("--out", type=Path, required=True)
@@ -50,7 +50,7 @@ def add(command: Command) -> None:
 
     sub = command(
         ensemble,
-        "the mean of several evaluated runs' predictions, scored beside each of them",
+        "average the predictions of several evaluated runs, and score the mean",
         "ensemble --run runs/seed0 runs/seed1 runs/seed2",
     )
     sub.add_argument("--run", type=Path, required=True, nargs="+")

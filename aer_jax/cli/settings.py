@@ -63,7 +63,7 @@ def add(command: Command) -> None:
     """Define config."""
     sub = command(
         config,
-        "every setting of a run: its value, what it means, what it may be",
+        "show every setting of a run: its value, meaning and range",
         "config recipe=paper",
     )
     sub.add_argument("--config", type=Path, help="YAML file whose values are shown instead of the defaults")

@@ -89,7 +89,9 @@ def export(args: argparse.Namespace) -> None:
 
 def add(command: Command) -> None:
     """Define train, evaluate, predict, export."""
-    sub = command(train, "fine-tune; writes a run directory", "train --config configs/crema_d_mini.yaml train.epochs=2")
+    sub = command(
+        train, "fine-tune a model; writes a run directory", "train --config configs/crema_d_mini.yaml train.epochs=2"
+    )
     sub.add_argument("--config", type=Path, help="YAML file; `aer-jax config` shows every key")
     sub.add_argument("settings", nargs="*", metavar="key=value", help="on top of the file, for instance seed=1")
     sub.add_argument(
@@ -102,13 +104,13 @@ def add(command: Command) -> None:
     )
     sub.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps for xprof, into RUN/profile")
 
-    sub = command(evaluate, "predictions and metrics of a run", "evaluate --run runs/crema_d_mini")
+    sub = command(evaluate, "predict a split and score it on human votes", "evaluate --run runs/crema_d_mini")
     sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
     sub.add_argument("--split", default="test", choices=("train", "validation", "test"), help="test without it")
 
     sub = command(
         predict,
-        "distributions for audio files, folders, or the bytes of one on standard input",
+        "predict distributions for audio files, folders, or standard input",
         "predict --run runs/crema_d_mini a.wav recordings/ --format csv --out shares.csv",
     )
     sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
@@ -139,7 +141,7 @@ def add(command: Command) -> None:
 
     sub = command(
         export,
-        "a run's best model for PyTorch: a PEFT adapter, or merged weights for transformers",
+        "export a run's best model as a PEFT adapter or as merged weights",
         "export --run runs/crema_d_mini --format peft,merged --out exports/crema_d_mini",
     )
     sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")

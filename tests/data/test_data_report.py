@@ -69,8 +69,8 @@ def test_the_report_counts(report):
     for line in (
         "9 clips found, **9 kept**, 4 speakers, 20 votes",
         "**Licensed**: the audio, the words and the votes must not be passed on.",
-        "| raters a clip | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 |",
-        "| clips a speaker | 2.2 | 2.0 | 2.0 | 2.0 | 2.2 | 3.0 |",
+        "| raters per clip | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 | 2.0 |",
+        "| clips per speaker | 2.2 | 2.0 | 2.0 | 2.0 | 2.2 | 3.0 |",
         "not counted: c 0.333333.",
         "| a \\| reason of two lines | 1 | utt\\|99 |",
         "All of them are in `report/dropped.jsonl`.",
@@ -135,8 +135,8 @@ def test_shares_tell_no_number_of_raters(tmp_path):
     shares += [clip(name, [("a", None, 0.5), ("b", None, 0.5)]) for name in "uvw"]
     counts = clip("z", [("a", None, 1.0)] * 3)
     for name, clips, row in [
-        ("shares", shares, "| raters a clip | unknown | unknown |"),
-        ("both", [*shares, counts], "| raters a clip | 3.0 | 3.0 |"),
+        ("shares", shares, "| raters per clip | unknown | unknown |"),
+        ("both", [*shares, counts], "| raters per clip | 3.0 | 3.0 |"),
     ]:
         corpus = Corpus("small", ("a", "b"), ("a", "b"), clips)
         assert row in re.sub(" +", " ", (prepare(corpus, tmp_path / name).path / "report.md").read_text())

@@ -72,7 +72,7 @@ def test_the_report(tmp_path):
         "| b | 5 | 35.7% | 1 |",
         "| (tied) | | | 1 |",
         "Votes outside the classes, kept in `votes.jsonl` but not counted: c 1.",
-        "| raters a clip | 3.8 | 2.0 |",
+        "| raters per clip | 3.8 | 2.0 |",
         # Entropies / log 2: 0, 1, H(2/5, 3/5) = 0.97095, 0.91830 for aab.
         "| ambiguity (entropy / log K, 0 to 1) | 0.722 | 0.000 | 0.689 |",
         "All votes of a clip agree in 25.0% of the clips.",

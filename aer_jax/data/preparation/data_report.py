@@ -132,17 +132,17 @@ def _figures(kept: Kept, numbers: _Numbers) -> dict[str, tuple[str, str]]:
             ),
         ),
         "raters.svg": (
-            "Raters a clip",
-            histogram("Raters a clip", numbers.raters_n, "raters", np.arange(0.5, most + 1, max(1, most // 60))),
+            "Raters per clip",
+            histogram("Raters per clip", numbers.raters_n, "raters", np.arange(0.5, most + 1, max(1, most // 60))),
         ),
         "durations.svg": (
             "Durations",
             histogram("Durations", numbers.seconds_n, "seconds", np.arange(0, longest + second, second)),
         ),
         "speakers.svg": (
-            "Clips a speaker",
+            "Clips per speaker",
             columns(
-                "Clips a speaker",
+                "Clips per speaker",
                 [(n, style_of[name]) for name, n in clips_of.items()],
                 f"{len(clips_of):,} speakers",
                 legend,
@@ -214,10 +214,10 @@ def _report(kept: Kept, numbers: _Numbers, captions: dict[str, str]) -> str:
 def _clips(numbers: _Numbers, clips_of: Counter[str]) -> list[str]:
     raters = _summary(numbers.raters_n, ".1f") if len(numbers.raters_n) else ["unknown"] * 6
     rows = [
-        ("raters a clip", *raters),
+        ("raters per clip", *raters),
         ("ambiguity (entropy / log K, 0 to 1)", *_summary(numbers.entropy_n, ".3f")),
         ("seconds", *_summary(numbers.seconds_n, ".2f")),
-        ("clips a speaker", *_summary(np.array(list(clips_of.values())), ".1f")),
+        ("clips per speaker", *_summary(np.array(list(clips_of.values())), ".1f")),
     ]
     return _table(("", "mean", "minimum", "quartile", "median", "quartile", "maximum"), rows)
 
