@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Wrong use or bad input, said in one clear sentence: what, where, how to mend it.
+    """Wrong use or bad input, said in one clear sentence: what, where, how to fix it.
 
     The command line prints the sentence without a traceback and exits with `exit_code`.
     """

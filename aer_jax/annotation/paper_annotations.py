@@ -65,7 +65,7 @@ def read_annotations(path: Path, corpus: Corpus) -> list[Attempt]:
 
 
 def write_journal(attempts: list[Attempt], dataset: Dataset) -> Path:
-    """Write the attempts about the dataset's utterances beside it, for `labels.journal`.
+    """Write the attempts about the dataset's utterances next to it, for `labels.journal`.
 
     A label outside the dataset's classes becomes an unparsed answer: nobody was offered it.
 
@@ -98,7 +98,7 @@ def _attempt(id: str, annotation: Any, table: dict[str, str], where: str) -> Att
     label = paper_json.label(emotion, table, where)
     said = parse(response, list(table))
     if said is not None and table[said] != label:
-        raise UserError(f'{where}: the response "{response.strip()[:80]}" is not the emotion "{emotion}"; mend one.')
+        raise UserError(f'{where}: the response "{response.strip()[:80]}" is not the emotion "{emotion}"; fix one.')
     return Attempt(
         utterance=id,
         listener=int(name["listener"]),

@@ -50,7 +50,7 @@ def load_processor(path: Path, config: Any) -> Any:
 
 
 def refuse_misfit(processor: Any, config: Any, path: Any) -> None:
-    """Compare a processor with the config beside it.
+    """Compare a processor with the config next to it.
 
     Args:
         processor: transformers' Qwen2AudioProcessor.

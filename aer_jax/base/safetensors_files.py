@@ -117,14 +117,14 @@ class Checkpoint:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    """Tensor -> the shard that holds it; shards lie beside their index."""
+    """Tensor -> the shard that holds it; shards lie next to their index."""
     shards = read_json(index, "copy the checkpoint again").get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise UserError(f"{index} is not an index of safetensors files; copy the checkpoint again.")
     for name in shards.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise UserError(
-                f"{index} names the shard {str(name)[:80]!r}, which is no safetensors file beside it; copy the "
+                f"{index} names the shard {str(name)[:80]!r}, which is no safetensors file next to it; copy the "
                 "checkpoint again."
             )
     return shards

@@ -8,7 +8,7 @@ from pathlib import Path
 from aer_jax.corpora.base import Corpus
 from aer_jax.errors import UserError, nearest
 
-# The choices that each reader offers beside `lenient`; their values are explained where it is defined.
+# The choices that each reader offers besides `lenient`; their values are explained where it is defined.
 CORPORA: dict[str, tuple[str, ...]] = {
     "crema-d": (),
     "iemocap": ("excited", "multi_label", "improvised"),

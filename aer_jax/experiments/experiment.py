@@ -165,7 +165,7 @@ def get_proxies(experiment: Experiment, dataset: Dataset, dtype: str) -> None:
     """Ask for the synthetic votes where an arm needs them; a journal that is there is continued.
 
     Args:
-        experiment: whose `proxies` say whom to ask.
+        experiment: whose `proxies` say which model is asked.
         dataset: all utterances.
         dtype: of the annotating model, where it is asked in JAX.
 

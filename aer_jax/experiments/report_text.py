@@ -67,13 +67,13 @@ def findings(result: Mapping[str, Any]) -> list[str]:
     """What is and what is not significant, one sentence a comparison over all clips, and what the levels add."""
     arms, baselines = result["arms"], result["baselines"]
     best = min(arms, key=lambda name: arms[name]["js"])
-    beside = ", ".join(
+    others = ", ".join(
         f"{_row_name(name)} {number(baselines[name]['js'])}"
         for name in ("train_mean", "linear_probe", "best_constant", "split_half")
         if baselines.get(name, {}).get("js") is not None
     )
     lead, within = arms[best]["js"], span(arms[best]["ci"]["js"], result["n_speakers"])
-    said = [f"The lowest JS is {number(lead)} ({within}), of {best}; beside it: {beside}."]
+    said = [f"The lowest JS is {number(lead)} ({within}), of {best}; for comparison: {others}."]
     tests = [test for test in result["tests"] if test["family"] == "js"]
     if not tests:
         return said

@@ -144,7 +144,7 @@ def add_in_place(file: Path, updates: dict[str, tuple[np.ndarray, np.ndarray]]) 
 
 
 def about_head(run: Run, model: EmotionModel) -> dict[str, Any]:
-    """What a PyTorch user needs beside the weights to get the same predictions."""
+    """What a PyTorch user needs besides the weights to get the same predictions."""
     config = run.config
     encoder = PromptEncoder(
         config.model.checkpoint, run.classes, transcript=config.data.transcript, speaker=config.data.speaker

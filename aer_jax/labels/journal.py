@@ -1,8 +1,8 @@
 """The journal of synthetic votes: append-only JSONL, one line an attempt, safe against a kill at any moment.
 
-Any number of processes may write to one journal. Each append holds the file's lock for as long as it takes to read what
-others have written meanwhile, to mend a line that a killed writer left unfinished, and to write; an answer that another
-process was quicker to give is not written a second time.
+Any number of processes may write to one journal. Each append holds the file's lock for as long as it takes to read
+what others have written meanwhile, to repair a line that a killed writer left unfinished, and to write; an answer that
+another process was quicker to give is not written a second time.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from aer_jax.models.qwen2_audio import NO_PREFIX, Features, Qwen2Audio
 from aer_jax.models.sharding import key_names, sharding
 from aer_jax.models.weights import load_base
 
-# What is trained, and what a checkpoint of a run holds beside it; all else is the frozen base.
+# What is trained, and what a checkpoint of a run holds next to it; all else is the frozen base.
 TRAINABLE = nnx.All(nnx.Any(nnx.LoRAParam, nnx.PathContains("emotion_head")), nnx.Not(HeadStatistics))
 STATISTICS = HeadStatistics
 

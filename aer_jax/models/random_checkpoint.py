@@ -56,7 +56,7 @@ def write_random_checkpoint(
         out: the directory to make.
         audio_layers, text_layers: how many of each kind; None for the published 32.
         seed: of the values.
-        tokenizer: put the toy checkpoint's processor beside them, so that prompts can be read. They are then about as
+        tokenizer: put the toy checkpoint's processor next to them, so that prompts can be read. They are then about as
             long as with the published one, and the audio token is the toy's.
 
     Raises:

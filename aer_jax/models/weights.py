@@ -118,7 +118,7 @@ def load_base(
 ) -> None:
     """Fill the base parameters of an abstract `model` from a checkpoint, in place.
 
-    Each process reads the rows that its own devices hold something of, once. What the host holds beside the arrays
+    Each process reads the rows that its own devices hold something of, once. What the host holds next to the arrays
     themselves is bounded by `PIECE` or one layer of one parameter, whatever the size of the model.
 
     Args:

@@ -53,7 +53,7 @@ def work_of(config: Config, seconds: float | None, prompt: int, prefix: int) -> 
     Args:
         config: a dataset's shapes need its tokenizer, so they are used where data.dataset and model.checkpoint are set.
         seconds: of the longest clip; where given, the dataset says only how many utterances there are.
-        prompt: tokens of a clip's own beside the audio's.
+        prompt: tokens of a clip's own next to the audio's.
         prefix: tokens that all prompts begin with.
 
     Raises:

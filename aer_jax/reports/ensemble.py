@@ -29,7 +29,7 @@ SHOWN = ("js", "bc", "ece_soft", "ece", "accuracy", "accuracy_argmax")
 
 
 def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None) -> dict[str, Any]:
-    """Score the mean of evaluated runs' predictions beside each of them.
+    """Score the mean of evaluated runs' predictions next to each of them.
 
     Args:
         paths: run directories, at least two, evaluated on the same utterances.

@@ -48,10 +48,10 @@ def read_evaluation(run: Path, split: str) -> Evaluation:
     if not isinstance(inputs, dict):
         raise UserError(f"{metrics_file} does not say what it was made from; {again}.")
     if "predictions" in inputs and file_sha256(predictions_file) != inputs["predictions"]:
-        raise UserError(f"{metrics_file} is of different data than the predictions beside it; {again}.")
+        raise UserError(f"{metrics_file} is of different data than the predictions next to it; {again}.")
     if not _is_js_of(metrics, predictions):
         raise UserError(
-            f"{metrics_file} is of different data than the predictions beside it, whose JS is another; {again}."
+            f"{metrics_file} is of different data than the predictions next to it, whose JS is another; {again}."
         )
     _refuse_changed(run, inputs, again)
     return Evaluation(metrics, predictions)

@@ -19,7 +19,7 @@ _UNTESTED = ("lower than", "level with", "higher than")
 
 
 def finding(runs: Sequence[Run]) -> str:
-    """What the table says: the arm with the lowest mean JS, set beside the baselines and the next arm."""
+    """What the table says: the arm with the lowest mean JS, compared with the baselines and the next arm."""
     run = best(runs)
     js, ends = run.metrics["js"], run.metrics["ci"]["js"]
     within = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else not_available(run.metrics["n_speakers"])

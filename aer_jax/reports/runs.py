@@ -110,10 +110,10 @@ def _assert_same_data(first: Run, other: Run, split: str) -> None:
         )
 
 
-def _object(path: Path, mend: str) -> dict[str, Any]:
+def _object(path: Path, fix: str) -> dict[str, Any]:
     value = _parsed(path.read_text(encoding="utf-8", errors="replace"))
     if value is None:
-        raise UserError(f"{path} is not a JSON object; {mend}.")
+        raise UserError(f"{path} is not a JSON object; {fix}.")
     return value
 
 

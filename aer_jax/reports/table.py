@@ -127,7 +127,7 @@ def about(runs: Sequence[Run]) -> str:
 
 
 def summary_table(paths: Sequence[Path], split: str = "test") -> str:
-    """The main table as plain text: the runs beside the baselines.
+    """The main table as plain text: the runs next to the baselines.
 
     Raises:
         UserError: as `load_runs`.

@@ -7,7 +7,7 @@ model errs about new voices; but who taught them heard the same corpus.
 
     python -m aer_jax.studies.speech_student RUN OUT_DIR [JOURNAL]
 
-RUN names dataset and checkpoint; JOURNAL holds votes of another annotator about the same clips, beside them.
+RUN names dataset and checkpoint; JOURNAL holds votes of another annotator about the same clips, next to them.
 """
 
 from __future__ import annotations

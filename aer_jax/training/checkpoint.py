@@ -41,7 +41,7 @@ class Checkpoints:
 
     Args:
         directory: made where it does not exist; remains of interrupted saves are removed.
-        keep: how many of the latest are kept; None only reads, beside a process that may be saving, and then
+        keep: how many of the latest are kept; None only reads, next to a process that may be saving, and then
             nothing is made or removed.
     """
 

@@ -9,7 +9,7 @@ from aer_jax.base.fingerprint import fingerprint, is_base
 from aer_jax.config import Config
 from aer_jax.errors import UserError
 
-# What stands in a dataset directory beside the audio, whose files are known by name and size.
+# What stands in a dataset directory next to the audio, whose files are known by name and size.
 TEXTS = ("dataset.json", "utterances.jsonl", "votes.jsonl", "splits.json")
 
 

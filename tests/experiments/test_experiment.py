@@ -185,7 +185,7 @@ def test_a_finished_run_whose_predictions_were_replaced_is_refused(config, tmp_p
     capsys.readouterr()
     assert cli.main(command) == 2
     error = capsys.readouterr().err
-    assert f"{folder}/metrics.json is of different data than the predictions beside it" in error
+    assert f"{folder}/metrics.json is of different data than the predictions next to it" in error
     (folder / "predictions.jsonl").unlink()
     assert cli.main(command) == 2
     assert "has no evaluation of the test split" in capsys.readouterr().err

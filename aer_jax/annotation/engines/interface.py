@@ -24,7 +24,7 @@ class Answer:
     Attributes:
         response: as it came.
         probs: label -> probability, where nothing was sampled.
-        error: why there is neither; a response that is no answer, such as one that was cut off, may stand beside it.
+        error: why there is neither; a response that is no answer, such as one that was cut off, may stand next to it.
         request: see `Attempt`.
     """
 

@@ -1,4 +1,4 @@
-"""The fields of a manifest's line beside its votes: text, audio path, part of the split, segment, and made ids."""
+"""The fields of a manifest's line besides its votes: text, audio path, part of the split, segment, and made ids."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def audio_path(text: str, folder: Path, where: str) -> Path:
 def part_names(spellings: Iterable[str]) -> dict[str, str]:
     """Spelling in lower case -> "train", "validation" or "test", for the spellings that a table uses.
 
-    "eval" is a test set beside a development set, and a validation set beside a test set; else it has no meaning.
+    "eval" is a test set next to a development set, and a validation set next to a test set; else it has no meaning.
     """
     names = dict(_PARTS)
     used = {_PARTS[word] for word in map(str.casefold, spellings) if word in _PARTS}
@@ -151,7 +151,7 @@ def contradicting_durations(
 ) -> dict[str, str]:
     """where -> a sentence, for lines whose duration is not their end minus their start.
 
-    A duration beside start and end may be the recording's. It is the segment's where that shows on some line: one that
+    A duration next to start and end may be the recording's. It is the segment's where that shows on some line: one that
     starts later than 0 and lasts as long as it says.
     """
     if columns.duration is None:

@@ -39,7 +39,7 @@ class Place:
         for what in ("speaker", "partition"):
             ours, theirs = getattr(self, what), getattr(other, what)
             if ours != theirs and None not in (ours, theirs) and UNKNOWN_SPEAKER not in (ours, theirs):
-                raise UserError(f"{where}: {what} {theirs} of {id}, but {ours} elsewhere; mend one of them.")
+                raise UserError(f"{where}: {what} {theirs} of {id}, but {ours} elsewhere; fix one of them.")
         speaker = other.speaker if self.speaker == UNKNOWN_SPEAKER else self.speaker
         return Place(speaker, self.partition or other.partition)
 

@@ -125,7 +125,7 @@ def generate(clips: int = 240, speakers: int = 20, raters: int = 5, seed: int = 
     Args:
         clips: how many; the first n clips are the same whatever the number.
         speakers: how many voices; clip i is said by speaker i mod `speakers`.
-        raters: listeners, each of whom votes once on every clip.
+        raters: listeners, each of which votes once on every clip.
         seed: other seeds give other voices, sentences, manners and votes.
 
     Returns:

@@ -21,7 +21,7 @@ from aer_jax.data.audio.stream import read_stream, stream_seconds
 
 # 1e-4 is three steps of 16 bit: the dither of a silent recording stays below, speech is far above.
 SILENT_PEAK = 1e-4
-# A click, or one damaged sample beside which all others vanish, is shorter than any sound of speech.
+# A click, or one damaged sample next to which all others vanish, is shorter than any sound of speech.
 _CLICK_SECONDS = 0.02
 # Shorter than any spoken word, and the audio tower needs 30 ms for its first token.
 SHORTEST_SECONDS = 0.1
@@ -133,7 +133,7 @@ def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
         The waveform as float32 in [-1, 1], and whether it had to be scaled down.
 
     Raises:
-        BadAudio: no samples, a value that is not finite, less than `SHORTEST_SECONDS`, or silence: beside clicks,
+        BadAudio: no samples, a value that is not finite, less than `SHORTEST_SECONDS`, or silence: next to clicks,
             nothing that leaves the clip's median by `SILENT_PEAK` of full scale.
     """
     samples = np.asarray(waveform.samples, np.float32)

@@ -26,7 +26,7 @@ _STYLE = """
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str, str]]) -> str:
-    """One horizontal bar a row of (name, value, what to write beside it, style: a, b, c or off)."""
+    """One horizontal bar a row of (name, value, what to write next to it, style: a, b, c or off)."""
     step, left, top = 24, 118, 34
     most = max((value for _, value, _, _ in rows), default=0) or 1
     parts = []

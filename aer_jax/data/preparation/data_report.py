@@ -255,7 +255,7 @@ def _votes_by_class(classes: Sequence[str], counts_nk: np.ndarray) -> list[tuple
 
 
 def _outside(kept: Kept) -> list[tuple[str, float]]:
-    """Labels beside the classes, with their votes, the most first."""
+    """Labels outside the classes, with their votes, the most first."""
     outside: defaultdict[str, float] = defaultdict(float)
     for vote in kept.votes:
         if vote.label not in kept.classes:

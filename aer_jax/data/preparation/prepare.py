@@ -171,7 +171,7 @@ def _write(
     settings: dict[str, Any],
     dropped: dict[str, list[str]],
 ) -> None:
-    """All files beside the shards; `dataset.json` last, the same for the same corpus and choices."""
+    """All files next to the shards; `dataset.json` last, the same for the same corpus and choices."""
     splits, how = _divide(corpus, kept, settings["seed"], rule, dropped)
     part_of = {id: part for part, ids in splits.items() for id in ids}
     notes = [*corpus.notes, *rule.notes, *notes_on_copies(copies, part_of), *overlaps(kept, part_of)]

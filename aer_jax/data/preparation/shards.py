@@ -150,7 +150,7 @@ def _side_name(name: str) -> str:
 
 
 def _finished(path: Path, key: str) -> dict[str, Any] | None:
-    """What the file beside a shard says, if the shard is of these clips and whole."""
+    """What the file next to a shard says, if the shard is of these clips and whole."""
     try:
         about = json.loads(path.with_name(_side_name(path.name)).read_bytes())
         return about if about["key"] == key and about["sha256"] == file_sha256(path) else None

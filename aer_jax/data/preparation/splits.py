@@ -31,7 +31,7 @@ class Rule:
         fold: which fold is the test, from 1; of a `fold`.
         folds: how many there are.
         session: the session that is the test.
-        tests: the official partitions that make the test; the corpus' others beside train and validation stay out.
+        tests: the official partitions that make the test; the corpus' others other than train and validation stay out.
         file: what the file says; of a `file`.
     """
 
@@ -250,7 +250,7 @@ def assert_splits(
         for id in ids:
             if id not in speaker_of or id in seen:
                 why = "twice" if id in seen else "but the dataset has no such utterance"
-                raise UserError(f"{where} names {id} {why}; mend it or prepare the dataset again.")
+                raise UserError(f"{where} names {id} {why}; fix it or prepare the dataset again.")
             seen.add(id)
             other = part_of_speaker.setdefault(speaker_of[id], part)
             if speakers_apart and other != part:

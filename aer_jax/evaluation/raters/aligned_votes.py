@@ -17,7 +17,7 @@ from aer_jax.labels.votes import Vote, Votes, normalise
 
 @dataclass(frozen=True)
 class AlignedVotes:
-    """A journal beside the human votes, on the utterances that have votes of both.
+    """A journal next to the human votes, on the utterances that have votes of both.
 
     Attributes:
         classes: K labels.

@@ -30,7 +30,7 @@ from aer_jax.models.adapters.peft_format import (
 )
 from aer_jax.models.emotion_model import EmotionModel
 
-ABOUT_HEAD = "emotion_head.json"  # written beside an exported head: kind, classes, base, prompt
+ABOUT_HEAD = "emotion_head.json"  # written next to an exported head: kind, classes, base, prompt
 
 # Settings of adapters that compute something else than W + scale B A; so does every `use_...` but rsLoRA's.
 VARIANTS = (
@@ -195,14 +195,14 @@ def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder:
     """Our adapter parameters, each of the model's filled by exactly one pair of tensors."""
     layers = list(adapted_layers(model))
     known = {layer.weight.removesuffix(".weight"): layer for layer in layers}
-    found, strangers = {}, []
+    found, unmatched = {}, []
     for name, tensor in tensors.items():
         module, _, ending = name.rpartition(".lora_")
         module = file_name(module + ".").removesuffix(".")
         if module in known and ending in ("A.weight", "B.weight"):
             found[known[module].name, ending[0].lower()] = tensor
         else:
-            strangers.append(name)
+            unmatched.append(name)
     missing = [f"{layer.name}.lora_{m.upper()}" for layer in layers for m in "ab" if (layer.name, m) not in found]
     asked, given = {_kind(name) for name in known}, {_kind(name) for name in tensors}
     linears = {torch_name(path) for path, module in nnx.iter_modules(model.base) if isinstance(module, Adaptable)}
@@ -216,8 +216,8 @@ def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder:
         differ += [f"they ask for {_some(sorted(asked - given))}, which it does not adapt"] if asked - given else []
         fits = f'set "model.lora.targets=[{_targets(given)}]"'
         raise UserError(f"{folder} and model.lora.targets differ: {'; '.join(differ)}; {fits}.")
-    if strangers or missing:
-        differ = [f"it has {_some(strangers)}"] if strangers else []
+    if unmatched or missing:
+        differ = [f"it has {_some(unmatched)}"] if unmatched else []
         differ += [f"it lacks {_some(missing)}"] if missing else []
         raise UserError(
             f"{folder} does not fit {config.checkpoint}: {'; '.join(differ)}; it was trained on another base or is not "

@@ -1,4 +1,4 @@
-"""A page to look at and listen to what training makes of its clips: DiME-Aug's mixes beside their parents."""
+"""A page to look at and listen to what training makes of its clips: DiME-Aug's mixes next to their parents."""
 
 from __future__ import annotations
 

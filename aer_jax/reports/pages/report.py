@@ -100,7 +100,7 @@ def _dataset(run: Run) -> Dataset | None:
     """The dataset that the run was evaluated on; None where it cannot be opened here.
 
     Raises:
-        UserError: another one is there now: its audio and votes would stand beside predictions that are not of them.
+        UserError: another one is there now: its audio and votes would stand next to predictions that are not of them.
     """
     try:
         dataset = open_dataset(run.config.data.dataset)

@@ -21,7 +21,7 @@ _WIDTH, _WAVE, _MEL = 600, 60, 130  # of the picture, in units of its own
 
 
 class Scale(NamedTuple):
-    """What pictures beside each other share: samples that fill the width, and the peak that fills the height."""
+    """What pictures side by side share: samples that fill the width, and the peak that fills the height."""
 
     samples: int
     peak: float
@@ -52,7 +52,7 @@ def picture(audio_t: np.ndarray, scale: Scale, label: str, mark: int | None = No
 
     Args:
         audio_t: float32 [samples] at 16 kHz.
-        scale: of the pictures beside it.
+        scale: of the pictures next to it.
         label: what it shows, for those who do not see it.
         mark: a dashed line at this sample.
     """

@@ -1,4 +1,4 @@
-"""What a training run does beside its steps: logging, saving, stopping, tracing; `hook.Hook` is the interface.
+"""What a training run does besides its steps: logging, saving, stopping, tracing; `hook.Hook` is the interface.
 
 A hook may read and set the fields of `trainer.Training`; it computes no step and knows no other hook.
 """

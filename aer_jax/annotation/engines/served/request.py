@@ -22,7 +22,7 @@ _FIXED = ("model", "messages", "stream", "n")
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent beside model and messages.
+    """What is sent besides model and messages.
 
     Attributes:
         changes: field -> "" (left out), another name for it, or a value.
