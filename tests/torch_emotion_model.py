@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import gelu
 from transformers import Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
@@ -51,6 +52,10 @@ def load_base(folder: Path, about: dict) -> Qwen2AudioForConditionalGeneration:
     model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     model.emotion_head = {"paper": PaperHead, "readout": ReadoutHead}[about["head"]](about)
     return model.eval()
+
+
+def load_head(model, folder: Path) -> None:
+    model.emotion_head.load_state_dict(load_file(folder / "emotion_head.safetensors"))
 
 
 @torch.no_grad()

@@ -1,4 +1,7 @@
-"""peft loads the exported adapter, transformers the merged checkpoint, and both predict what we predict."""
+"""peft loads the exported adapter, transformers the merged checkpoint, and both predict what we predict.
+
+Tests that take the fixture `torch_model` are skipped where PyTorch is not installed.
+"""
 
 import dataclasses
 import errno
@@ -10,14 +13,10 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from flax import nnx
-from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from torch_emotion_model import load_base, predict, read_about
 from toy_runs import CHECKPOINT, HERE, config, toy_dataset, trained_run
-from transformers import Qwen2AudioForConditionalGeneration
 
 from aer_jax.cli import main
 from aer_jax.data.dataset import open_dataset
@@ -31,6 +30,14 @@ from aer_jax.training.run import Run, open_run
 from aer_jax.training.trainer import train
 
 SHORT = ("train.epochs=1", "data.augment=0", "data.dime_aug.ratio=0")
+
+
+@pytest.fixture(scope="module")
+def torch_model():
+    pytest.importorskip("torch")
+    import torch_emotion_model
+
+    return torch_emotion_model
 
 
 @pytest.fixture(scope="module", params=["readout", "paper"])
@@ -65,42 +72,47 @@ def ours(run, test_clips) -> np.ndarray:
     return Predictor(run).predict_utterances(open_dataset(toy_dataset()), test_clips[0])
 
 
-def test_peft_gives_our_predictions(exported, ours, test_clips, record_property):
-    about = read_about(exported / "peft")
-    model = PeftModel.from_pretrained(load_base(CHECKPOINT, about), exported / "peft").eval().get_base_model()
-    theirs = predict(model, CHECKPOINT, about, *test_clips[1:])
+def test_peft_gives_our_predictions(exported, ours, test_clips, torch_model, record_property):
+    from peft import PeftModel
+
+    about = torch_model.read_about(exported / "peft")
+    base = torch_model.load_base(CHECKPOINT, about)
+    model = PeftModel.from_pretrained(base, exported / "peft").eval().get_base_model()
+    theirs = torch_model.predict(model, CHECKPOINT, about, *test_clips[1:])
     record_property("error", float(np.abs(theirs - ours).max()))
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
     for layer in model.modules():
         if hasattr(layer, "lora_B"):
             layer.lora_B["default"].weight.data.zero_()
-    without = predict(model, CHECKPOINT, about, *test_clips[1:])
+    without = torch_model.predict(model, CHECKPOINT, about, *test_clips[1:])
     assert np.abs(without - ours).max() > 1e-3, "the adapters must matter for this test to see them"
 
 
-def test_transformers_gives_our_predictions_with_merged_weights(exported, ours, test_clips, record_property):
+def test_transformers_gives_our_predictions_with_merged_weights(
+    exported, ours, test_clips, torch_model, record_property
+):
+    from transformers import Qwen2AudioForConditionalGeneration
+
     merged = exported / "merged"
     _, report = Qwen2AudioForConditionalGeneration.from_pretrained(merged, output_loading_info=True)
     assert not any(report.values())
-    about = read_about(merged)
-    model = load_base(merged, about)
-    head = {name: torch.from_numpy(tensor) for name, tensor in load_file(merged / "emotion_head.safetensors").items()}
-    model.emotion_head.load_state_dict(head)
-    theirs = predict(model, merged, about, *test_clips[1:])
+    about = torch_model.read_about(merged)
+    model = torch_model.load_base(merged, about)
+    torch_model.load_head(model, merged)
+    theirs = torch_model.predict(model, merged, about, *test_clips[1:])
     record_property("error", float(np.abs(theirs - ours).max()))
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
-def test_a_fitted_readout_of_the_audio_alone_is_exported_too(test_clips, tmp_path):
+def test_a_fitted_readout_of_the_audio_alone_is_exported_too(test_clips, torch_model, tmp_path):
     run = train(config(tmp_path / "run", "train.epochs=0", "model.readout=audio", "data.dime_aug.ratio=0"))
     out = export(run.path, ["merged"], tmp_path / "out")["merged"]
-    about = read_about(out)
-    model = load_base(out, about)
-    head = {name: torch.from_numpy(tensor) for name, tensor in load_file(out / "emotion_head.safetensors").items()}
-    model.emotion_head.load_state_dict(head)
+    about = torch_model.read_about(out)
+    model = torch_model.load_base(out, about)
+    torch_model.load_head(model, out)
     ours = Predictor(run).predict_utterances(open_dataset(toy_dataset()), test_clips[0])
-    np.testing.assert_allclose(predict(model, out, about, *test_clips[1:]), ours, atol=1e-4)
+    np.testing.assert_allclose(torch_model.predict(model, out, about, *test_clips[1:]), ours, atol=1e-4)
     assert about["hidden_size"] == 0 and np.ptp(ours, axis=0).max() > 0.1
 
 
@@ -114,8 +126,8 @@ def test_only_adapted_weights_differ_from_the_base(exported):
 
 
 def test_what_the_json_says(run, exported):
-    about = read_about(exported / "peft")
-    assert about == read_about(exported / "merged")
+    about, merged = (json.loads((exported / name / "emotion_head.json").read_text()) for name in ("peft", "merged"))
+    assert about == merged
     assert about["head"] == run.config.model.head and tuple(about["classes"]) == run.classes
     assert about["prompt"].count("<|AUDIO|>") == 1 and "{transcript}" in about["prompt"]
     assert "{transcript}" not in about["prompt_without_transcript"]
@@ -147,6 +159,9 @@ def test_one_format_is_written_into_the_directory_itself(run, exported, tmp_path
 
 
 def test_a_sharded_base_is_merged_shard_by_shard(run, exported, tmp_path):
+    pytest.importorskip("torch")
+    from transformers import Qwen2AudioForConditionalGeneration
+
     base, out = tmp_path / "base", tmp_path / "out"
     Qwen2AudioForConditionalGeneration.from_pretrained(CHECKPOINT).save_pretrained(base, max_shard_size="500KB")
     for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "chat_template.jinja"):
