@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -48,8 +49,14 @@ class LoRA(nnx.Module):
             scaling /= kept_share(self.dropout)
         if x.dtype == jnp.float32:
             return kept(x @ self.a[...]) @ self.b[...] * scaling
-        h = kept(jnp.matmul(x.astype(jnp.float32), self.a[...], precision=PRECISION))
-        return jnp.matmul(h, self.b[...] * scaling, precision=PRECISION).astype(x.dtype)
+        h = kept(_matmul(x, self.a[...]))
+        return _matmul(h, self.b[...] * scaling).astype(x.dtype)
+
+
+# Checkpointed, so that the backward pass keeps x as it is and not its copy in float32.
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _matmul(x: jax.Array, weight: jax.Array) -> jax.Array:
+    return jnp.matmul(x.astype(jnp.float32), weight, precision=PRECISION)
 
 
 def dropout_masks(
