@@ -1,4 +1,4 @@
-"""The range of a number: declared next to a setting or a flag, and said in the sentence that refuses another value."""
+"""Ranges of numbers, declared next to a setting or a flag and named in error sentences."""
 
 from __future__ import annotations
 

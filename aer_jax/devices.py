@@ -1,4 +1,4 @@
-"""Which accelerators this machine has, and how they are shared out to processes that run side by side."""
+"""Accelerators of this machine, and their assignment to processes that run side by side."""
 
 from __future__ import annotations
 

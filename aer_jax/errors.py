@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""UserError, the exception whose sentence a user reads."""
 
 from __future__ import annotations
 

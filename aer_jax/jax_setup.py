@@ -1,4 +1,4 @@
-"""JAX and transformers as every command starts them: which devices, which cache, no PyTorch."""
+"""Start-up of JAX and transformers for every command: devices, compilation cache, no PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker process that answers JSON lines, one for each that it is sent; an error says why it died or was ended.
+"""Worker process that answers each JSON line with one; an error names why it ended.
 
 PyTorch and JAX never meet in one process. A worker ends when its input ends, so it never outlives who started it.
 """

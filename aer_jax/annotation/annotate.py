@@ -1,4 +1,4 @@
-"""Annotation: synthetic listeners are asked about a dataset, and their answers are appended to a journal."""
+"""Annotation of a dataset by synthetic listeners, whose answers are appended to a journal."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def annotate(
 def _ask(
     questions: AnnotationTask, engine: Engine, pairs: Sequence[Question], journal: Journal, progress: Progress
 ) -> list[Attempt]:
-    """What came of the questions in this process, written down as it came."""
+    """Ask the questions, writing each answer as it comes; returns counts of outcomes."""
     synonyms = synonyms_of(questions.dataset.name, questions.prompt.labels)
     made: list[Attempt] = []
     held: list[Attempt] = []  # not written yet: before its first answer, a failure may be the engine's, not its own
@@ -124,7 +124,6 @@ def _ask(
 
 
 def _refuse_hopeless(engine: Engine, failed: Sequence[Attempt], journal: Journal, few: int) -> None:
-    """End a run whose questions all fail: that is not the questions' fault."""
     if not failed:
         return
     last = str(failed[-1].error).rstrip(".")
@@ -142,7 +141,7 @@ def _refuse_hopeless(engine: Engine, failed: Sequence[Attempt], journal: Journal
 
 
 def refuse_without_votes(result: Mapping[str, Any]) -> None:
-    """Refuse an annotation that brought no vote at all.
+    """Refuse an annotation without any vote.
 
     Raises:
         UserError: what came instead.
@@ -228,7 +227,6 @@ def _attempt(
 
 
 def _outcomes(journal: Journal, pairs: Sequence[Question]) -> dict[str, Any]:
-    """The latest attempts of these pairs, counted."""
     attempts = [journal.latest[_key(pair)] for pair in pairs if _key(pair) in journal.latest]
     last = attempts[-1] if attempts else None
     counts = Counter(attempt.outcome for attempt in attempts)

@@ -1,4 +1,4 @@
-"""Synthetic listeners: the same model, asked in another manner and sampled at another temperature.
+"""Synthetic listeners: one model under different personas and sampling temperatures.
 
 Persona and temperature are independent factors by default: each block of as many listeners as there are personas has
 every persona once, and the blocks shift the temperatures against the personas until all pairs have occurred. The plan

@@ -1,4 +1,4 @@
-"""The synthetic annotations of the paper's code, turned into a journal: what `aer-jax annotate` would have written.
+"""Import of the paper's synthetic annotations as a journal.
 
     {"Ses01F_impro01_F000":
         [{"annotator_id": "gemini_0", "emotion": "Anger", "response": "Anger", "temperature": 0.21}, ...], ...}

@@ -1,4 +1,4 @@
-"""Progress of an annotation: its rate, the time to its end, and what could not be parsed."""
+"""Progress of an annotation: rate, remaining time, shares of unparsed and failed answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a synthetic listener is asked. The wording lies in text files next to this one, to be edited."""
+"""Prompt of a synthetic listener; the wording lies in text files next to this one, to be edited."""
 
 from __future__ import annotations
 

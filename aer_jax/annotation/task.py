@@ -1,4 +1,4 @@
-"""What a synthetic listener is asked about an utterance: the prompt, filled with what the dataset knows of it."""
+"""Annotation task: the prompt, filled in for each utterance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONVERSATIONS = ("iemocap", "msp-podcast", "paper-json")
 
 @dataclass(frozen=True)
 class AnnotationTask:
-    """The prompt and the switches that say how much a listener is told.
+    """The prompt, and switches for what it reveals about an utterance.
 
     Attributes:
         dataset: whose utterances are asked about.
@@ -71,7 +71,6 @@ class AnnotationTask:
 
     @cached_property
     def _conversations(self) -> dict[str, list[str]]:
-        """The dataset's utterances by conversation, in its order."""
         conversations: dict[str, list[str]] = {}
         for id in self.dataset.utterances:
             conversations.setdefault(_conversation(id), []).append(id)

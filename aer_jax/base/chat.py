@@ -100,15 +100,15 @@ def reply(processor: Any, messages: Messages, text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]  # the template writes those that it wants
 
     where = getattr(processor.tokenizer, "name_or_path", "the checkpoint")
-    asked = tokens(rendered(processor, messages, where))
-    told = tokens(rendered(processor, messages, where, answer=text))
-    said = tokens(text)
-    end = len(asked) + len(said)
+    question = tokens(rendered(processor, messages, where))
+    conversation = tokens(rendered(processor, messages, where, answer=text))
+    answer_ids = tokens(text)
+    end = len(question) + len(answer_ids)
     special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    apart = said and told[:end] == asked + said and not special & set(said)
-    if not apart or not special & set(told[end : end + 1]):
+    apart = answer_ids and conversation[:end] == question + answer_ids and not special & set(answer_ids)
+    if not apart or not special & set(conversation[end : end + 1]):
         raise UserError(
             f"{text!r} cannot be an answer: the tokenizer does not keep it apart from what stands around it; spell "
             "it otherwise."
         )
-    return told[len(asked) : end + 1]
+    return conversation[len(question) : end + 1]

@@ -76,7 +76,6 @@ def _fails(path: Any, why: str) -> str:
 
 @functools.cache
 def _trial(template: str, tokens: str) -> str | None:
-    """Why a template cannot be used, or None."""
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # their threads reserve memory
     try:
         done = subprocess.run(

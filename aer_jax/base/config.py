@@ -57,7 +57,6 @@ def read_config(checkpoint: str | Path):
 
 
 def _refuse_sizes(about: dict[str, Any], file: Path) -> None:
-    """Sizes that are no plausible integers."""
     for section, sizes in SIZES.items():
         fields = about.get(section)
         if fields is not None and not isinstance(fields, dict):
@@ -146,6 +145,5 @@ def _refuse_contradictions(config, about: dict[str, Any], file: Path) -> None:
 
 
 def _short(value: Any) -> str:
-    """A value from a file, on one line of bounded length."""
     text = " ".join(str(value).split())
     return text if len(text) <= 40 else f"{text[:40]}..."

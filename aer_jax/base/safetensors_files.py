@@ -117,7 +117,6 @@ class Checkpoint:
 
 
 def _read_index(index: Path) -> dict[str, str]:
-    """Tensor -> the shard that holds it; shards lie next to their index."""
     shards = read_json(index, "copy the checkpoint again").get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise UserError(f"{index} is not an index of safetensors files; copy the checkpoint again.")
@@ -180,5 +179,4 @@ def read_header(file: Path) -> dict[str, Tensor]:
 
 
 def _are_counts(values: Any) -> bool:
-    """Whether JSON holds a list of whole numbers from 0."""
     return isinstance(values, list) and all(type(n) is int and n >= 0 for n in values)

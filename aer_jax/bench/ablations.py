@@ -1,4 +1,4 @@
-"""The training step with one optimization disabled: what is lost without it is what it brings."""
+"""Ablations: the training step with one optimization disabled at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What benches share: ways to do the same work take turns in worker processes, must agree, and become a table."""
+"""Benchmark driver: several ways to do the same work take turns in worker processes and must agree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEMORY = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}  # of an accelerator, instea
 
 
 class Disagreement(UserError):
-    """Two ways computed different things from the same clips: none of the times counts."""
+    """Two ways computed different results from the same clips, so their times are not comparable."""
 
     exit_code = 1
 
@@ -69,7 +69,7 @@ def take_turns(
     turns: int,
     title: str,
 ) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
-    """Ask workers for some turns of each way that they know, so that a busy machine slows all down alike.
+    """Run the workers' ways in turns, so that other load slows all of them alike.
 
     An accelerator has no room for several models: there a worker has all its turns in a row, and ends.
 
@@ -130,7 +130,7 @@ def ratios(sides: Mapping[str, Mapping[str, Any]], suffix: str = "") -> dict[str
 
 
 def facts(config: Config, abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a result says about how it came about."""
+    """Provenance of a result."""
     return {
         "checkpoint": config.model.checkpoint,
         "dataset": str(Path(config.data.dataset)),
@@ -174,5 +174,5 @@ def speed_rows(
 
 
 def show_error(key: str) -> Callable[[Mapping[str, Any]], str]:
-    """A column of differences from aer_jax: its own, 0, is left out."""
+    """A column of differences from aer_jax, empty for aer_jax itself."""
     return lambda side: "-" if side[key] is None else f"{side[key]:.0e}" if side[key] else ""

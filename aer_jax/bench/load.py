@@ -1,4 +1,4 @@
-"""How long a checkpoint takes from files to sharded arrays, by part, and what the host holds on the way."""
+"""Time from checkpoint files to sharded arrays, by part, and peak host memory."""
 
 from __future__ import annotations
 
@@ -71,7 +71,6 @@ def bench_load(model: ModelConfig, mesh: MeshConfig) -> dict[str, Any]:
 
 
 def _part(parameter: Parameter) -> str:
-    """audio_tower, multi_modal_projector, language_model.embed_tokens, language_model.layers, ..."""
     first, second, *_ = map(str, parameter.path)
     return f"{first}.{second}" if first == "language_model" else first
 

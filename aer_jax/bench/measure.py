@@ -1,4 +1,4 @@
-"""What a bench worker reads off itself: time, memory, and how fast its device multiplies."""
+"""Measurements inside a bench worker: time, memory, and the device's matrix products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Clock:
         self._wall, self._work = time.perf_counter(), time.process_time()
 
     def lap(self) -> dict[str, float]:
-        """What has passed since the last call."""
+        """Times since the last call."""
         wall, work = self._wall, self._work
         self._wall, self._work = time.perf_counter(), time.process_time()
         return {"seconds": self._wall - wall, "cpu_seconds": self._work - work}
@@ -27,7 +27,7 @@ def memory_bytes(of: str = "VmHWM") -> int:
 
 
 def reset_peak() -> None:
-    """Let the peak of `memory_bytes` begin anew, where the system can."""
+    """Reset the peak of `memory_bytes`, where the system allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -1,4 +1,4 @@
-"""From the command to the first training step: with empty caches, and once more."""
+"""Time from the command to the first training step, with empty caches and again with full ones."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def table_of(result: Mapping[str, Any]) -> tuple[list[dict[str, str]], str]:
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """The table of any bench's result, and what is to be known about it."""
+    """The table of any bench's result, with its notes."""
     rows, note = table_of(result)
     return f"{markdown_rows(rows)}\n\n{note}"
 

@@ -1,4 +1,4 @@
-"""Training utterances per second: the paper's way in PyTorch, a careful PyTorch, and aer_jax, side by side.
+"""Training utterances per second: the paper's code, an optimized PyTorch and aer_jax, side by side.
 
 All start from the same checkpoint, adapters and head, train on the same clips in the same global batches, in the same
 precision and without dropout. Their losses must agree, or nothing is reported.
@@ -113,7 +113,7 @@ def measure(
 
 
 def comparable(config: Config) -> Config:
-    """The settings with what all sides can do alike.
+    """The settings restricted to what all sides support.
 
     The paper's head learns at the adapters' rate: the readout's suits a linear layer, and a loss that runs away differs
     between any two programs.

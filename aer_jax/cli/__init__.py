@@ -76,7 +76,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _no_settings(word: str, command: str, args: argparse.Namespace) -> str:
-    """What to do about a setting behind a command that takes none."""
     if run := getattr(args, "run", None):
         return (
             f"unrecognized arguments: {word}; {command} takes the settings of the run. Where its dataset, journal or "

@@ -67,7 +67,6 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def _format(args: argparse.Namespace) -> str:
-    """By flag, else by the ending of `--out`."""
     by_ending = {".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl"}.get(args.out.suffix.lower()) if args.out else None
     return args.format or ("jsonl" if args.json else by_ending or "table")
 

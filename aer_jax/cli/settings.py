@@ -39,14 +39,12 @@ def described(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]
 
 
 def _attributes(cls: type) -> dict[str, str]:
-    """Name -> its text in the section `Attributes` of a docstring, in one line."""
     section = inspect.cleandoc(cls.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()).rstrip(".") for name, text in entries}
 
 
 def _allowed(kind: Any) -> str:
-    """The values that a type allows, in words; "" where it says nothing."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return " ".join(str(extra) for extra in args[1:] if isinstance(extra, Range))

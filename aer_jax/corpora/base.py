@@ -1,4 +1,4 @@
-"""What every corpus reader returns: clips with votes, and an account of what was left out."""
+"""Result of a corpus reader: clips with votes, and what was left out."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Clip:
 
     @property
     def speaker_unknown(self) -> bool:
-        """The clip may be anybody's."""
+        """Whether the speaker is unknown."""
         return self.speaker.casefold() == UNKNOWN_SPEAKER.casefold()
 
 
@@ -92,7 +92,7 @@ class Corpus:
     lenient: bool = False
 
     def drop(self, reason: str, what: str) -> None:
-        """Account for one clip or row that is left out."""
+        """Record one clip or row that is left out."""
         self.dropped.setdefault(reason, []).append(what)
 
     @contextmanager

@@ -83,15 +83,15 @@ def read(root: Path, lenient: bool = False) -> Corpus:
 
 
 def clip_id(name: str) -> str:
-    """The clip that a file or a row names: the audio of 1040_ITH_SAD_XX is published as 1040_ITH_SAD_X."""
-    found = _NAME.fullmatch(name.upper())
-    if found is None:
+    """Clip id of a file or row: the audio of 1040_ITH_SAD_XX is published as 1040_ITH_SAD_X."""
+    match = _NAME.fullmatch(name.upper())
+    if match is None:
         return name
-    return f"{found['words']}_{'XX' if found['level'] == 'X' else found['level']}"
+    return f"{match['words']}_{'XX' if match['level'] == 'X' else match['level']}"
 
 
 def read_voice_votes(table: Path, corpus: Corpus) -> dict[str, tuple[Vote, ...]]:
-    """The voice-only rows of tabulatedVotes.csv: clip -> one vote a count."""
+    """Voice-only rows of tabulatedVotes.csv: clip -> one vote per count."""
     votes: dict[str, tuple[Vote, ...]] = {}
     rows = csv.reader(io.StringIO(read_text(table), newline=""), strict=True)
     try:
@@ -104,10 +104,10 @@ def read_voice_votes(table: Path, corpus: Corpus) -> dict[str, tuple[Vote, ...]]
             with corpus.reading(where):
                 if len(row) != len(header):
                     raise UserError(f"{where} has {len(row)} fields, not {len(header)}; fetch the table again.")
-                heard = _voice_votes(row, dict(zip(header, row, strict=True)), where)
-                if heard is None:
+                votes_of_clip = _voice_votes(row, dict(zip(header, row, strict=True)), where)
+                if votes_of_clip is None:
                     continue
-                clip, answers = heard
+                clip, answers = votes_of_clip
                 if clip in votes:
                     raise UserError(f"{where}: {clip} has a second voice-only row; keep one.")
                 votes[clip] = answers
@@ -117,7 +117,7 @@ def read_voice_votes(table: Path, corpus: Corpus) -> dict[str, tuple[Vote, ...]]
 
 
 def read_actors(table: Path, corpus: Corpus) -> dict[str, dict[str, str]]:
-    """Actor -> sex, from VideoDemographics.csv; nobody's where the table was not fetched."""
+    """Actor -> sex, from VideoDemographics.csv; empty without that table."""
     actors: dict[str, dict[str, str]] = {}
     if not table.exists():
         return actors
@@ -134,7 +134,6 @@ def read_actors(table: Path, corpus: Corpus) -> dict[str, dict[str, str]]:
 
 
 def _voice_votes(row: list[str], fields: dict[str, str], where: str) -> tuple[str, tuple[Vote, ...]] | None:
-    """A row's clip and votes, or None where its listeners saw a face."""
     # The index is the first column; its header cell is empty.
     mode = _count(row[0], "the index", where) // 100_000
     if mode not in _MODES:

@@ -1,4 +1,4 @@
-"""Folders of a corpus: entries and audio files by name, whatever the case and however deep they were unpacked."""
+"""Folders of a corpus: entries and audio files by name, in any case and at any depth."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def find_files(folder: Path, corpus: Corpus, endings: Sequence[str] = AUDIO_ENDI
     Raises:
         UserError: a folder cannot be read.
     """
-    found: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     for path in _files(folder):
         if path.suffix.casefold() in endings and not path.name.startswith("."):
-            found.setdefault(path.stem.casefold(), []).append(path)
+            by_stem.setdefault(path.stem.casefold(), []).append(path)
     files = {}
-    for name, paths in sorted(found.items()):
+    for name, paths in sorted(by_stem.items()):
         files[name], *others = sorted(paths, key=lambda path: (endings.index(path.suffix.casefold()), path))
         for other in others:
             corpus.drop("second file of one name, not read", str(other))
@@ -83,8 +83,6 @@ def _by_name(folder: Path, changed: int) -> dict[str, list[Path]]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder, links to folders followed, none of them twice."""
-
     def refuse(error: OSError) -> None:
         raise UserError(f"cannot read the folder {error.filename}: {error.strerror}.") from None
 

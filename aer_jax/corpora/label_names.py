@@ -1,4 +1,4 @@
-"""Labels as written -> the labels of a corpus: synonyms, spellings of "not available", and what is no label."""
+"""Label names: synonyms, spellings of "not available", and text that cannot be a label."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def is_missing(text: str) -> bool:
 
 
 class LabelNames:
-    """What each label of a table is called.
+    """Labels as written -> labels of the corpus.
 
     Attributes:
         missing: spellings of "not available" that were read instead of a vote, and how often.
@@ -85,15 +85,15 @@ class LabelNames:
         return self._synonyms is not None and tidy(text).casefold() in self._synonyms
 
     def notes(self) -> list[str]:
-        """What the data report must say."""
-        said = []
+        """Notes for the data report."""
+        notes = []
         if self.missing:
             words = ", ".join(f'"{word}" {n}' if word else f"empty {n}" for word, n in self.missing.most_common(8))
-            said.append(f"Not available, so no vote: {words}.")
+            notes.append(f"Not available, so no vote: {words}.")
         if self.renamed:
             words = ", ".join(f"{a} -> {b or 'no vote'} {n}" for (a, b), n in self.renamed.most_common(20))
-            said.append(f"Labels renamed by the table of synonyms (votes): {words}.")
-        return said
+            notes.append(f"Labels renamed by the table of synonyms (votes): {words}.")
+        return notes
 
 
 def _check(text: str, where: str) -> None:
@@ -106,10 +106,10 @@ def _check(text: str, where: str) -> None:
         )
     sign = _SEPARATORS.search(text) or (None if _CHARACTER.search(text) else re.match(".", text))
     if sign:
-        said = " ".join(text[:80].split())
+        shown_text = " ".join(text[:80].split())
         raise UserError(
-            f'{where}: "{said}" is no label because of its {sign[0]!r}; separate votes by semicolons '
-            f'(happy;sad), or name what it means in the table of --labels ("{said}",happy).'
+            f'{where}: "{shown_text}" is no label because of its {sign[0]!r}; separate votes by semicolons '
+            f'(happy;sad), or name what it means in the table of --labels ("{shown_text}",happy).'
         )
 
 

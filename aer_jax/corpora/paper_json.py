@@ -1,4 +1,4 @@
-"""The JSON that the code of "Scaling Ambiguity" (Zhang et al., 2026) reads: one record a turn, all raters' labels.
+"""The JSON that the code of "Scaling Ambiguity" (Zhang et al., 2026) reads: one record per turn.
 
     {"id": "Ses01F_impro01_F000", "need_prediction": "yes", "emotion": ["Neutral state", "Excited"],
      "speaker": "Ses01_F", "groundtruth": "Excuse me.", "audio": "Session1/sentences/wav/.../Ses01F_impro01_F000.wav"}
@@ -96,10 +96,10 @@ def label(word: Any, table: dict[str, str], where: str) -> str:
     if not isinstance(word, str):
         raise UserError(f"{where}: a label is text, not {json.dumps(word)[:80]}.")
     folded = " ".join(word.split()).casefold()
-    found = table.get("other" if folded.startswith("other-") else folded)
-    if found is None:
+    name = table.get("other" if folded.startswith("other-") else folded)
+    if name is None:
         raise UserError(f'{where}: "{word}" is no label.{nearest(word, LABELS)}')
-    return found
+    return name
 
 
 def transcript(value: Any, where: str) -> str:
@@ -159,7 +159,6 @@ def _clip(record: Any, table: dict[str, str], folder: Path, where: str) -> tuple
 
 
 def _audio(folder: Path, path: str) -> Path:
-    """`path` under `folder`, which may be the corpus itself or what holds it."""
     first, _, rest = path.partition("/")
     if first in _ROOTS and rest and not (folder / first).is_dir():
         path = rest

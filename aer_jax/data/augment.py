@@ -1,4 +1,4 @@
-"""Online augmentation of a training clip: a little higher or lower, a little faster or slower.
+"""Online augmentation of a training clip: random pitch shift or time stretch.
 
 What is done to which clip is drawn before its audio is read, so that a batch knows how long its clips will be.
 """
@@ -16,7 +16,7 @@ SLOWEST, FASTEST = 0.95, 1.05
 def draw(
     samples_n: np.ndarray, longest: int, probability: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each clip, with `probability`, one of three: pitch + U(-1, 1) semitones, tempo x U(0.95, 1.05), as it is.
+    """Draw one of three with `probability` for each clip: pitch + U(-1, 1) semitones, tempo x U(0.95, 1.05), unchanged.
 
     Args:
         samples_n: lengths of the clips.
@@ -35,7 +35,7 @@ def draw(
 
 
 def augment(audio_t: np.ndarray, semitones: float, tempo: float) -> np.ndarray:
-    """The clip, float32 [samples] at 16 kHz, changed as drawn; `stretched(samples, tempo)` long."""
+    """Apply a draw to a clip, float32 [samples] at 16 kHz; `stretched(samples, tempo)` long."""
     if semitones != 0:
         audio_t = pitch_shift(audio_t, semitones)
     if tempo != 1:

@@ -1,4 +1,4 @@
-"""The text files of a dataset directory, read strictly: every value of the type that it must have, or one sentence."""
+"""Text files of a dataset directory, read strictly: every value is checked against its type."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 class Texts(NamedTuple):
-    """What the text files hold, and their SHA-256 by name."""
+    """Contents of the text files, and their SHA-256 by name."""
 
     utterances: list[dict[str, Any]]
     votes: list[dict[str, Any]]
@@ -108,7 +108,7 @@ def read_texts(path: Path, shards: int) -> Texts:
 
 
 def refuse_changed(path: Path, about: Mapping[str, Any], sha256: Mapping[str, str]) -> None:
-    """Compare text files and the sizes of shards with what was written.
+    """Compare hashes of text files and sizes of shards with those in dataset.json.
 
     Raises:
         UserError: the first that differs, and how to change it properly.
@@ -123,7 +123,7 @@ def refuse_changed(path: Path, about: Mapping[str, Any], sha256: Mapping[str, st
 
 
 def verify(path: Path, hashes: Mapping[str, str]) -> None:
-    """Read every file and compare it with the hash that was taken when it was written.
+    """Compare the hash of every file with the one in dataset.json.
 
     Raises:
         UserError: the first that differs or cannot be read.
@@ -145,7 +145,6 @@ def _refuse(path: Path, name: str) -> None:
 def _check(
     value: Any, needed: Mapping[str, Rule], optional: Mapping[str, Rule], where: str, others: bool = False
 ) -> None:
-    """Refuse a value that is no object of these members."""
     if not isinstance(value, dict):
         raise UserError(f"{where} is damaged (it holds {_shown(value)}, not an object); {AGAIN}.")
     for name, (fits, what) in needed.items():
@@ -159,7 +158,6 @@ def _check(
 
 
 def _read_object(path: Path) -> tuple[dict[str, Any], str]:
-    """A JSON object, and the SHA-256 of the file."""
     try:
         content = path.read_bytes()
         value = parse_json(content)
@@ -198,7 +196,6 @@ def _is_table(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value in a sentence: short, whatever it is."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     text = repr(value) if not isinstance(value, int) or abs(value) < 1e30 else "a huge number"

@@ -1,4 +1,4 @@
-"""DiME-Aug: rare emotions are filled up by interpolating between similar clips of the same emotion.
+"""DiME-Aug: balance classes by interpolating between similar clips of the same emotion.
 
 Zhang et al., "Scaling Ambiguity", arXiv 2601.14620. The result is a plan, not audio: which two clips, how
 much of each, and which distribution. It is decided once from a seed, stored as JSON, and the audio is mixed
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def after(self) -> dict[str, int]:
-        """Class -> its clips with the mixes; less than wanted where the class has fewer than two to mix."""
+        """Class -> its number of clips, mixes included; fewer than wanted where a class has fewer than two clips."""
         return {label: self.wanted[label] if real >= 2 else real for label, real in self.real.items()}
 
     def notes(self) -> list[str]:
@@ -129,7 +129,6 @@ def _interpolated(
     nearest_mj: np.ndarray,
     rng: np.random.Generator,
 ) -> Example:
-    """A clip of one class and one of its neighbours, drawn and mixed."""
     i = rng.integers(len(members_m))
     j = nearest_mj[i, rng.integers(nearest_mj.shape[1])]
     alpha = rng.random()
@@ -159,7 +158,7 @@ def nearest(features_mf: np.ndarray, neighbours: int) -> np.ndarray:
 
 
 def to_json(plan: Plan) -> str:
-    """The plan as JSON for people too: a table of the classes, then a line each mix.
+    """The plan as readable JSON: a table of the classes, then one line per mix.
 
     Numbers survive the round trip exactly.
     """

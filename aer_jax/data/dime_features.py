@@ -1,4 +1,4 @@
-"""What DiME-Aug (arXiv 2601.14620) compares two clips by: 72 numbers of sound and 10 of text.
+"""Features by which DiME-Aug (arXiv 2601.14620) finds neighbours: 72 of sound, 10 of text.
 
 The order of the 82, all at 16 kHz with librosa's defaults, mean and standard deviation over time:
 
@@ -144,7 +144,7 @@ def features(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
 
 
 def _part(dataset: Dataset, ids: list[str]) -> Dataset:
-    """The dataset with these utterances alone: what another process is sent, instead of every vote of the corpus."""
+    """The dataset with these utterances alone, so that little is sent to a worker process."""
     return dataclasses.replace(dataset, utterances={id: dataset.utterances[id] for id in ids}, votes=Votes(), splits={})
 
 
@@ -183,7 +183,6 @@ class _Cache:
         log.warning("%s cannot be written (%s); the features are not kept.", path, why)
 
     def _read(self, path: Path) -> dict[str, np.ndarray]:
-        """What a file holds, {} where there is none; ValueError says why one is of no use."""
         if not path.exists():
             return {}
         try:

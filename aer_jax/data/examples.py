@@ -43,7 +43,7 @@ class Example:
 def real_examples(
     ids: Sequence[str], targets_nk: np.ndarray, weights_n: Sequence[float] | np.ndarray | None = None
 ) -> list[Example]:
-    """One example for each utterance, unmixed; without weights all count 1.
+    """One unmixed example per utterance; without weights all count 1.
 
     Raises:
         UserError: a distribution is not finite; an utterance without votes has none.
@@ -59,7 +59,7 @@ def real_examples(
 
 
 def weighed(mixes: Sequence[Example], weights: Mapping[str, float]) -> list[Example]:
-    """Mixes that count what their two clips count, in the mix's proportion.
+    """Mixes weighted by the weights of their two clips, in the mix's proportion.
 
     Args:
         weights: utterance -> what it counts.

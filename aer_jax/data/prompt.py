@@ -101,7 +101,6 @@ class PromptEncoder(Chat):
             self.refuse_long(id, len(self.encode(clip.transcript, clip.speaker, samples)))
 
     def _of_its_own(self, transcript: str, speaker: str) -> tuple[str, str]:
-        """What the prompt says of them."""
         return transcript if self.transcript else "", speaker if self.speaker else ""
 
 

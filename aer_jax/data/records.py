@@ -60,7 +60,7 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def _as_os_error() -> Iterator[None]:
-    """ArrayRecord says everything as RuntimeError, a full disk too."""
+    """ArrayRecord raises RuntimeError for every failure, even a full disk."""
     try:
         yield
     except RuntimeError as error:

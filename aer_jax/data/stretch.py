@@ -1,4 +1,4 @@
-"""Tempo and pitch as `librosa.effects` changes them, by a phase vocoder that needs no angles.
+"""Time stretch and pitch shift equal to `librosa.effects`, by a phase vocoder that computes no angles.
 
 The vocoder (Flanagan & Golden, 1966; Ellis, 2002) reads the spectrogram at a different pace and turns each bin's phase
 on by what it advances between the two frames it stands between. librosa adds angles up; modulo 2 pi that is a product

@@ -1,4 +1,4 @@
-"""Evaluation: predictions against the human votes; one dict of metrics, two files."""
+"""Evaluation of predictions against human votes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _baselines(
     js_n: np.ndarray,
     probe_nk: np.ndarray | None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The row of each baseline, and the same by level of ambiguity; `js_n` is the model's, to compare with."""
+    """Rows of the baselines, in all and by ambiguity; `js_n` is the model's, to compare with."""
     if not dataset.splits["train"]:
         raise UserError(f"the training split of {dataset.path} is empty; the train_mean baseline needs it.")
     # Sorted: not even the last bit of the mean depends on the order of the file.

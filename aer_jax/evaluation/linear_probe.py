@@ -1,4 +1,4 @@
-"""Linear models of a frozen encoder's features, fitted to the optimum instead of trained for some steps.
+"""Linear probe of a frozen encoder's features, fitted to the optimum.
 
 Multinomial logistic regression on soft targets, with an L2 penalty: the probe that fine-tuning has to beat. With the
 penalty chosen on speakers left out in turns, and a temperature that undoes what the penalty does to the sharpness, it
@@ -93,7 +93,7 @@ def make_solver(projection: Projection | None, scale_f: np.ndarray | None = None
 
 
 def expand(probe: LinearProbe, projection: Projection | None) -> LinearProbe:
-    """The probe of features that equals one of their coordinates; as it is where there is no projection."""
+    """Convert a probe of projected coordinates to one of features; unchanged without a projection."""
     if projection is None:
         return probe
     kernel_fk = projection.scale_f[:, None] * (projection.axes_fr @ probe.kernel_fk)
@@ -146,7 +146,7 @@ def choose_l2(
     validation_mk: np.ndarray,
     solver: Solver = fit,
 ) -> LinearProbe:
-    """The probe of the training split whose L2, of those in `L2`, has the lowest mean JS on the validation split.
+    """The probe fitted to the training split with the L2 of lowest mean JS on the validation split.
 
     Args:
         features_nf, targets_nk: of the training split; targets are distributions.
@@ -164,7 +164,7 @@ def fit_probe(
     validation_mk: np.ndarray,
     solver: Solver = fit,
 ) -> LinearProbe:
-    """`choose_l2`, then fitted once more, to training and validation split together; arguments are the same."""
+    """`choose_l2`, then refitted to training and validation split together; same arguments."""
     l2 = choose_l2(features_nf, targets_nk, validation_mf, validation_mk, solver).l2
     both_nf, both_nk = np.concatenate([features_nf, validation_mf]), np.concatenate([targets_nk, validation_mk])
     return solver(both_nf, both_nk, (l2,))[0]
@@ -178,7 +178,7 @@ def left_out(
     progress: Callable[[range], Iterable[int]] = iter,
     solver: Solver = fit,
 ) -> np.ndarray:
-    """Predictions of probes fitted without the speaker of each clip, in up to `FOLDS` folds, for each penalty.
+    """Out-of-fold predictions for each penalty, in up to `FOLDS` folds of speakers.
 
     Args:
         features_nf, targets_nk: of all clips that may be learned from.

@@ -1,4 +1,4 @@
-"""Principal axes of clips' features, in which linear models are fitted.
+"""Principal component analysis of features, in whose coordinates linear models are fitted.
 
 A penalised optimum lies in the span of the clips. With up to `EXACT` clips all of their axes are used, and the fit is
 exact. With more, the `AXES` leading ones of a sample are: memory and time of a fit then grow with the number of clips
@@ -100,7 +100,7 @@ def gather(
 
 
 def describe(clips: int, projection: Projection | None) -> str:
-    """What was fitted to, for a person."""
+    """The data of a fit as a sentence."""
     if projection is None:
         return f"fitted to {clips:,} clips"
     axes = projection.axes_fr.shape[1]

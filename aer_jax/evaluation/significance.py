@@ -16,7 +16,7 @@ RESAMPLES = 19_999  # up to 14 speakers all 2**S exchanges are counted, which ar
 
 
 class SignFlip(NamedTuple):
-    """Mean difference over utterances, its two-sided p, and the least p that so many speakers can give."""
+    """Mean difference over utterances, its two-sided p, and the least p possible with this number of speakers."""
 
     difference: float
     p: float

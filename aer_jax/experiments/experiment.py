@@ -1,4 +1,4 @@
-"""An experiment from a corpus on disk to its tables; what an earlier call finished is kept."""
+"""Experiment from a corpus on disk to its tables; finished parts are kept."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
 
 
 def refuse_unset(experiment: Experiment, grid: Sequence[Trial]) -> None:
-    """Refuse what every run would stumble over, before anything is written.
+    """Refuse errors that would end every run, before anything is written.
 
     Raises:
         UserError: the corpus' place or the base checkpoint is not set, or settings of a run do not fit each other.
@@ -162,7 +162,7 @@ def _as_wanted(path: Path, split: str, experiment: Experiment) -> Dataset:
 
 
 def get_proxies(experiment: Experiment, dataset: Dataset, dtype: str) -> None:
-    """Ask for the synthetic votes where an arm needs them; a journal that is there is continued.
+    """Annotate where an arm needs synthetic votes; an existing journal is continued.
 
     Args:
         experiment: whose `proxies` say which model is asked.
@@ -187,7 +187,7 @@ def get_proxies(experiment: Experiment, dataset: Dataset, dtype: str) -> None:
 
 
 def _annotate(arguments: list[str]) -> None:
-    """Annotation in a process of its own, which gives the devices back before the trials want them."""
+    """Annotate in a separate process, which frees the devices for the trials."""
     with stop_signals() as stop:
         process = subprocess.Popen([*ANNOTATE, *arguments], stdout=2, close_fds=False)  # it holds the lock, too
         while process.poll() is None and not stop.wait(0.2):
@@ -206,7 +206,7 @@ def _annotate(arguments: list[str]) -> None:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Runs inherit the lock, so it also holds while one is left over from a process that was killed."""
+    """One experiment at a time; trials inherit the lock, so one left over from a killed process holds it, too."""
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -39,7 +39,7 @@ def raters_figure(result: Mapping[str, Any], path: Path) -> None:
 
 
 def reliability_figure(result: Mapping[str, Any], path: Path) -> None:
-    """JS of n raters to the votes held back, a line a level of ambiguity."""
+    """JS of n raters to the votes held back, one line per level of ambiguity."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure((4.6, 3.2), layout="constrained")
         ax = figure.add_subplot()

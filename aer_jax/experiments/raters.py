@@ -1,4 +1,4 @@
-"""The thinning study as a command: a dataset and proxies in; JSON, a Markdown page and figures out."""
+"""Thinning study as a command: a dataset and proxies in; JSON, a Markdown page and figures out."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write_raters(
 
 
 def journal_proxies(name: str, path: Path, dataset: Dataset) -> dict[str, Proxy]:
-    """A journal's votes as two proxies: all of a clip's votes, and the first alone."""
+    """Two proxies from a journal: all votes of a clip, and the first alone."""
     votes = read_votes(path, dataset.classes)
     first = Votes({vote.utterance: vote for vote in reversed(votes)}.values())
     ids = [vote.utterance for vote in first]

@@ -64,7 +64,7 @@ def tests_table(tests: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def findings(result: Mapping[str, Any]) -> list[str]:
-    """What is and what is not significant, one sentence a comparison over all clips, and what the levels add."""
+    """Significance in sentences: one per comparison over all clips, and where levels differ from it."""
     arms, baselines = result["arms"], result["baselines"]
     best = min(arms, key=lambda name: arms[name]["js"])
     others = ", ".join(
@@ -121,7 +121,6 @@ def _label(name: str) -> str:
 
 
 def _row_name(name: str) -> str:
-    """A row's name inside a sentence."""
     return BASELINES[name].phrase if name in BASELINES else name
 
 

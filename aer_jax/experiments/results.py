@@ -1,4 +1,4 @@
-"""From the runs of an experiment to its numbers: rows with intervals over speakers, and tests between arms."""
+"""Results of an experiment: rows with intervals over speakers, and tests between arms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment: which runs there are, as a grid over splits, seeds, recipes, labels and DiME-Aug; YAML in."""
+"""Settings of an experiment: a grid over splits, seeds, recipes, labels and DiME-Aug, in YAML."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ProxiesConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A grid of runs. An arm is a recipe, a label source and DiME-Aug off or on; it has a run a split and seed.
+    """A grid of runs. An arm is a recipe, a label source and DiME-Aug off or on; it has one run per split and seed.
 
     Attributes:
         out: the directory of everything that is written.

@@ -1,4 +1,4 @@
-"""What all runs of an experiment are scored on: the test utterances of all its splits, each once."""
+"""Test set of an experiment: the test utterances of all its splits, each once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from aer_jax.training.targets import Targets
 
 @dataclass(frozen=True)
 class TestSet:
-    """The pooled test parts, and what the listeners heard there.
+    """The pooled test parts and their human distributions.
 
     Attributes:
         datasets: split -> its dataset; votes, classes and audio are the same in all.
@@ -39,7 +39,7 @@ class TestSet:
 
     @property
     def dataset(self) -> Dataset:
-        """Any of them, for what is the same in all."""
+        """Any of the datasets, for what all share."""
         return next(iter(self.datasets.values()))
 
 
@@ -63,7 +63,7 @@ def pool(datasets: Mapping[str, Dataset]) -> TestSet:
 
 
 def predictions(test_set: TestSet, trials: Sequence[Trial]) -> np.ndarray:
-    """What the runs of one arm and seed, one a split, predict: [N, K].
+    """Predictions [N, K] of one arm and seed, from one run per split.
 
     Raises:
         UserError: a prediction is missing.

@@ -1,4 +1,4 @@
-"""The runs of an experiment, each a process of its own, as many at a time as the accelerators allow.
+"""Trials: the runs of an experiment, one process each, as many at a time as the accelerators allow.
 
 A run is an ordinary run directory, `OUT/runs/NAME`, from an ordinary config, `OUT/configs/NAME.yaml`; what it prints
 goes to `OUT/logs/NAME.log`. `cell.json` in it says that it was trained and evaluated to the end.
@@ -52,7 +52,7 @@ def refuse_other_settings(trials: Sequence[Trial]) -> None:
 
 
 def run_trials(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, str]:
-    """Train and evaluate all runs that are not finished; what is half done goes on.
+    """Train and evaluate all unfinished runs, resuming those that have begun.
 
     Args:
         experiment: where things lie, and how many at a time.
@@ -97,7 +97,7 @@ def run_trials(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, str
 
 @dataclass
 class _Work:
-    """What the threads share, one thread a running process."""
+    """State shared by the threads, one thread per running process."""
 
     out: Path
     stop: threading.Event
@@ -153,7 +153,7 @@ class _Work:
             del self.running[name]
 
     def progress(self) -> str:
-        """The running ones and their steps."""
+        """Running trials and their steps."""
         return ", ".join(f"{name} {_step(self.out / 'runs' / name)}".strip() for name in list(self.running))
 
 
@@ -173,7 +173,6 @@ def _score(run: Path) -> str:
 
 
 def _last_words(log: Path, code: int) -> str:
-    """The command's own sentence, else the last line of its log."""
     lines = [line.strip() for line in log.read_text("utf-8", "replace").replace("\r", "\n").split("\n") if line.strip()]
     said = [line.removeprefix("aer-jax: ") for line in lines if line.startswith("aer-jax: ")]
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,4 +1,4 @@
-"""A step of an experiment that needs the devices, in a process of its own, which gives them back.
+"""Worker process for a step of an experiment that needs the devices.
 
 python -m aer_jax.experiments.worker trial CONFIG RUN
 python -m aer_jax.experiments.worker annotate DATASET MODEL JOURNAL LISTENERS ANSWERS DTYPE

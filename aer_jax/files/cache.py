@@ -1,4 +1,4 @@
-"""One array in one file that can be made again: written whole, and believed only where its digest fits."""
+"""Cache of one array per file, written whole and verified by a digest on reading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIGEST = "sha256"
 
 
 def save_array(path: Path, array: np.ndarray, about: Mapping[str, str] | None = None) -> None:
-    """Write an array and some words about it.
+    """Write an array with metadata.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -36,7 +36,7 @@ def save_array(path: Path, array: np.ndarray, about: Mapping[str, str] | None = 
 
 
 def load_array(path: Path) -> tuple[np.ndarray, dict[str, str]]:
-    """What `save_array` wrote.
+    """Read what `save_array` wrote.
 
     Raises:
         OSError: there is no such file or it cannot be read.
@@ -58,5 +58,5 @@ def load_array(path: Path) -> tuple[np.ndarray, dict[str, str]]:
 
 
 def _digest(array: np.ndarray, about: Mapping[str, str]) -> str:
-    said = repr((array.dtype.str, array.shape, sorted(about.items())))
-    return hashlib.sha256(said.encode() + array.tobytes()).hexdigest()
+    description = repr((array.dtype.str, array.shape, sorted(about.items())))
+    return hashlib.sha256(description.encode() + array.tobytes()).hexdigest()

@@ -135,17 +135,17 @@ def _wait_for_death(file: Path, what: str, holder: _Holder, silent: float) -> No
     refused = UserError(f"{what} by {holder}; wait for its end, or stop it there, then give this command again.")
     if holder._is_here():
         raise refused
-    told = False
+    notified = False
     # A beat in the future, of a clock that was wrong, is no reason to wait for that day.
     end = time.monotonic() + silent - max(0.0, _age(file, holder))
     while (left := end - time.monotonic()) >= 0:
-        if not told:
+        if not notified:
             print(
                 f"{what} by {holder}; waiting up to {left:.0f} s for a sign that it still runs",
                 file=sys.stderr,
                 flush=True,
             )
-            told = True
+            notified = True
         time.sleep(min(1.0, silent / 10))
         now = _read(file)
         if now is None:
@@ -155,7 +155,6 @@ def _wait_for_death(file: Path, what: str, holder: _Holder, silent: float) -> No
 
 
 def _create(file: Path, about: dict[str, str]) -> bool:
-    """Make a file that was not there; atomic on network file systems too."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
@@ -168,7 +167,6 @@ def _create(file: Path, about: dict[str, str]) -> bool:
 
 
 def _read(file: Path) -> _Holder | None:
-    """None where there is no lock."""
     try:
         with file.open("rb") as stream:
             content, beat = stream.read(10_000), os.fstat(stream.fileno()).st_mtime
@@ -183,7 +181,6 @@ def _read(file: Path) -> _Holder | None:
 
 
 def _age(file: Path, holder: _Holder) -> float:
-    """Seconds since the holder's last beat, by the clock of the file system."""
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f"{file.name}.") as new:
         return os.fstat(new.fileno()).st_mtime - holder.beat
 

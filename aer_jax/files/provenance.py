@@ -35,5 +35,5 @@ def commit() -> str | None:
 
     if git("ls-files", "--error-unmatch", "__init__.py") is None:  # installed into somebody else's repository
         return None
-    found = git("rev-parse", "--short=12", "HEAD")
-    return found and found + ("+" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
+    commit = git("rev-parse", "--short=12", "HEAD")
+    return commit and commit + ("+" if git("status", "--porcelain", "--untracked-files=no", ".") else "")

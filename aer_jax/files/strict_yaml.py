@@ -66,7 +66,6 @@ def load(text: str) -> Any:
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for; equal keys are refused on the way."""
     if id(node) in known:
         if not known[id(node)]:
             raise BadYaml(f"an alias on line {node.start_mark.line + 1} holds itself")

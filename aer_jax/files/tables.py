@@ -1,4 +1,4 @@
-"""The table writer: the same rows of cells as Markdown or for a terminal, and numbers as they stand in them."""
+"""Tables as Markdown or for a terminal, and the number formats in them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def counted(n: int, thing: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as it is, on one line of Markdown: no HTML, no table cell, code, link or emphasis begins in it."""
+    """Escape text for one line of Markdown: no HTML, table cell, code, link or emphasis begins in it."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\|`*\[\]])", r"\\\1", text)

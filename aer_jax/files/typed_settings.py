@@ -1,4 +1,4 @@
-"""Settings in YAML and `key=value` as frozen dataclasses: every key known, every value of its type and in its range."""
+"""Typed settings: YAML and `key=value` as frozen dataclasses, keys, types and ranges checked."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(cls: type, settings: dict[str, Any], where: str) -> Any:
-    """`settings` as a frozen dataclass; `where` they stand is said in errors.
+    """`settings` as a frozen dataclass; errors name `where` they stand.
 
     Raises:
         UserError: a key is unknown, or a value has the wrong type or is out of range.
@@ -139,7 +139,6 @@ class _Builder:
         return value
 
     def _union(self, args: tuple[Any, ...], value: Any, name: str) -> Any:
-        """A kind, or None, or one of a few words."""
         words = [word for arg in args[1:] for word in typing.get_args(arg)]
         if value in words or (value is None and type(None) in args):
             return value

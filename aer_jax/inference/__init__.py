@@ -1,4 +1,4 @@
-"""Trained runs at work: evaluated on a split, predicting recordings, exported for PyTorch.
+"""Inference with trained runs: evaluation on a split, prediction, export.
 
 Nothing is trained here, and nothing printed but progress and notes.
 """

@@ -86,7 +86,6 @@ def _open_dataset(run: Run) -> Dataset:
 
 
 def _predict(predictor: Predictor, dataset: Dataset, ids: Sequence[str], same: bool) -> np.ndarray:
-    """Predictions [N, K]; `same` is whether the run was trained on this very dataset."""
     # A fitted readout need not have learned from all of a split: see labels.missing.
     probs = load_left_out(predictor.run.path) if same else {}
     if others := [id for id in ids if id not in probs]:
@@ -97,7 +96,6 @@ def _predict(predictor: Predictor, dataset: Dataset, ids: Sequence[str], same: b
 
 
 def _intervals(predictor: Predictor, dataset: Dataset, same: bool) -> PredictionIntervals | None:
-    """Those of the run's best checkpoint, fitted where it has none yet."""
     known = prediction_intervals.load(predictor.run.path, predictor.step, dataset.classes)
     ids = dataset.splits["validation"]
     if known is not None or not ids:

@@ -1,4 +1,4 @@
-"""A run's best model for the PyTorch world: a PEFT adapter, or a whole checkpoint with the adapters folded in.
+"""Export of a run's best model to PyTorch: a PEFT adapter, or a checkpoint with the adapters merged.
 
 `peft` writes
 
@@ -175,11 +175,6 @@ def about_head(run: Run, model: EmotionModel) -> dict[str, Any]:
 
 @contextmanager
 def _written_alone(out: Path) -> Iterator[Path]:
-    """`whole_directory` by one process at a time.
-
-    Raises:
-        UserError: `out` exists, is being written by another process or cannot be written, or the disk is full.
-    """
     if out.exists():
         raise UserError(f"{out} exists; remove it or choose another --out.")
     try:

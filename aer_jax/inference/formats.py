@@ -1,4 +1,4 @@
-"""Predictions as lines of text: JSON, CSV, or a table for people."""
+"""Predictions as text: JSON lines, CSV, or a table."""
 
 from __future__ import annotations
 

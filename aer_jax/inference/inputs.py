@@ -30,7 +30,7 @@ _RATES = ("sampling_rate", "sample_rate", "rate")
 
 
 def is_many(audio: Any) -> bool:
-    """Whether `audio` is several recordings: a list, a table, or whatever else is gone through one by one."""
+    """Whether `audio` is several recordings: a list, a table or another iterable."""
     if isinstance(audio, np.ndarray):
         return audio.dtype.kind in "OUS"  # paths
     if isinstance(audio, str | Path | bytes | bytearray | memoryview | Mapping) or _is_pair(audio):
@@ -173,7 +173,6 @@ def _scaled(array: np.ndarray) -> np.ndarray | None:
 
 
 def _is_tensor(audio: Any) -> bool:
-    """PyTorch's, JAX's and others' arrays."""
     return hasattr(audio, "__array__") and hasattr(audio, "ndim") and not hasattr(audio, "iloc")
 
 

@@ -1,4 +1,4 @@
-"""A trained run as a model: recordings in, predictions out, in order, whatever one of them is like."""
+"""A trained run as a model: recordings in, predictions out, in order; a bad recording costs no other."""
 
 from __future__ import annotations
 
@@ -235,7 +235,6 @@ def _audible(part_t: np.ndarray) -> bool:
 
 
 def _read_ahead(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> Iterator[Decoded]:
-    """The recordings, decoded, in order; `_AHEAD` of them in advance."""
     rest = iter(sources)
     waiting = deque((source, pool.submit(_read, source)) for source in itertools.islice(rest, _AHEAD))
     while waiting:
@@ -245,7 +244,6 @@ def _read_ahead(pool: ThreadPoolExecutor, sources: Sequence[Source]) -> Iterator
 
 
 def _chunks(decoded: Iterable[Decoded], most: int) -> Iterator[list[Decoded]]:
-    """What the device gets at once: at most `most` recordings, of about `_CHUNK_SECONDS`."""
     chunk: list[Decoded] = []
     seconds = 0.0
     for source, audio_t in decoded:

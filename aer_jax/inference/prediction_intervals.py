@@ -86,7 +86,7 @@ def fit(
 
 
 def save(intervals: PredictionIntervals, run: Path) -> None:
-    """Keep them with the run, in band.json."""
+    """Write them to the run's band.json."""
     stored = seal(dataclasses.asdict(intervals) | {"checkpoint": _checkpoint(run, intervals.step)})
     replace_text(run / FILE, json.dumps(stored, indent=2) + "\n")
 
@@ -111,6 +111,5 @@ def _scale(probs_nk: np.ndarray) -> np.ndarray:
 
 
 def _checkpoint(run: Path, step: int | None) -> str | None:
-    """Digest of the best checkpoint at a step, None where there is none."""
     folder = run / "best" / str(step)
     return folder_digest(folder) if folder.is_dir() else None

@@ -67,7 +67,6 @@ def read_probe(run: Run, dataset: Dataset, split: str) -> dict[str, list[float]]
 
 
 def _places(run: Run, dataset: Dataset, split: str) -> list[Path]:
-    """In the dataset's directory, or in the user's cache where that cannot be written."""
     depends_on = f"{VERSION} {run.environment['base']} {run.config.model.dtype} {run.config.data.max_seconds} "
     # dataset.json holds the hashes of audio, votes and splits.
     key = hashlib.sha256(depends_on.encode() + (dataset.path / "dataset.json").read_bytes()).hexdigest()
@@ -76,7 +75,6 @@ def _places(run: Run, dataset: Dataset, split: str) -> list[Path]:
 
 
 def _write(places: Sequence[Path], text: str) -> None:
-    """In the first place that can be written."""
     for path in places:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,6 @@ def format_skipped(skipped: Mapping[str, int]) -> str:
 
 
 def _audio_below(path: Path, others: Counter[str]) -> Iterable[Path]:
-    """Audio files of a folder and its subfolders, linked ones too, each folder once."""
     seen = {os.path.realpath(path)}
 
     def unreadable(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""Windows of a recording that is longer than the audio tower takes at once, or than was asked for."""
+"""Windows of a long recording."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHORTEST_HOP = 0.1
 
 @dataclass(frozen=True)
 class Windowing:
-    """How recordings are cut; all in samples.
+    """Window, hop and longest whole recording, in samples.
 
     Attributes:
         window: length of a window.

@@ -1,4 +1,4 @@
-"""Votes: where they are born, stored, pooled and counted.
+"""Votes: attempts, journal, parsing, pooling and targets.
 
 No audio and no models.
 """

@@ -1,4 +1,4 @@
-"""One line of a journal: a listener was asked about an utterance, and what came of it."""
+"""One line of a journal: a request to a listener about an utterance, and its outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMER_FIELDS = ("tokens_in", "tokens_out")  # what a server counted, in journal
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One line: a listener was asked about an utterance.
+    """One line of a journal.
 
     Attributes:
         utterance: id of the utterance.
@@ -29,7 +29,7 @@ class Attempt:
         persona: the line it was given.
         temperature: of its sampling.
         seed: of this answer's sampling.
-        prompt: fingerprint of prompt, personas, labels and of how much is told.
+        prompt: fingerprint of prompt, personas, labels and switches.
         model: name and fingerprint of the annotating model.
         response: what it said, as it came, the middle of a long one left out (see `shorten`); "" where there was
             none.
@@ -59,7 +59,7 @@ class Attempt:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Who was asked about what."""
+        """Utterance and listener."""
         return self.utterance, self.listener
 
     @property

@@ -1,4 +1,4 @@
-"""The journal of synthetic votes: append-only JSONL, one line an attempt, safe against a kill at any moment.
+"""Journal of synthetic votes: append-only JSONL, one line per attempt, safe against a kill at any moment.
 
 Any number of processes may write to one journal. Each append holds the file's lock for as long as it takes to read
 what others have written meanwhile, to repair a line that a killed writer left unfinished, and to write; an answer that
@@ -108,7 +108,7 @@ class Journal:
         return new
 
     def read_new(self) -> None:
-        """Take note of what other processes have written."""
+        """Read what other processes have written."""
         with self._locked():
             self._catch_up()
 
@@ -127,7 +127,6 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _catch_up(self) -> None:
-        """Read what was written since the last look. Under the lock nobody is writing: a torn line stays torn."""
         content = b""
         while part := os.pread(self._file, 1 << 24, self._read_bytes + len(content)):
             content += part

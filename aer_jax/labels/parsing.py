@@ -1,4 +1,4 @@
-"""From a raw response to a label, strictly: the response is exactly one label or one synonym, or it is unparsed.
+"""Strict parsing of responses: exactly one label or synonym, or unparsed.
 
 Looking for a label inside a longer response goes wrong ("not angry", "unhappy", "neutral, maybe sad"), so
 nothing is looked for; such responses are counted as unparsed and kept as they came. Synonyms stand in synonyms.yaml.

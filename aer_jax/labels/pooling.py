@@ -1,4 +1,4 @@
-"""The weight of a synthetic vote relative to a human one, with which people's held-out votes are predicted best.
+"""Weight of a synthetic vote relative to a human one, learned on held-out human votes.
 
 Pooled, an utterance's distribution is p = (h + w s) / (H + w S), with h human and s synthetic counts and H, S their
 sums. One human vote k is held out and predicted by what is left, p^k, and scored by Brier's rule |p^k - e_k|^2 (Brier,

@@ -1,4 +1,4 @@
-"""Votes and the distributions that they make. A distribution is always derived, never stored."""
+"""Votes and their distributions, which are always derived and never stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention of both halves of the model, by the kernel that suits the chips and the shapes.
+"""Attention of both towers, by the kernel that suits device and shapes.
 
 XLA writes the scores of all heads, [batch, heads, queries, keys], to the chip's memory. Long sequences use a block-wise
 kernel instead, whose scores live in fast memory alone: on TPUs Pallas' splash attention, for any mask; on a GPU cuDNN's
@@ -97,7 +97,7 @@ def attention(q_btnh: jax.Array, k_bsgh: jax.Array, v_bsgh: jax.Array, mask: Mas
 
 
 def kernel_for(q_btnh: jax.Array, k_bsgh: jax.Array, mask: Mask) -> Callable[..., jax.Array] | None:
-    """The kernel that serves, for one device's share, or None: in bfloat16, for enough queries.
+    """The fused kernel for one device's share in bfloat16, or None where there is none or too few queries.
 
     Splash attention needs a mesh that divides rows and heads. cuDNN's was only ever run on one GPU, and serves there
     alone; a pattern that is not causal would be a bias, written with all its gradients. The platform is the mesh's, not

@@ -17,7 +17,7 @@ from aer_jax.models.layers import INIT_STD, Embedding, LayerNorm, Linear, gelu, 
 
 
 class AudioStates(NamedTuple):
-    """What the tower hears.
+    """Outputs of the audio tower.
 
     Attributes:
         states_btd: [batch, tokens, d_model], after pooling and the last norm; valid up to `lengths.token_count`.

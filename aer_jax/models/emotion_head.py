@@ -1,4 +1,4 @@
-"""Heads: what the model heard -> logits over emotions. Their softmax is the predicted distribution."""
+"""Heads: hidden states -> logits over emotions, whose softmax is the predicted distribution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aer_jax.models.qwen2_audio import Features
 
 
 class HeadStatistics(nnx.Variable):
-    """What a head measured once on the training set: kept with the head, never trained."""
+    """Statistics of the training set, kept with the head and never trained."""
 
 
 def torch_linear(d_in: int, d_out: int, *, rngs: nnx.Rngs) -> Linear:
@@ -94,7 +94,7 @@ class PaperHead(nnx.Module):
 
 
 class ReadoutHead(nnx.Module):
-    """A linear readout of what was heard, standardised on the training set.
+    """Linear readout of audio statistics and the last state, standardised on the training set.
 
     Up to two groups of inputs: mean and standard deviation over time of every audio layer (the middle layers hear
     emotion best, and layers complement each other), and the language model's state at the last token. Each group is

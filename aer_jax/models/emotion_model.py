@@ -1,4 +1,4 @@
-"""The model that is trained: a frozen Qwen2-Audio with adapters, and a head over emotions."""
+"""Emotion model: a frozen Qwen2-Audio with adapters, and a head over emotions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class EmotionModel(nnx.Module):
         return self.emotion_head
 
     def features(self, batch: Batch, key: jax.Array | None = None) -> Features:
-        """What the head reads; where it reads no text, the language model is left out and the text has length 0."""
+        """The head's inputs; a head of the audio alone skips the language model, and the text has length 0."""
         if isinstance(self.emotion_head, ReadoutHead) and not self.emotion_head.sizes[1]:
             audio_lbe = self.base.audio_statistics(batch.audio, batch.audio_samples, key)
             rows = audio_lbe.shape[1]

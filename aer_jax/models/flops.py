@@ -1,4 +1,4 @@
-"""Floating-point operations of a traced function, each loop body as often as it runs, and the 4N that one quotes."""
+"""FLOP counts of a traced function, loops included, and the nominal 4N."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _is_jaxpr(value) -> bool:
 
 
 def model_flops(base_config, frames: int, tokens: int) -> int:
-    """4N: what one utterance costs when every layer runs forward and hands its gradient back, and none is trained.
+    """Nominal 4N FLOP per utterance: forward and backward through frozen layers, without weight gradients.
 
     N are the weights that each position meets: of the audio tower's layers for `frames / 2` positions, of the projector
     for `frames / 4`, of the language model's layers for `tokens`. Attention scores, recomputation, adapters and head

@@ -1,4 +1,4 @@
-"""How likely each label is as the answer to a prompt: all labels of all prompts about a clip in one pass.
+"""Label likelihoods: all labels of all prompts about a clip in one pass.
 
 A prompt's labels are packed behind it. Each of their tokens attends to the prompt and to its own label's tokens before
 it, and its position goes on from the end of the prompt, so every label is scored as if it stood there alone. The audio
@@ -54,7 +54,6 @@ def label_log_probs(
 
 
 def _score(model: Qwen2Audio, audio_bth, tokens_bt, mask_bt, labels_ln) -> jax.Array:
-    """One prompt of each clip, float32 [batch, labels, longest label]."""
     batch, time = tokens_bt.shape
     labels, longest = labels_ln.shape
     # A label's last token predicts nothing.
@@ -73,7 +72,6 @@ def _score(model: Qwen2Audio, audio_bth, tokens_bt, mask_bt, labels_ln) -> jax.A
 
 
 def _packed(mask_bt: jax.Array, labels: int, length: int) -> tuple[jax.Array, Mask]:
-    """Positions and attention mask of prompts with `labels` continuations of `length` tokens behind each."""
     label_s = np.concatenate([np.full(mask_bt.shape[1], -1), np.repeat(np.arange(labels), length)])
     valid_bs = jnp.pad(mask_bt, ((0, 0), (0, labels * length)), constant_values=True)
     positions_bs = jnp.maximum(jnp.cumsum(valid_bs, axis=1) - 1, 0) - length * np.maximum(label_s, 0)

@@ -34,7 +34,7 @@ def rotate(x_bthk: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
 
 def causal(time: int, before: int = 0) -> tuple[jax.Array, Mask]:
-    """Positions [1, time] and attention mask of text behind `before` other tokens.
+    """Positions [1, time] and causal mask of text that follows `before` other tokens.
 
     Padding behind the text needs no mask: no token of the text sees it.
     """
@@ -42,7 +42,7 @@ def causal(time: int, before: int = 0) -> tuple[jax.Array, Mask]:
 
 
 class Part(NamedTuple):
-    """A part of a text.
+    """A run of tokens with its positions and mask.
 
     Attributes:
         embeddings_btd: [batch or 1, time, hidden_size].
@@ -56,7 +56,7 @@ class Part(NamedTuple):
 
 
 def with_prefix(prefix_1pd: jax.Array, embeddings_btd: jax.Array) -> list[Part]:
-    """Rows of causal text behind a prefix that they share; of length 0 it is no part."""
+    """Rows of causal text after a shared prefix; a prefix of length 0 is left out."""
     length = prefix_1pd.shape[1]
     rows = Part(embeddings_btd, *causal(embeddings_btd.shape[1], length))
     return [Part(prefix_1pd, *causal(length)), rows] if length else [rows]
@@ -80,7 +80,7 @@ class Attention(nnx.Module):
         return {"q_proj": self.q_proj, "k_proj": self.k_proj, "v_proj": self.v_proj, "o_proj": self.o_proj}
 
     def __call__(self, x_cnd: jax.Array, packing: Packing, ropes, masks: Sequence[Mask], dropped) -> jax.Array:
-        """What is added to the states.
+        """The residual update of the states.
 
         Args:
             x_cnd: states of all parts, packed.
@@ -156,7 +156,7 @@ class LanguageModel(nnx.Module):
     def __call__(
         self, prefix_1pd: jax.Array, embeddings_btd: jax.Array, key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Read rows behind what they have in common.
+        """Decode rows after their shared prefix.
 
         Args:
             prefix_1pd: [1, prefix, hidden_size], as if every row began with it; may have length 0.

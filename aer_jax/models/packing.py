@@ -1,4 +1,4 @@
-"""Parts of a text packed behind one another, so that whatever treats tokens alike reads all of them in one product."""
+"""Packing of parts of a text into one array, so that token-wise layers run as one matrix product."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ class Packing(NamedTuple):
 
 
 def for_each(x: jax.Array, rows: int) -> jax.Array:
-    """[rows, ...] of what is there once for each of some blocks of rows."""
+    """Repeat what exists once per block of rows: [blocks, ...] -> [rows, ...]."""
     return jnp.broadcast_to(x[:, None], (len(x), rows // len(x), *x.shape[1:])).reshape(rows, *x.shape[1:])

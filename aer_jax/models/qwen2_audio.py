@@ -22,7 +22,7 @@ NO_PREFIX = np.zeros(0, np.int32)
 
 
 class Features(NamedTuple):
-    """What a head may read.
+    """Features for a head.
 
     Attributes:
         hidden_bth: [batch, time, hidden_size], the language model's states after the final norm.
@@ -38,7 +38,7 @@ class Features(NamedTuple):
 
 
 def roll_left_padding(tokens_bt: jax.Array, mask_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows turned round so that their tokens come first, on whichever side they were padded."""
+    """Roll rows so that their tokens come first, whichever side was padded."""
     first_b1 = jnp.argmax(mask_bt, axis=1)[:, None]
     at_bt = (first_b1 + jnp.arange(mask_bt.shape[1])) % mask_bt.shape[1]
     return jnp.take_along_axis(tokens_bt, at_bt, axis=1), jnp.take_along_axis(mask_bt, at_bt, axis=1)
@@ -84,7 +84,7 @@ class Qwen2Audio(nnx.Module):
         prefix_p: jax.Array | np.ndarray = NO_PREFIX,
         key: jax.Array | None = None,
     ) -> Features:
-        """Hear and read a batch.
+        """Encode the audio and decode the text of a batch.
 
         Args:
             audio_bs: float32 [batch, samples] at 16 kHz, zero padded to a window of any length up to 30 s.
@@ -111,7 +111,7 @@ class Qwen2Audio(nnx.Module):
         return self.audio_tower(log_mel(audio_bs, self.mel_bins), frame_count(samples_b), key).statistics_lbe
 
     def merge_audio_tokens(self, mel_bfm, frames_b, tokens_bt, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
-        """What the language model reads, [batch, time, hidden_size], and `Features.audio_lbe`.
+        """The language model's input embeddings [batch, time, hidden_size], and `Features.audio_lbe`.
 
         Args:
             mel_bfm, frames_b, tokens_bt: as in `from_mel`.
@@ -121,7 +121,7 @@ class Qwen2Audio(nnx.Module):
         return self.insert_audio(audio_bth, tokens_bt), audio_lbe
 
     def encode_audio(self, mel_bfm, frames_b, keys=(None, None)) -> tuple[jax.Array, jax.Array]:
-        """What takes the place of the audio tokens, [batch, audio states, hidden_size], and `Features.audio_lbe`."""
+        """Projected audio states [batch, audio states, hidden_size], and `Features.audio_lbe`."""
         audio_key, projector_key = keys
         audio = self.audio_tower(mel_bfm, frames_b, audio_key)
         return self.multi_modal_projector(audio.states_btd, projector_key), audio.statistics_lbe
@@ -135,6 +135,6 @@ class Qwen2Audio(nnx.Module):
         return jnp.where(is_audio_bt[..., None], heard_bth, embeddings_bth)
 
     def logits(self, hidden_bth: jax.Array) -> jax.Array:
-        """Next-token logits, float32 and not rounded to the base's type before; only with `output_layer`."""
+        """Next-token logits, computed in float32; only with `output_layer`."""
         assert self.lm_head is not None, "made without output_layer"
         return jnp.matmul(hidden_bth, self.lm_head.kernel[...], preferred_element_type=jnp.float32)

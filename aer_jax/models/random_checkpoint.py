@@ -88,7 +88,6 @@ def write_random_checkpoint(
 
 
 def _copy_processor(out: Path, mels: int) -> None:
-    """The toy checkpoint's tokenizer, chat template and feature extractor, the last with other mel bands."""
     for file in TOY.iterdir():
         if file.name.startswith("tokenizer") or file.suffix == ".jinja":
             shutil.copyfile(file, out / file.name)
@@ -98,7 +97,6 @@ def _copy_processor(out: Path, mels: int) -> None:
 
 
 def _shapes(config: Qwen2AudioConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and torch shape of every tensor, the output layer included."""
     model = nnx.eval_shape(lambda: Qwen2Audio(config, output_layer=True, rngs=nnx.Rngs(0)))
     for parameter in base_parameters(model):
         for name in parameter.names:

@@ -1,4 +1,4 @@
-"""What the backward pass finds of each layer, and what it computes again."""
+"""Rematerialisation: what the backward pass keeps of each layer, and what it computes again."""
 
 from __future__ import annotations
 

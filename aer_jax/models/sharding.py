@@ -1,4 +1,4 @@
-"""Where every array lives: one table from parameter names to mesh axes.
+"""Sharding: one table from parameter names to mesh axes.
 
 The mesh has three axes. `data` divides the batch alone. `fsdp` divides the batch and, so that a frozen 7B need not fit
 on one chip, one axis of every large matrix; XLA gathers a layer's slice when it is due. `tensor` divides the heads and
@@ -54,18 +54,18 @@ def make_mesh(shape: MeshConfig, devices: Sequence[jax.Device] | None = None) ->
     if sizes.count(-1) == 1 and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
     if min(sizes) < 1 or int(np.prod(sizes)) != len(devices):
-        asked = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
-        raise UserError(f"mesh: {asked} does not make {len(devices)} devices; change the mesh section.")
+        sizes_text = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
+        raise UserError(f"mesh: {sizes_text} does not make {len(devices)} devices; change the mesh section.")
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def sharding(mesh: Mesh | AbstractMesh, path: Sequence[str | int], shape: Sequence[int]) -> NamedSharding:
-    """Where the parameter at `path` lives."""
+    """Sharding of the parameter at `path`."""
     return NamedSharding(mesh, spec_of(mesh, path, shape))
 
 
 def spec_of(mesh: Mesh | AbstractMesh, path: Sequence[str | int], shape: Sequence[int]) -> P:
-    """What the rules say of the parameter at `path`; an axis that a mesh axis does not divide is replicated."""
+    """PartitionSpec of the parameter at `path`; an axis that a mesh axis does not divide is replicated."""
     name = ".".join(map(str, path))
     spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
     spec = (None,) * (len(shape) - len(spec)) + spec
@@ -73,12 +73,12 @@ def spec_of(mesh: Mesh | AbstractMesh, path: Sequence[str | int], shape: Sequenc
 
 
 def row_blocks(mesh: Mesh | AbstractMesh) -> int:
-    """Into how many blocks a mesh divides a batch's rows; an empty one leaves them together."""
+    """Number of blocks into which a mesh divides a batch's rows; 1 for an empty mesh."""
     return 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def by_rows(x: jax.Array) -> jax.Array:
-    """Activations [batch, ...], divided over the mesh by their rows alone; as they are where no mesh is set.
+    """Constrain activations [batch, ...] to sharding by rows alone; no-op without a mesh.
 
     A single row, which all devices need, is copied to each. Left to itself XLA would rather divide features along
     `fsdp`, as the weights are, and move activations about inside every matrix product.
@@ -92,7 +92,7 @@ def by_rows(x: jax.Array) -> jax.Array:
 
 
 def on_own_rows(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """`function` of activations [batch, ...], which treats rows alike; each device computes it for its own rows.
+    """shard_map of a row-wise `function` of activations [batch, ...].
 
     For what XLA cannot divide, a Fourier transform for instance: it would gather all rows on every device.
     """

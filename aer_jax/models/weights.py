@@ -1,4 +1,4 @@
-"""Hugging Face tensors <-> our parameters, by one naming rule, each process reading the bytes of its own shards."""
+"""Hugging Face tensors <-> aer_jax parameters, by one naming rule; each process reads the bytes of its own shards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OUTPUT_LAYER = "language_model.lm_head.weight"
 
 @dataclass(frozen=True)
 class Parameter:
-    """One of our base parameters and where it stands in a checkpoint file.
+    """A base parameter and its tensors in a checkpoint file.
 
     Attributes:
         path: in the model.
@@ -70,7 +70,6 @@ class Parameter:
         return {name: np.ascontiguousarray(self._turn(a)) for name, a in zip(self.names, layers, strict=True)}
 
     def _turn(self, array: np.ndarray) -> np.ndarray:
-        """One torch tensor in our order of axes, and back."""
         return array.T if self.reverse else array
 
 
@@ -202,15 +201,15 @@ def check_fit(model: nnx.Module, checkpoint: Checkpoint) -> None:
         UserError: names every tensor that is missing, has another shape than the model's, or has no place in it.
     """
     parameters = list(base_parameters(model))
-    asked = {name: parameter.torch_shape for parameter in parameters for name in parameter.names}
-    found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    wrong = [f"{name} is missing" for name in asked if name not in found]
+    expected = {name: parameter.torch_shape for parameter in parameters for name in parameter.names}
+    present = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+    wrong = [f"{name} is missing" for name in expected if name not in present]
     wrong += [
-        f"{name} is {list(found[name])}, not {list(shape)}"
-        for name, shape in asked.items()
-        if name in found and found[name] != shape
+        f"{name} is {list(present[name])}, not {list(shape)}"
+        for name, shape in expected.items()
+        if name in present and present[name] != shape
     ]
-    wrong += [f"{name} has no place in the model" for name in found if name not in asked and name != OUTPUT_LAYER]
+    wrong += [f"{name} has no place in the model" for name in present if name not in expected and name != OUTPUT_LAYER]
     if wrong:
         shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
         raise UserError(f"the weights in {checkpoint.path} do not fit its config.json: {shown}.")

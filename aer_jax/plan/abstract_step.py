@@ -1,4 +1,4 @@
-"""The training step with shapes in place of arrays: traced and compiled for a mesh whose devices need not exist."""
+"""The training step on abstract arrays: traced and compiled for a mesh whose devices need not exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = 1000  # of the learning rate's schedule: a number in the program, not a 
 
 
 class AbstractStep(NamedTuple):
-    """What the compiled step is given, as shapes that know where they live.
+    """Arguments of the compiled step, as shapes with shardings.
 
     Attributes:
         state: step, trainables, moments.
@@ -90,7 +90,6 @@ def trace(config: Config, mesh: Mesh | AbstractMesh, step: AbstractStep) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _parts(config: ModelConfig, classes: int) -> SplitModel:
-    """The model split; shapes only."""
     base = base_config(config.checkpoint)
     return split_model(nnx.eval_shape(lambda: EmotionModel(base, config, classes, rngs=nnx.Rngs(0))))
 
@@ -98,7 +97,6 @@ def _parts(config: ModelConfig, classes: int) -> SplitModel:
 def _batch(
     config: Config, mesh: Mesh | AbstractMesh, shape: BatchShape, classes: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `to_device` makes of a collated batch."""
     rows = (config.train.batch // config.train.microbatch, config.train.microbatch)
     where = NamedSharding(mesh, P(None, *BATCH))
     kinds = {

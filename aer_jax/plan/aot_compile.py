@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation: a program for TPUs or GPUs that are not here, and what it needs of each chip."""
+"""Ahead-of-time compilation for absent TPUs or GPUs, and the program's needs per chip."""
 
 from __future__ import annotations
 
@@ -148,7 +148,6 @@ def _refused_peak(message: str, held: int) -> float | None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keep a compiler's C++ from telling that its chips are not there."""
     kept = os.dup(2)
     with tempfile.TemporaryFile() as sink:
         os.dup2(sink.fileno(), 2)

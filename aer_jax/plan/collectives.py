@@ -1,4 +1,4 @@
-"""What chips send each other, read from the text of a compiled program (HLO).
+"""Collective communication, read from the text of a compiled program (HLO).
 
 XLA's `cost_analysis` and `memory_analysis` know no collectives, and count the body of a loop once; a step is loops over
 layers and microbatches. Kind, group and bytes stand in the text alone.
@@ -106,7 +106,6 @@ def _payload(result: str, kind: str, starts: bool) -> int:
 
 
 def _group(line: str, chips: int) -> int:
-    """Chips in each group, from any of the ways in which XLA writes them."""
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return match[1].count(",") + 1
     if match := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
@@ -122,7 +121,6 @@ def _group(line: str, chips: int) -> int:
 
 
 def _computations(program: str) -> dict[str, list[str]]:
-    """Name -> its instructions; the entry's name is "ENTRY"."""
     bodies: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in program.splitlines():

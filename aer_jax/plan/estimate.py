@@ -1,4 +1,4 @@
-"""What a step needs of each chip by arithmetic alone: memory and traffic, in milliseconds, for any chip.
+"""Analytic estimate of a step's memory and traffic per chip; takes milliseconds, for any chip.
 
 Sharded sizes are exact. Activations and memory traffic are sums over the large arrays of a layer, good to some tens of
 per cent; a compiled program knows better, and a GPU's kernels move more, see `roofline.memory_traffic`.
@@ -79,7 +79,6 @@ def estimate(config: Config, shape: BatchShape, classes: int) -> Estimate:
 
 
 def _stacks(config: Config, shape: BatchShape, step: AbstractStep) -> tuple[_Stack, _Stack]:
-    """Audio tower and language model."""
     base, mesh = base_config(config.model.checkpoint), config.mesh
     rows = config.train.microbatch // (mesh.data * mesh.fsdp)
     audio, text = base.audio_config, base.text_config
@@ -99,7 +98,7 @@ def _stacks(config: Config, shape: BatchShape, step: AbstractStep) -> tuple[_Sta
 
 
 def _sent(config: Config, stacks: Sequence[_Stack], step: AbstractStep, microbatches: int) -> tuple[float, float]:
-    """Bytes that one chip sends: what may hide behind products, and what the next product waits for."""
+    """Bytes that one chip sends: overlapped with products, and blocking the next product."""
     mesh, wire, waited = config.mesh, 0.0, 0.0
     if mesh.fsdp > 1:
         wire += microbatches * 2 * sum(stack.gathered for stack in stacks) * (mesh.fsdp - 1) / mesh.fsdp

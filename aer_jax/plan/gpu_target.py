@@ -1,4 +1,4 @@
-"""A GPU as XLA's compiler wants to know it, where there is none to ask."""
+"""XLA's description of a GPU that is absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meshes, microbatches and remat policies that a slice allows, what each needs by arithmetic, and the best of them."""
+"""Search over meshes, microbatches and remat policies by analytic estimates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPARE = 0.3  # of the memory that stays free where a plan chooses: arithmetic er
 
 
 class Candidate(NamedTuple):
-    """Settings with a mesh that makes the slice's chips, and what they need at the largest shape."""
+    """Settings with a mesh for the slice, and their estimate at the largest shape."""
 
     config: Config
     estimate: Estimate
@@ -70,8 +70,8 @@ def mesh_settings(config: Config) -> list[str]:
 
 
 def fitting(some: Sequence[Candidate], topology: Slice) -> list[Candidate]:
-    """Those that leave `SPARE` of the memory free."""
-    return [each for each in some if each.estimate.peak <= (1 - SPARE) * topology.chip.hbm]
+    """Candidates that leave a share `SPARE` of the memory free."""
+    return [plan for plan in some if plan.estimate.peak <= (1 - SPARE) * topology.chip.hbm]
 
 
 def pareto(by_time: Sequence[Candidate]) -> list[Candidate]:
@@ -146,13 +146,12 @@ def advice(config: Config, topology: Slice, work: Work, flops: Mapping[Remat, fl
     for candidate in sorted(fit, key=lambda candidate: (sum(changes(candidate)), candidate.seconds)):
         best.setdefault(changes(candidate), candidate)
     return [
-        f"{' '.join(mesh_settings(each.config))}: about {each.estimate.peak / GIB:.1f} GiB"
-        for each in list(best.values())[:3]
+        f"{' '.join(mesh_settings(plan.config))}: about {plan.estimate.peak / GIB:.1f} GiB"
+        for plan in list(best.values())[:3]
     ] or [f"nothing fits {topology}: take more chips, fewer --seconds (data.max_seconds), or model.dtype=bfloat16"]
 
 
 def _meshes(config: Config, chips: int) -> Iterator[MeshConfig]:
-    """Shapes that keep whole heads on a chip."""
     base = base_config(config.model.checkpoint)
     text, audio = base.text_config, base.audio_config
     heads = math.gcd(text.num_attention_heads, text.num_key_value_heads, audio.encoder_attention_heads)

@@ -1,4 +1,4 @@
-"""Whether a run fits a slice that is not here, and how long it would take: the real step, compiled for its chips."""
+"""Plan of a run on an absent slice: memory and time of the real step, compiled for its chips."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def sweep(
     title = f"compile {len(front)} of {len(tried)} candidates for {chips}"
     shown = tqdm(front, title, unit="program") if has_compiler(chips) else front
     plans = [plan_mesh(candidate.config, chips, work, chosen=True) for candidate in shown]
-    return sorted(plans, key=lambda each: each["seconds"]["step"])
+    return sorted(plans, key=lambda plan: plan["seconds"]["step"])
 
 
 def step_flops(config: Config, work: Work, remat: Remat, shape: BatchShape | None = None) -> int:
@@ -111,7 +111,6 @@ def plan_mesh(config: Config, chips: Slice, work: Work, chosen: bool) -> dict[st
 
 
 def _compile(config: Config, chips: Slice, work: Work) -> tuple[Compiled, list[Collective] | None]:
-    """The step of the largest shape, and what it sends; None where it does not fit."""
     mesh = make_mesh(config.mesh, devices_of(chips))
     step = abstract_step(config, mesh, work.shapes[-1], work.classes)
     compiled = compile_for(trace(config, mesh, step), chips, held=chip_bytes(step))
@@ -119,7 +118,6 @@ def _compile(config: Config, chips: Slice, work: Work) -> tuple[Compiled, list[C
 
 
 def _memory(needs: Estimate, compiled: Compiled | None) -> dict[str, int]:
-    """What fills a chip; where the step was compiled, its sum is the compiler's."""
     held = {
         "weights": needs.weights,
         "trainables": needs.trainables,

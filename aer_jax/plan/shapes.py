@@ -1,4 +1,4 @@
-"""Which batch shapes a plan is for: those of the run's own dataset, or one that the user describes."""
+"""Batch shapes of a plan: those of the run's dataset, or one that the user describes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BatchShape(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a run has to do.
+    """Work of a run per epoch.
 
     Attributes:
         shapes: ascending; the last one decides the memory.

@@ -1,4 +1,4 @@
-"""A plan for people, and a sweep as a table."""
+"""A plan as text, and a sweep as a table."""
 
 from __future__ import annotations
 

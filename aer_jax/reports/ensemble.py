@@ -1,4 +1,4 @@
-"""Runs that say the same thing of other seeds, adapters or recipes, as one predictor: the mean of their shares.
+"""Ensemble of runs of several seeds, adapters or recipes: the mean of their predictions.
 
 A deep ensemble (Lakshminarayanan et al., 2017, arXiv 1612.01474) of adapters over one frozen base costs no training
 beyond runs that exist. Its divergence from the listeners is at most the mean of its members' (JS is convex), so the
@@ -57,7 +57,7 @@ def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None
     predictors = {run.name: probs_nk for run, probs_nk in zip(runs, probs_mnk, strict=True)} | {ENSEMBLE: mean_nk}
     values = {name: pointwise(references_nk, probs_nk) for name, probs_nk in predictors.items()}
     rows = {
-        name: {quantity: float(each.mean()) for quantity, each in values[name].items()}
+        name: {quantity: float(values_n.mean()) for quantity, values_n in values[name].items()}
         | pooled(references_nk, probs_nk)
         for name, probs_nk in predictors.items()
     }
@@ -71,7 +71,7 @@ def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None
     return plain(
         {
             "rows": {name: {quantity: row[quantity] for quantity in SHOWN} for name, row in rows.items()},
-            "gain": {name: {"mean": float(each.mean()), "ci": intervals[name]} for name, each in gains.items()},
+            "gain": {name: {"mean": float(gain_n.mean()), "ci": intervals[name]} for name, gain_n in gains.items()},
             "n": len(speakers_n),
             "n_speakers": len(np.unique(speakers_n)),
             "split": split,
@@ -80,7 +80,7 @@ def ensemble(paths: Sequence[Path], split: str = "test", out: Path | None = None
 
 
 def table(result: dict[str, Any]) -> str:
-    """What `ensemble` returned, for people."""
+    """The result of `ensemble` as a table."""
     lines = [["", *SHOWN]]
     lines += [[name, *(number(row[quantity], 4) for quantity in SHOWN)] for name, row in result["rows"].items()]
     gain = result["gain"]["js"]

@@ -1,4 +1,4 @@
-"""The evaluation of a run as it lies on disk: metrics that are of these predictions, or one sentence."""
+"""Stored evaluation of a run, with a check that metrics and predictions belong together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aer_jax.training.input_hashes import dataset_hash
 
 
 class Evaluation(NamedTuple):
-    """What metrics.json and the lines of predictions.jsonl hold."""
+    """Contents of metrics.json and predictions.jsonl."""
 
     metrics: dict[str, Any]
     predictions: list[dict[str, Any]]
@@ -58,7 +58,7 @@ def read_evaluation(run: Path, split: str) -> Evaluation:
 
 
 def _refuse_changed(run: Path, inputs: dict[str, Any], again: str) -> None:
-    """Where checkpoint and dataset are still there, they must be what was evaluated."""
+    """Refuse an evaluation of another checkpoint or dataset, where these still exist."""
     best = run / "best"
     steps = [folder for folder in best.iterdir() if folder.name.isdigit()] if best.is_dir() else []
     if steps and "checkpoint" in inputs:
@@ -88,7 +88,7 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
 
 
 def _is_js_of(metrics: dict[str, Any], predictions: list[dict[str, Any]]) -> bool:
-    """Whether the mean JS is that of the predictions; True where they do not say what the listeners heard."""
+    """Whether the mean JS is that of the predictions; True where they hold no references."""
     if not all("reference" in line for line in predictions):
         return True
     classes = list(predictions[0]["probs"])

@@ -1,4 +1,4 @@
-"""The sentence at the top of a report: better or worse than what, and is it significant?"""
+"""Finding: the sentence at the top of a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNTESTED = ("lower than", "level with", "higher than")
 
 
 def finding(runs: Sequence[Run]) -> str:
-    """What the table says: the arm with the lowest mean JS, compared with the baselines and the next arm."""
+    """The finding in a table: the arm with the lowest mean JS, compared with the baselines and the next arm."""
     run = best(runs)
     js, ends = run.metrics["js"], run.metrics["ci"]["js"]
     within = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else not_available(run.metrics["n_speakers"])
@@ -40,7 +40,7 @@ def finding(runs: Sequence[Run]) -> str:
 
 
 def few_speakers(n_speakers: int) -> str | None:
-    """A warning where conclusions rest on a few people."""
+    """A warning where there are few speakers."""
     if n_speakers >= FEW:
         return None
     who = "one speaker" if n_speakers == 1 else f"{n_speakers} speakers"

@@ -1,4 +1,4 @@
-"""Run directories as a report reads them, and the check that they can stand in one table."""
+"""Evaluated runs of a report, checked to be comparable."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def learned_from(labels: LabelsConfig, weight: float | None = None) -> str:
-    """Whose votes a run learned from, in words; `weight` is what the run found where it was to be learned."""
+    """Label source of a run in words; `weight` is the learned one, where it was learned."""
     if labels.source == "combined":
         if isinstance(labels.synthetic_weight, str):
             return "human + synthetic (learned weight" + (")" if weight is None else f" {weight:.2g})")

@@ -1,4 +1,4 @@
-"""A journal's quality on disk: proxies.json, and one figure of four panels."""
+"""Quality of a journal on disk: proxies.json, and a figure of four panels."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def draw(found: dict[str, Any]) -> Figure:
 
 
 def saturation(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
-    """JS against the number of synthetic votes, with the law that is fitted to it."""
+    """JS by number of synthetic votes, with the fitted curve."""
     curve = found["saturation"]
     js_m = np.array(curve["js"])
     n_m = np.arange(1, len(js_m) + 1)
@@ -158,8 +158,8 @@ def bias(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
         ]
     else:
         for k, name in enumerate(classes):
-            each = [row["bias"][name] for row in groups.values()]
-            ax.plot(np.full(len(each), k + 0.2), each, "o", color=palette["muted"], ms=3, alpha=0.5)
+            values = [row["bias"][name] for row in groups.values()]
+            ax.plot(np.full(len(values), k + 0.2), values, "o", color=palette["muted"], ms=3, alpha=0.5)
         ax.plot([], [], "o", color=palette["muted"], ms=3, label=f"one {attribute}")
     for offset, (name, bias, ci, colour) in zip(np.linspace(-0.2, 0.2, len(parts)), parts, strict=True):
         x_k = np.arange(len(classes)) + (offset if named else 0)

@@ -1,4 +1,4 @@
-"""What `quality.quality` found, as tables for a terminal."""
+"""Quality of a journal as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEAKERS = 12  # rows of a grouping that are printed; the JSON has all
 
 
 def text(found: dict[str, Any]) -> str:
-    """All of it, in lines."""
+    """The result of `quality.quality` in lines."""
     return "\n".join(line for part in _parts(found) for line in [*part, ""]).rstrip()
 
 

@@ -1,4 +1,4 @@
-"""How often intervals over few speakers hold the value that all speakers have: a simulation.
+"""Coverage of intervals over few speakers: a simulation.
 
 Test sets of a few speakers are drawn many times, and each method's 95% interval of the mean JS is held against the
 value of the population. Simulated populations have skewed scores, speakers who differ (a share `icc` of the variance),

@@ -53,7 +53,6 @@ def _record(record: dict[str, Any], directory: Path) -> list[str]:
 
 
 def _shown(choice: dict[str, Any], columns: list[str], rows: list[list[str]]) -> list[str]:
-    """The chosen part of a table; none where nothing is chosen."""
     shown = choice.get("shown_columns", columns)
     rows = rows[: choice.get("shown_rows", len(rows))]
     if not rows or not shown:

@@ -1,4 +1,4 @@
-"""What a learner makes of few human votes and of synthetic ones: real speech, heard by a frozen audio tower.
+"""Learning from few human votes and synthetic ones: real speech, features of a frozen audio tower.
 
 Of the speakers that are not tested, half teach an annotator with all their human votes: a linear probe of the tower. It
 then votes about the other half, whose voices it does not know, and a second probe learns from that half alone: from

@@ -1,4 +1,4 @@
-"""What a learner makes of human and synthetic votes: the toy corpus, a student that hears all there is to hear.
+"""Learning from human and synthetic votes: the toy corpus, a student with perfect features.
 
 On the toy corpus the truth is a softmax of a linear map of the manner of speaking, so multinomial logistic regression
 on that manner can be right: what is left of its error is what the votes did to it. A learner sees many clips, and

@@ -1,4 +1,4 @@
-"""When synthetic votes must help and when they cannot: the toy corpus, whose true distributions are known.
+"""When synthetic votes can help: the toy corpus, whose true distributions are known.
 
 A clip's human votes are drawn from its truth p, its synthetic votes from q = (1 - b) p + b e: listeners of whose
 answers a share b is "neutral" whatever they hear. m human and N synthetic votes of weight w are pooled. Of the squared
@@ -35,7 +35,7 @@ WEIGHTS = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def biased(truth_nk: np.ndarray, bias: float) -> np.ndarray:
-    """What listeners hear who say neutral in a share `bias` of their answers: [N, K]."""
+    """Distributions [N, K] of listeners who answer neutral in a share `bias` of cases."""
     return (1 - bias) * truth_nk + bias * np.eye(truth_nk.shape[1])[toy.CLASSES.index("neutral")]
 
 

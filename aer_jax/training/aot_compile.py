@@ -1,4 +1,4 @@
-"""Programs compiled before they are needed: one for each batch shape, and none afterwards."""
+"""Ahead-of-time compilation: one program per batch shape, so that nothing compiles during training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Abstract = dict[str, jax.ShapeDtypeStruct]
 def compile_ahead(
     function: jax.stages.Wrapped, arguments: Sequence[Any], batches: Sequence[Abstract], what: str
 ) -> Callable:
-    """Compile a jitted function for the shapes of all batches that will come.
+    """Compile a jitted function for every batch shape.
 
     Steps then take what they take, a program that does not fit the device fails before the first of them, and the
     processes of a run, which need not compile equally fast, begin together: on CPUs a collective waits 30 s for them.
@@ -38,7 +38,7 @@ def compile_ahead(
 
 
 def abstract(batch: dict[str, jax.Array]) -> Abstract:
-    """What a batch on the devices looks like, without its numbers."""
+    """Shapes, types and shardings of a batch."""
     return {name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in batch.items()}
 
 

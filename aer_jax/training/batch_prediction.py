@@ -19,7 +19,7 @@ DeviceBatch = dict[str, jax.Array]
 def predict_blocks(
     batches: Iterable[Mapping[str, np.ndarray]], predict: Callable[[DeviceBatch], jax.Array], mesh: Mesh
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers and outputs of each batch of an evaluation stream, fetched one batch behind the device.
+    """Row numbers and outputs per evaluation batch, fetched one batch behind the device.
 
     Args:
         batches: with `row` counting from 0, -1 for padding rows.
@@ -48,7 +48,7 @@ def predict_rows(
     predict: Callable[[DeviceBatch], jax.Array],
     mesh: Mesh,
 ) -> np.ndarray:
-    """Logits of every row, float32 [rows, classes]; a row that never came is NaN. Arguments as in `predict_blocks`."""
+    """Logits per row, float32 [rows, classes]; NaN for a row that no batch held. Arguments as in `predict_blocks`."""
     logits_nk = np.full((rows, classes), np.nan, np.float32)
     for row_b, logits_bk in predict_blocks(batches, predict, mesh):
         logits_nk[row_b] = logits_bk
@@ -65,5 +65,5 @@ def compile_features(
 
 
 def readout_inputs(model: EmotionModel, batch: DeviceBatch) -> jax.Array:
-    """What the readout reads of each row, before it is standardised [rows, E]."""
+    """The readout's inputs before standardisation [rows, E]."""
     return model.readout.inputs(model.features(model_batch(batch)))

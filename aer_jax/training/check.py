@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused before anything is loaded; imports no JAX."""
+"""Checks of settings before anything is loaded; imports no JAX."""
 
 from __future__ import annotations
 

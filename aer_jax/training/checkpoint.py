@@ -1,4 +1,4 @@
-"""What of a run survives it: the latest state, to go on from, and the best trainables, to predict with."""
+"""Checkpoints: the latest state to resume from, the best weights to predict with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from aer_jax.training.distributed import is_first
 
 @contextmanager
 def full_disk(where: Path) -> Iterator[None]:
-    """Say in one sentence that the disk is full; what was saved before stays."""
+    """Turn an OSError of a full disk into a UserError; earlier saves stay."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -72,7 +72,7 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """Step of the newest whole checkpoint, None where there is none."""
-        steps = (found.step for found in self._checkpointer.checkpoints)
+        steps = (checkpoint.step for checkpoint in self._checkpointer.checkpoints)
         return max((step for step in steps if _is_whole(self.directory / str(step))), default=None)
 
     def save(self, step: int, items: dict[str, Any]) -> None:
@@ -115,7 +115,6 @@ class Checkpoints:
             self._checkpointer.wait()
 
     def _finish(self) -> None:
-        """Wait for the save under way and its digests."""
         digests, self._digests = self._digests, None
         if digests is not None:
             digests.result()
@@ -173,7 +172,6 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _abstract(leaf: Any) -> Any:
-    """Shape, type and place of a device array; anything else as it is."""
     if isinstance(leaf, jax.Array):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     return leaf

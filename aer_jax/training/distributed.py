@@ -1,4 +1,4 @@
-"""Several processes, one run: how they find each other, whose rows are whose, and who writes.
+"""Multi-process runs: start-up, which rows a process holds, and which process writes.
 
 Every process of a run executes the same steps on its own devices. What is random is drawn from the step's number, what
 is on disk is written by the first process, and arrays that live on many hosts are fetched by all of them together.
@@ -89,7 +89,6 @@ _abort_handler: Any = None  # libc holds no reference
 
 
 def _launcher_detected() -> bool:
-    """Whether a launcher that JAX knows has started several processes."""
     environment = os.environ
     slurm = "SLURM_PROCID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
     pod = "," in environment.get("TPU_WORKER_HOSTNAMES", "")
@@ -126,7 +125,7 @@ def joined() -> Iterator[bool]:
 
 
 def leave(code: int) -> int:
-    """To be called last of all, with the exit code of this process.
+    """Leave the run with this process's exit code; the last call of a process.
 
     JAX's own goodbye waits for the others; where there may be none, it would end with a stack trace.
     """
@@ -138,7 +137,7 @@ def leave(code: int) -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once: log, settings, progress."""
+    """Whether this is process 0, which writes log, settings and progress."""
     return jax.process_index() == 0
 
 
@@ -153,7 +152,7 @@ def first_before_others(what: str) -> Iterator[None]:
 
 
 def barrier(what: str) -> None:
-    """Wait until all processes of the run are here; `what` is a name that none of them uses again.
+    """Wait for all processes of the run; `what` is a name used once.
 
     JAX's coordination service keeps the list. Where processes wait for one another inside a collective, as
     `sync_global_devices` has them do, CPUs give up after 30 s, and on a busy machine one may be as late as that.
@@ -181,7 +180,7 @@ def host_of(mesh: Mesh) -> Host:
 
 
 def fetch(arrays: Any) -> Any:
-    """Arrays on the host, whole, as every process gets them; all processes must call it together."""
+    """Whole arrays on every host; a collective, so all processes must call it."""
     if jax.process_count() == 1:
         return jax.device_get(arrays)
     with jax.transfer_guard("allow"):

@@ -1,4 +1,4 @@
-"""Cache of frozen features, one file per clip: what the readout reads before training, shared by all runs of a user.
+"""Cache of frozen features, one file per clip, shared by all runs of a user.
 
 Features depend on the base, on the audio and, where the text is read, on the prompt. So folds of a corpus, sources of
 labels, seeds, the linear probe and a second start share them.
@@ -102,7 +102,6 @@ def _compute_and_save(
 
 
 def _folder(config: Config, reads: str) -> Path:
-    """By all that the features of any clip depend on."""
     depends_on = {
         "base": [fingerprint(config.model.checkpoint), config.model.dtype],
         "reads": reads,
@@ -118,7 +117,6 @@ def _folder(config: Config, reads: str) -> Path:
 
 
 def _load(file: Path) -> np.ndarray | None:
-    """None where there is no such file, or a damaged one."""
     try:
         return load_array(file)[0]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a run learns from, told by its content, so that a resumed run is not fed something else under the same name."""
+"""Content hashes of a run's inputs, so that a resumed run refuses other content under the same name."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def input_hashes(config: Config) -> dict[str, str]:
 
 
 def data_hashes(config: Config) -> dict[str, str]:
-    """Those of the dataset and the journal."""
-    found = {"data.dataset": dataset_hash(config.data.dataset)}
+    """`input_hashes` of the dataset and the journal alone."""
+    hashes = {"data.dataset": dataset_hash(config.data.dataset)}
     if config.labels.source != "human" and config.labels.journal:
-        found["labels.journal"] = _sha256([Path(config.labels.journal)])
-    return found
+        hashes["labels.journal"] = _sha256([Path(config.labels.journal)])
+    return hashes
 
 
 def refuse_other_inputs(run: Path, config: Config, began_with: dict[str, str], base: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The best model of a run, predicting: distributions for a dataset's utterances or for loose clips."""
+"""Prediction by the best model of a run: for a dataset's utterances or for loose clips."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from aer_jax.training.step import make_predict_step, split_model
 
 
 def best_checkpoint(run: Run) -> tuple[Checkpoints, int]:
-    """The checkpoint directory that holds what the run's best epoch learned, and the step at which it did.
+    """The checkpoint directory with the run's best weights, and their step.
 
     Raises:
         UserError: no epoch is over yet.
@@ -119,7 +119,7 @@ class Predictor:
         return np.asarray(jax.nn.softmax(logits_nk))
 
     def audio_statistics(self, dataset: Dataset, ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """What the audio tower computes before anything is trained; see `cached_features`.
+        """Statistics of the frozen audio tower's layers; see `cached_features`.
 
         Yields:
             positions among ids, and float32 [b, layers x 2 d_model], mean and standard deviation over time of each
@@ -147,7 +147,6 @@ class Predictor:
         features: Callable[[EmotionModel, dict[str, jax.Array]], jax.Array],
         reads: str,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Features by the base alone."""
         graphdef, trainable, frozen = self._parts
         base = nnx.merge(graphdef, jax.tree.map(jnp.zeros_like, trainable), frozen)  # adapters of zeros are none
 
@@ -224,5 +223,4 @@ class Predictor:
 
 
 def _needs(samples: Sequence[int], tokens: Sequence[np.ndarray], prefix: np.ndarray) -> np.ndarray:
-    """See `needs_of`."""
     return needs_of(np.asarray(samples), np.array([len(prompt) - len(prefix) for prompt in tokens]))

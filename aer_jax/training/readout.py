@@ -1,4 +1,4 @@
-"""Linear readout fitted to frozen features: all of a run with `train.epochs=0`, the start of one with `train.fit`.
+"""Linear readout fitted to frozen features: the whole run with `train.epochs=0`, its start with `train.fit`.
 
 Logistic regression on the votes' distributions, in seconds and to its optimum: no learning rate and no number of steps.
 A strong penalty finds the directions that carry to other speakers but leaves predictions too flat; a temperature, the
@@ -55,7 +55,7 @@ class Clips(NamedTuple):
 
 
 class FitResult(NamedTuple):
-    """A fit's own account.
+    """What a fit reports.
 
     Attributes:
         ids_n, logits_nk, targets_nk: of all clips, by heads fitted without their speakers.
@@ -106,8 +106,6 @@ def init_readout(model: EmotionModel, config: Config, data: Data, mesh: jax.shar
 def _inputs(
     model: EmotionModel, config: Config, data: Data, mesh: jax.sharding.Mesh, ids: Sequence[str]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of what the readout reads, from the cache where the base has no adapter."""
-
     def compute(ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         batches = tqdm(data.batches_of(ids), desc="features for the readout", unit="batch", disable=not is_first())
         return predict_blocks(batches, compile_features(model, readout_inputs), mesh)
@@ -163,7 +161,7 @@ def save_left_out(fitted: FitResult, folder: Path) -> None:
 
 
 def load_left_out(folder: Path) -> dict[str, list[float]]:
-    """What `save_left_out` kept of the clips that a run's readout learned from; empty where it was not fitted.
+    """The predictions that `save_left_out` wrote; empty where the readout was not fitted.
 
     Raises:
         UserError: the file is damaged.

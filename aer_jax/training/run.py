@@ -1,4 +1,4 @@
-"""A run directory: its settings, what it ran on, its log and its checkpoints."""
+"""Run directory: settings, environment, log and checkpoints."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def epochs(self) -> list[int]:
-        """The numbers of epochs that it was meant to have, one after another: several where it was extended."""
+        """Planned numbers of epochs: several where the run was extended."""
         return [*(stage["epochs"] for stage in self.environment.get("extended", [])), self.config.train.epochs]
 
     def evaluation(self, split: str) -> Path:
@@ -69,7 +69,7 @@ class Run:
 
 
 def create_run(config: Config, classes: Sequence[str]) -> Run:
-    """Make a new run directory; a start that failed before its first step is begun anew.
+    """Make a new run directory; one that failed before its first step is made anew.
 
     Raises:
         UserError: the directory cannot be made, or already holds a run.
@@ -123,7 +123,7 @@ def _make_directory(path: Path) -> Path:
 
 
 def holds_run(config: Config) -> bool:
-    """Whether a run has been begun in `config.out`; what failed before its first step does not count."""
+    """Whether `config.out` holds a run that got as far as its first step."""
     return (Path(config.out) / "metrics.jsonl").exists()
 
 
@@ -183,7 +183,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def refuse_edited(path: Path, config: Config, environment: dict[str, Any]) -> None:
-    """Refuse a config.yaml that was edited after the run began: its weights were learned with other settings.
+    """Refuse a config.yaml that was edited after the run began.
 
     Raises:
         UserError: it was; the differences are shown.
@@ -267,7 +267,7 @@ def _extend(run: Run, config: Config) -> None:
 
 
 def refuse_changed(run: Run, config: Config) -> None:
-    """Refuse settings, or content of what they point to, that a run was not begun with.
+    """Refuse settings or input files that differ from those the run began with.
 
     Raises:
         UserError: it was begun with others; the differences are shown.

@@ -1,4 +1,4 @@
-"""Everything that a run needs before its first step: data, run directory, model, and the state to go on from."""
+"""Setup of a run before its first step: data, run directory, model, state."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ class Model:
 
 
 def say(text: str) -> None:
-    """A line above the progress bars, once for all processes."""
+    """Print a line above the progress bars, by process 0 alone."""
     if is_first():
         tqdm.write(text, file=sys.stderr)
 
 
 def pinned(config: Config) -> Config:
-    """The settings with the commit that a hub id stands for today: a run goes on with the base it began with."""
+    """The settings with a hub id pinned to its current commit, so that a resumed run has the same base."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, checkpoint=pin(config.model.checkpoint)))
 
 
@@ -145,7 +145,7 @@ def open_run_directory(config: Config, data: Data, resume: bool) -> Run:
 
 
 def training_batches(config: Config, data: Data, run: Run, begins: bool, mesh: jax.sharding.Mesh) -> TrainBatches:
-    """The training stream, DiME-Aug's mixes in it; what it is made of is said and written down.
+    """The training stream with DiME-Aug's mixes; prints and records what it holds.
 
     Args:
         begins: whether the run has no checkpoint yet; what an earlier process left is then removed.
@@ -178,7 +178,7 @@ def training_batches(config: Config, data: Data, run: Run, begins: bool, mesh: j
 
 
 def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, plan_file: Path) -> list[Example]:
-    """DiME-Aug's mixes for the training split, from the run's plan; the plan is made and stored where there is none."""
+    """DiME-Aug's mixes for the training split, by the run's plan, which is made where there is none."""
     settings = config.data.dime_aug
     if settings.ratio == 0 or config.train.epochs == 0:  # a readout is fitted to real clips alone
         return []
@@ -203,7 +203,7 @@ def open_model(
     config: Config, data: Data, run: Run, checkpoints: Checkpoints, latest: int | None, ends: Sequence[int],
     mesh: jax.sharding.Mesh,
 ) -> Model:  # fmt: skip
-    """The model as the run begins, or as its latest checkpoint has it.
+    """The model, fresh or from the run's latest checkpoint.
 
     Args:
         latest: step of that checkpoint; None begins.

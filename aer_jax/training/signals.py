@@ -1,4 +1,4 @@
-"""Signals of a run: Ctrl-C and SIGTERM before its first step, and while it takes steps. Imports no JAX."""
+"""Signals of a run: Ctrl-C and SIGTERM before and during its steps. Imports no JAX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One optimizer step and one prediction, compiled once a batch shape."""
+"""Training and prediction step, compiled once per batch shape."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
 
 
 class TrainState(NamedTuple):
-    """What a step changes: the count of steps done, adapters and head, the optimizer's moments."""
+    """State of training: step count, adapters and head, the optimizer's moments."""
 
     step: jax.Array
     trainable: nnx.State
@@ -30,7 +30,7 @@ class TrainState(NamedTuple):
 
 
 class SplitModel(NamedTuple):
-    """A model's structure, its trainables and the rest: gradients and donation concern the trainables alone."""
+    """A model split into structure, trainables and frozen rest; gradients and donation concern the trainables alone."""
 
     graphdef: nnx.GraphDef
     trainable: nnx.State
@@ -78,7 +78,6 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: Mesh, microbatch: int | Non
 
 
 def _common_and_rows(batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields that all rows share, and fields with a row axis."""
     common = {"prefix": batch["prefix"]}
     return common, {name: value for name, value in batch.items() if name not in common}
 

@@ -75,7 +75,6 @@ def compare(run: Run, dataset: Dataset, split: str) -> Relation:
 
 
 def _compare_with_record(run: Run, dataset: Dataset, split: str, record: dict[str, Any], other: str) -> str:
-    """The note on a dataset that may be scored."""
     ids = dataset.splits[split]
     # With no epochs a readout is fitted to the validation split too; a test must not have chosen anything either.
     parts = _PARTS if split == "test" or run.config.train.epochs == 0 else ("train",)
@@ -128,7 +127,6 @@ def _shared(
 
 
 def _read(run: Run) -> dict[str, Any] | None:
-    """The record of a run; None where an older version left none."""
     if "training_data" not in run.environment:
         return None
     path: Path = run.path / FILE

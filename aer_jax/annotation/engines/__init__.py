@@ -17,7 +17,7 @@ ENGINES = ("transformers", "openai", "exact")
 
 
 def open_engine(name: str, model: str, questions: AnnotationTask, **options: Any) -> Engine:
-    """An engine by its name; each is imported where it is wanted, for one needs JAX and another its server's client.
+    """An engine by its name; each is imported on use, since one needs JAX and another an HTTP client.
 
     Args:
         name: one of ENGINES.

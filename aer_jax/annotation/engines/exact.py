@@ -91,7 +91,7 @@ class ExactEngine:
             yield answers
 
     def log_probs(self, ids: Sequence[str], personas: Sequence[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-        """What the labels' tokens are worth, batch by batch, the longest clips first.
+        """Log-probabilities of the labels' tokens by batch, the longest clips first.
 
         Yields:
             utterances, and float32 [utterances, personas, labels, longest label], see `label_log_probs`.

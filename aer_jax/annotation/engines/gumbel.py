@@ -1,4 +1,4 @@
-"""Sampling that does not depend on the batch: noise of each question's own, and then the greatest score."""
+"""Batch-independent sampling: Gumbel noise seeded by the question, then argmax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every engine does: questions in, answers out."""
+"""Interface of annotation engines: questions in, answers out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of it: a response, a distribution over the labels, or an error.
+    """The answer to a question: a response, a distribution over the labels, or an error.
 
     Attributes:
         response: as it came.

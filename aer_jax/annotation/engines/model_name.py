@@ -1,4 +1,4 @@
-"""The name by which an annotating model's votes are known."""
+"""Name of an annotating model in a journal."""
 
 from __future__ import annotations
 

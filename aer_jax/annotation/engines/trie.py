@@ -1,4 +1,4 @@
-"""The labels' token trie: what an answer that is bound to the labels may go on with, and how likely each label then is.
+"""Token trie of the labels: allowed next tokens of an answer, and the labels' likelihoods under that constraint.
 
 An answer is a label's tokens and the token that ends the turn. Bound to the labels, each token is drawn from those that
 some label goes on with, in proportion to p ** (1 / temperature). A label's probability is the product over its tokens:
@@ -30,7 +30,7 @@ def make_trie(labels: Sequence[Sequence[int]]) -> Trie:
 
 
 def tempered(log_probs_nlt: np.ndarray, labels: Sequence[Sequence[int]], temperature: float) -> np.ndarray:
-    """How often each label is the answer, were infinitely many drawn at `temperature` under the trie's constraint.
+    """Label distribution of sampling at `temperature` under the trie's constraint.
 
     Args:
         log_probs_nlt: [N, labels, longest label], the log-probability of each token after those before it, over the

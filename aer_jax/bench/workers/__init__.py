@@ -1,4 +1,4 @@
-"""The processes that the benchmarks start and time.
+"""Worker processes of the benchmarks.
 
 They are run as modules and imported by nobody.
 """

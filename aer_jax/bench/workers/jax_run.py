@@ -1,4 +1,4 @@
-"""What the JAX workers share: a job's settings, opened on the first device."""
+"""Shared by the JAX workers: a job's settings, opened on the first device."""
 
 from __future__ import annotations
 

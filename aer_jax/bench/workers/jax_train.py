@@ -35,7 +35,7 @@ CACHED = "/compilation_cache/cache_hits"
 
 
 class Dispatched(NamedTuple):
-    """A step that the device has been given, and how long it waited for the clips."""
+    """A dispatched step, and how long the device waited for its input."""
 
     batch: Batch
     input_seconds: float
@@ -75,7 +75,7 @@ class JaxSteps:
         return answers
 
     def describe(self) -> dict[str, Any]:
-        """What the chosen steps are about.
+        """Description of the chosen steps.
 
         Returns:
             clips: of every step, [{id, text, target}].
@@ -147,7 +147,6 @@ class JaxSteps:
         }
 
     def _compile(self, way: str, ablation: Ablation) -> None:
-        """State and compiled steps of one way."""
         train, steps = self.config.train, len(self.chosen)
         lora = dataclasses.replace(self.config.model.lora, dropout=ablation.dropout)
         settings = dataclasses.replace(self.config.model, lora=lora, **ablation.settings)

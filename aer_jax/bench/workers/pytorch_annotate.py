@@ -52,7 +52,7 @@ class PytorchVotes:
         self.questions_of: dict[str, list[Any]] = {"loop": scored, "careful": scored, "sampled": sampled}
 
     def answers(self, way: str, limit: int | None = None) -> list[Any]:
-        """Log-likelihoods, or what was said, of all that is asked or the first so much of it."""
+        """Log-likelihoods or sampled answers of all questions, or of the first `count`."""
         questions = self.questions_of[way][:limit]
         answers: list[Any] = []
         for first in range(0, len(questions), self.batch):

@@ -1,4 +1,4 @@
-"""The evaluation files of IEMOCAP: a block a turn, a line an answer.
+"""IEMOCAP's evaluation files: one block per turn, one line per answer.
 
     [6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]
     C-E2:<TAB>Neutral; Anger;<TAB>(a comment: with anything in it)
@@ -37,7 +37,7 @@ _ATTRIBUTES = re.compile(
 
 
 class Answer(NamedTuple):
-    """What one rater heard: the corpus' own labels, none twice, none at all where the answer is blank."""
+    """One rater's labels, without repetition; none where the answer is blank."""
 
     rater: str
     labels: tuple[str, ...]
@@ -88,20 +88,20 @@ def _turn(line: str, dialogue: str, where: str) -> str:
 
 
 def _answer(line: str, spellings: Mapping[str, str], where: str, cut: bool) -> Answer:
-    found = _CATEGORIES.fullmatch(line.rstrip())
-    if not found or _BOUNDARY.search(found["comment"]):
+    match = _CATEGORIES.fullmatch(line.rstrip())
+    if not match or _BOUNDARY.search(match["comment"]):
         raise UserError(
             f"{where} is no answer of a rater (C-E2:, labels each with a semicolon, comment in parentheses)."
         )
-    said = found["labels"].strip()
-    if (said and not said.endswith(";")) or (cut and not line.rstrip().endswith(")")):
+    labels_text = match["labels"].strip()
+    if (labels_text and not labels_text.endswith(";")) or (cut and not line.rstrip().endswith(")")):
         raise UserError(f"{where} ends inside an answer; fetch the file again.")
     labels = []
-    for word in said.split(";"):
+    for word in labels_text.split(";"):
         spelled = " ".join(word.split())
         if is_missing(spelled):
             continue
         if spelled.casefold() not in spellings:
             raise UserError(f'{where}: "{spelled}" is no label.{nearest(spelled, spellings.values())}')
         labels.append(spellings[spelled.casefold()])
-    return Answer(found["rater"], tuple(dict.fromkeys(labels)))
+    return Answer(match["rater"], tuple(dict.fromkeys(labels)))

@@ -1,7 +1,7 @@
 """IEMOCAP: ten actors in five sessions of two, judged turn by turn (Busso et al., 2008).
 
 The votes are those of the external evaluators, read from the evaluation files one by one; the consensus label
-in the head of a block is not a vote, and what the actors said about themselves is left out and counted.
+in the head of a block is not a vote, and the actors' ratings of themselves is left out and counted.
 """
 
 from __future__ import annotations
@@ -91,10 +91,9 @@ def read(
 
 
 def _sessions(root: Path) -> list[Path]:
-    """The sessions in a folder, or in the folder of the full release below it."""
     if not root.is_dir():
         return []
-    sessions = [found for n in range(1, 6) if (found := find(root, f"Session{n}")) and found.is_dir()]
+    sessions = [folder for n in range(1, 6) if (folder := find(root, f"Session{n}")) and folder.is_dir()]
     release = find(root, "IEMOCAP_full_release")
     return _sessions(release) if release and not sessions else sessions
 
@@ -155,9 +154,9 @@ def _transcripts(path: Path, ids: dict[str, list[Answer]], corpus: Corpus) -> di
         return {}
     words: dict[str, str] = {}
     for where, line in read_lines(path):
-        found = _TRANSCRIPTION.fullmatch(line)
-        if found and found["id"] in ids and found["id"] not in words:
-            words[found["id"]] = " ".join(found["text"].split())
+        match = _TRANSCRIPTION.fullmatch(line)
+        if match and match["id"] in ids and match["id"] not in words:
+            words[match["id"]] = " ".join(match["text"].split())
         elif line.strip():
             corpus.drop("transcription line of no evaluated turn", where)
     return words

@@ -44,10 +44,10 @@ def text_of(value: Any, name: str, where: str) -> str:
         raise UserError(f'{where}: "{brief(name)}" must be text, not the date {value}; write it as text.')
     if not isinstance(value, str):
         try:
-            said = json.dumps(value)[:80]
+            shown_value = json.dumps(value)[:80]
         except (TypeError, ValueError, RecursionError):
-            said = shown(value)
-        raise UserError(f'{where}: "{brief(name)}" must be text, not {said}.')
+            shown_value = shown(value)
+        raise UserError(f'{where}: "{brief(name)}" must be text, not {shown_value}.')
     text = value.strip() if name in ("audio", "transcript") else tidy(value)
     if name == "transcript":
         return "" if text in _MISSING_TRANSCRIPTS or (is_missing(text) and not text.isalpha()) else text
@@ -137,7 +137,6 @@ def read_segment(
 
 
 def _time(row: Mapping[str, Any], column: str, milliseconds: bool, where: str, decimal_comma: bool) -> float | None:
-    """A time in seconds, None where the cell is empty."""
     value = row.get(column)
     if value is None or (isinstance(value, str) and is_missing(value)):
         return None

@@ -1,4 +1,4 @@
-"""Any corpus at all, described by one table with a line per clip, per segment of a recording, or per vote.
+"""Manifest: a corpus described by one table with a line per clip, per segment or per vote.
 
 docs/your-data.md documents the columns; in short: `id`, `audio` (relative to the manifest), `speaker`; optional
 `transcript`, `split`, `start` and `end` in seconds; and votes in one of the forms
@@ -74,9 +74,9 @@ def read(root: Path, lenient: bool = False, map: str | None = None, labels: str 
 def _find(root: Path) -> Path:
     if not root.is_dir():
         return root
-    found = [path for suffix in SUFFIXES if (path := root / f"manifest{suffix}").is_file()]
-    if len(found) != 1:
-        names = [path.name for path in found]
-        what = f"both {' and '.join(names)}" if found else "neither manifest.csv nor manifest.jsonl nor another table"
+    tables = [path for suffix in SUFFIXES if (path := root / f"manifest{suffix}").is_file()]
+    if len(tables) != 1:
+        names = [path.name for path in tables]
+        what = f"both {' and '.join(names)}" if tables else "neither manifest.csv nor manifest.jsonl nor another table"
         raise UserError(f"{root} holds {what}; give the manifest file itself with --root.")
-    return found[0]
+    return tables[0]

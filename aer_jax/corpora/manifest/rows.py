@@ -1,4 +1,4 @@
-"""The rows of a manifest, gathered into clips: one each, or several lines of one clip where each line is a vote."""
+"""Rows of a manifest, grouped into clips: one row per clip, or one per vote."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TEXT = ("id", "audio", "speaker", "transcript", "split", "rater")
 
 @dataclass
 class _Line:
-    """What the lines of one clip say."""
+    """The lines of one clip."""
 
     where: str
     text: dict[str, str]
@@ -80,30 +80,30 @@ class Rows:
         return [clip for clips in of_recording.values() for clip in clips]
 
     def notes(self) -> list[str]:
-        """What the data report must say about this table."""
+        """Notes for the data report."""
         lines = self._lines.values()
         segments = [line for line in lines if line.start is not None or line.end is not None]
         shares = sum(line.of_shares for line in lines)
-        said = self.names.notes()
+        notes = self.names.notes()
         if "id" not in self.columns.one:
-            said.append('There is no column "id"; ids are made of file names.')
+            notes.append('There is no column "id"; ids are made of file names.')
         if segments:
             recordings = len({line.audio for line in segments})
-            said.append(f"{len(segments)} clips are segments, cut from {recordings} recording(s).")
+            notes.append(f"{len(segments)} clips are segments, cut from {recordings} recording(s).")
         if shares:
-            said.append(
+            notes.append(
                 f"{shares} clips give shares instead of votes: the number of raters behind them is unknown, and what "
                 "compares raters cannot be computed from them."
             )
         if twins := case_twins({line.text["speaker"] for line in lines}):
-            said.append(f"The speakers {twins[0]} and {twins[1]} differ by case alone; are they one person?")
+            notes.append(f"The speakers {twins[0]} and {twins[1]} differ by case alone; are they one person?")
         if odd := sorted(filter(looks_like_time_or_channel, self.unread)):
-            said.append(
+            notes.append(
                 f"Not read, though the name suggests a time or a channel: {', '.join(odd)}. "
                 f"{'' if segments else 'Each clip is a whole recording. '}All channels are mixed to one; "
                 "--map start=COLUMN,end=COLUMN names times."
             )
-        return said
+        return notes
 
     def _line(self, row: dict[str, Any], where: str) -> _Line:
         columns = self.columns
@@ -112,8 +112,8 @@ class Rows:
         for name in ("id", "audio", "speaker"):
             if not text[name]:
                 given = columns.of(row, name)
-                said = "is missing" if given is None else f'is "{given}", which says that there is none'
-                raise UserError(f'{where}: "{name}" {said}.{nearest(name, row.keys() - columns.used)}')
+                problem = "is missing" if given is None else f'is "{given}", which says that there is none'
+                raise UserError(f'{where}: "{name}" {problem}.{nearest(name, row.keys() - columns.used)}')
         start, end = read_segment(row, columns, where, self.table.decimal_comma)
         if where in self._contradictions:
             raise UserError(self._contradictions[where])
@@ -150,17 +150,17 @@ class Rows:
             votes = {name: self._number(cell, kind, where) for name, cell in cells.items()}
             shares, votes = (votes or None, None) if kind == "shares" else (None, votes)
         if shares is not None:
-            found = read_distribution(id, shares, self.names, where)
+            given = read_distribution(id, shares, self.names, where)
         else:
-            found = read_votes(id, [] if votes is None else votes, self.names, where)
+            given = read_votes(id, [] if votes is None else votes, self.names, where)
         if "rater" not in columns.one:
-            return found
-        if len(found) > 1 and all(vote.weight == 1 for vote in found):
+            return given
+        if len(given) > 1 and all(vote.weight == 1 for vote in given):
             raise UserError(
-                f'{where}: the rater "{text["rater"]}" gives {len(found)} votes; write one line per vote, or leave the '
+                f'{where}: the rater "{text["rater"]}" gives {len(given)} votes; write one line per vote, or leave the '
                 f"column unread with --map rater=."
             )
-        return tuple(replace(vote, rater=vote.rater or text["rater"] or None) for vote in found)
+        return tuple(replace(vote, rater=vote.rater or text["rater"] or None) for vote in given)
 
     def _number(self, cell: Any, kind: str, where: str) -> Any:
         if isinstance(cell, str) and self.table.decimal_comma:
@@ -168,7 +168,6 @@ class Rows:
         return read_number(cell, kind, where)
 
     def _merged(self, known: _Line, line: _Line) -> _Line:
-        """Two lines of one clip, where each line is a vote."""
         id, first = line.text["id"], known.where.rpartition(", ")[2]
         if "rater" not in self.columns.one:
             raise UserError(f"{line.where}: {self._stands_twice(line, first)}")
@@ -187,7 +186,7 @@ class Rows:
         return replace(known, text=text, part=known.part or line.part, votes=known.votes + line.votes)
 
     def _stands_twice(self, line: _Line, first: str) -> str:
-        """Why two lines cannot be told apart, and which columns would tell."""
+        """Why two lines cannot be distinguished, and which columns would distinguish them."""
         if "id" in self.columns.one:
             return (
                 f'the id "{line.text["id"]}" stands in {first} already; ids are unique, unless a column "rater" says '

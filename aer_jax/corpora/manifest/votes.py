@@ -24,7 +24,7 @@ _SEPARATORS = ";|\n"
 
 
 def read_votes(id: str, votes: Any, names: LabelNames, where: str) -> tuple[Vote, ...]:
-    """One Vote a listener.
+    """One Vote per listener.
 
     Args:
         id: of the clip.
@@ -51,7 +51,7 @@ def read_votes(id: str, votes: Any, names: LabelNames, where: str) -> tuple[Vote
 
 
 def read_distribution(id: str, shares: Any, names: LabelNames, where: str) -> tuple[Vote, ...]:
-    """One Vote a label, weighted by its share of `a:0.7;b:0.3` or {label: share}.
+    """One Vote per label, weighted by its share of `a:0.7;b:0.3` or {label: share}.
 
     The sum may leave 1 by what rounding each share to the places shown explains.
     """
@@ -78,16 +78,16 @@ def read_distribution(id: str, shares: Any, names: LabelNames, where: str) -> tu
 
 
 def read_raters(id: str, labels: Mapping[str, Any], names: LabelNames, where: str) -> tuple[Vote, ...]:
-    """One Vote a rater; `labels` maps raters to the label that each gave, without those who gave none."""
+    """One Vote per rater; `labels` maps raters to the label that each gave, without those who gave none."""
     votes: list[Vote] = []
     for rater, label in labels.items():
-        found = _label(label, names, where)
-        votes += [Vote(id, found, rater)] if found else []
+        known = _label(label, names, where)
+        votes += [Vote(id, known, rater)] if known else []
     return tuple(votes)
 
 
 def read_number(value: Any, name: str, where: str) -> Any:
-    """A cell of a column of counts or shares as a number; what is none already is left for the reader to refuse."""
+    """A cell of a column of counts or shares as a number; other text is left for the reader to refuse."""
     if isinstance(value, str):
         return None if is_missing(value) else _number(value, name, where)
     return value

@@ -94,11 +94,11 @@ def _places(root: Path, folder: Path, corpus: Corpus) -> dict[str, Place]:
         if path is None:
             continue
         sources.append(path.name)
-        for where, id, found in read_table(path, corpus):
+        for where, id, place in read_table(path, corpus):
             known = places.get(id, Place())
             places[id] = Place()  # lenient reading believes neither of two lines that contradict each other
             with corpus.reading(where):
-                places[id] = known.joined(found, id, where)
+                places[id] = known.joined(place, id, where)
     if not any(place.speaker != UNKNOWN_SPEAKER for place in places.values()):
         raise UserError(
             f"{root} tells no speakers: labels_consensus.csv (SpkrID) and Speaker_ids.txt are missing or empty; "
@@ -128,8 +128,7 @@ def _account_for_the_rest(corpus: Corpus, voted, place_of: dict[str, Place], aud
 
 
 def _needed(folder: Path, *names: str) -> Path:
-    """The first of `names` in a folder, which a release must have."""
-    found = find(folder, *names)
-    if found is None:
+    path = find(folder, *names)
+    if path is None:
         raise UserError(f"{folder} is not MSP-Podcast as released: it has none of {', '.join(names)}.")
-    return found
+    return path

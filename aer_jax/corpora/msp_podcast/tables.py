@@ -1,4 +1,4 @@
-"""Who speaks a turn of MSP-Podcast and which partition it is in, from the three files that may say so."""
+"""Speakers and partitions of MSP-Podcast's turns, from the three files that may hold them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GENDER = re.compile(r"\s*Speaker[_ ]?\w+\s*;\s*(?:Male|Female|Unknown|Other)?\s
 
 @dataclass(frozen=True)
 class Place:
-    """What is known of a turn so far."""
+    """Speaker and partition of a turn, as far as known."""
 
     speaker: str = UNKNOWN_SPEAKER
     partition: str | None = None
@@ -44,47 +44,47 @@ class Place:
         return Place(speaker, self.partition or other.partition)
 
 
-_Places = Iterator[tuple[str, str, Place]]  # where, turn, what is said of it
+_Places = Iterator[tuple[str, str, Place]]  # where, turn, speaker and partition
 
 
 def read_consensus(path: Path, corpus: Corpus) -> _Places:
     """labels_consensus.csv: the columns FileName and, where they are there, SpkrID and Split_Set."""
     for where, cells in read_csv(path, corpus, "FileName"):
-        found = None
+        place = None
         with corpus.reading(where):
             id = turn(cells["filename"], where)
             speaker = _speaker(cells["spkrid"], where) if "spkrid" in cells else UNKNOWN_SPEAKER
-            found = Place(speaker, _partition(cells["split_set"], where) if "split_set" in cells else None)
-        if found:
-            yield where, id, found
+            place = Place(speaker, _partition(cells["split_set"], where) if "split_set" in cells else None)
+        if place:
+            yield where, id, place
 
 
 def read_speakers(path: Path, corpus: Corpus) -> _Places:
     """Speaker_ids.txt: a section `Speaker_1; Male`, and a section `MSP-PODCAST_0001_0008.wav; 1`."""
     for where, line in read_lines(path):
-        found = None
+        place = None
         with corpus.reading(where):
             file, semicolon, speaker = line.rstrip("; \t").partition(";")
             if semicolon and file.strip().upper().startswith("MSP-"):
-                id, found = turn(file, where), Place(_speaker(speaker, where))
+                id, place = turn(file, where), Place(_speaker(speaker, where))
             elif line.strip() and not _GENDER.fullmatch(line):
                 raise UserError(f"{where} is neither a speaker with a gender nor a file with a speaker.")
-        if found:
-            yield where, id, found
+        if place:
+            yield where, id, place
 
 
 def read_partitions(path: Path, corpus: Corpus) -> _Places:
     """Partitions.txt: lines `Train; MSP-PODCAST_0001_0008.wav`."""
     for where, line in read_lines(path):
-        found = None
+        place = None
         with corpus.reading(where):
             name, semicolon, file = line.rstrip("; \t").partition(";")
             if semicolon:
-                id, found = turn(file, where), Place(partition=_partition(name, where))
+                id, place = turn(file, where), Place(partition=_partition(name, where))
             elif line.strip():
                 raise UserError(f"{where} is not partition; file.")
-        if found:
-            yield where, id, found
+        if place:
+            yield where, id, place
 
 
 def _speaker(text: str, where: str) -> str:

@@ -38,7 +38,7 @@ _WORKER = re.compile(r"[A-Za-z_-]*[0-9][A-Za-z0-9_-]*")  # with a digit: no emot
 
 
 def read_votes(path: Path, corpus: Corpus, labels: Mapping[str, str]) -> dict[str, tuple[Vote, ...]]:
-    """Turn -> one vote a rater; `labels` maps the primary emotions.
+    """Turn -> one vote per rater; `labels` maps the primary emotions.
 
     Raises:
         UserError: a line or record is not as published, or a rater answers twice about a turn.
@@ -108,9 +108,9 @@ def _from_text(path: Path, corpus: Corpus) -> _Answers:
                 head = _HEAD.fullmatch(line.strip())
                 if not head:
                     raise UserError(f"{where} is no head of a turn (file; class; A:; V:; D:).")
-                if (found := turn(head["file"], where)) in seen:
-                    raise UserError(f"{where}: a second head of {found}; keep one.")
-                seen.add(id := found)
+                if (file := turn(head["file"], where)) in seen:
+                    raise UserError(f"{where}: a second head of {file}; keep one.")
+                seen.add(id := file)
             else:
                 answer = _rater_line(line, where)
                 if id is None:
@@ -166,14 +166,13 @@ def _from_json(path: Path, corpus: Corpus) -> _Answers:
 
 
 def _rater_line(line: str, where: str) -> tuple[str, str]:
-    found = _RATER.fullmatch(line.strip())
-    if not found or _TWO_LINES.search(found["answer"]):
+    match = _RATER.fullmatch(line.strip())
+    if not match or _TWO_LINES.search(match["answer"]):
         raise UserError(f"{where} is no answer of one rater (worker; primary; secondary; A:; V:; D:).")
-    return found["rater"], found["answer"]
+    return match["rater"], match["answer"]
 
 
 def _label(answer: str, folded: Mapping[str, str], labels: Mapping[str, str], where: str) -> str:
-    """The label of a primary emotion, or of "primary; secondary"; all that starts with Other is free text."""
     if re.match(r"\s*other(?![a-z])", answer, re.IGNORECASE):
         return labels["Other"]
     primary = answer.partition(";")[0].strip()

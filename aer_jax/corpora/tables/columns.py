@@ -1,4 +1,4 @@
-"""Which column of a manifest is which field: by common names in any case, or as `--map` says."""
+"""Columns of a manifest: fields by common names in any case, or by `--map`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _TIME_OR_CHANNEL = re.compile(
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the fields of a table are.
+    """Columns of a table by field.
 
     Attributes:
         one: field -> its column.
@@ -136,8 +136,8 @@ def find_columns(columns: Sequence[str], mapping: Mapping[str, str], where: str)
     if any(name in mapped or name in many for name in _VOTES):
         free = [name for name in free if name not in _VOTES]
     taken = {*mapped.values(), *(name for names in many.values() for name in names)}
-    found = {name: column for name in free if (column := choose(columns, name, where, taken))}
-    one = _segment(found | mapped, mapped, where)
+    chosen = {name: column for name in free if (column := choose(columns, name, where, taken))}
+    one = _segment(chosen | mapped, mapped, where)
     if not any(name in one or name in many for name in _VOTES):
         many |= _rater_columns(columns)
     elif "raters" not in many and (raters := _rater_columns(columns)) and not any(name in mapping for name in _VOTES):
@@ -148,7 +148,7 @@ def find_columns(columns: Sequence[str], mapping: Mapping[str, str], where: str)
     if len(many) + sum(name in mapped for name in _VOTES) > 1:
         raise UserError(f"--map gives votes in several ways; keep one of {', '.join(_VOTES)}.")
     both = "start" in one and "end" in one and "duration" not in one
-    duration = found.get("duration") if both else None
+    duration = chosen.get("duration") if both else None
     timed = one | ({"duration": duration} if duration else {})
     milliseconds = frozenset(name for name in TIMES if name in timed and _unit(normalise(timed[name]))[1])
     found_columns = Columns(one, many, milliseconds, duration)
@@ -232,16 +232,16 @@ def _listed(columns: Sequence[str]) -> str:
     return ", ".join(map(brief, columns[:10])) + more or "none"
 
 
-def _check(found: Columns, columns: Sequence[str], where: str) -> None:
-    rest = [column for column in columns if column not in found.used]
+def _check(layout: Columns, columns: Sequence[str], where: str) -> None:
+    rest = [column for column in columns if column not in layout.used]
     for name in ("audio", "speaker"):
-        if name not in found.one:
+        if name not in layout.one:
             hint = nearest(name, rest)
             raise UserError(
                 f'{where}: the column "{name}" is missing.{hint} Name it with --map {name}=COLUMN; '
                 f"the columns: {_listed(columns)}."
             )
-    if not any(name in found.one or name in found.many for name in _VOTES):
+    if not any(name in layout.one or name in layout.many for name in _VOTES):
         example = "+".join(map(brief, rest[:4])) if len(rest) > 1 else "A+B"
         raise UserError(
             f'{where}: a column "votes" or "distribution" is missing; name it with --map votes=COLUMN, or several: '

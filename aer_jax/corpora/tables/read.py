@@ -68,9 +68,9 @@ def read_table(path: str | Path) -> Table:
         return _with_header(path, header, rows, f"{path}, header")
     text = decode_text(data, path)
     if suffix in JSON or text.lstrip()[:1] in ("{", "["):
-        found = list(_json_rows(text, path))
-        names = dict.fromkeys(name for _, row in found if isinstance(row, dict) for name in row)
-        return Table(path, tuple(names), found, str(path))
+        parsed = list(_json_rows(text, path))
+        names = dict.fromkeys(name for _, row in parsed if isinstance(row, dict) for name in row)
+        return Table(path, tuple(names), parsed, str(path))
     return _delimited(text, path)
 
 
@@ -116,11 +116,11 @@ def _with_header(
         if name and named.count(name) > 1:
             raise UserError(f'{where}: the column "{brief(name)}" stands there twice.')
     names = [name or f"(column {i}, without a name)" for i, name in enumerate(named, 1)]
-    found: list[Row] = [(place, _fields(names, cells, place, delimiter)) for place, cells in rows]
-    found = [(place, row) for place, row in found if row != {}]  # Excel writes lines of delimiters behind a table
-    used = {name for _, row in found if isinstance(row, dict) for name in row}
-    columns = [name for name, said in zip(names, named, strict=True) if said or name in used]
-    return Table(path, tuple(columns), found, where, delimiter != ",")
+    parsed: list[Row] = [(place, _fields(names, cells, place, delimiter)) for place, cells in rows]
+    parsed = [(place, row) for place, row in parsed if row != {}]  # Excel writes lines of delimiters behind a table
+    used = {name for _, row in parsed if isinstance(row, dict) for name in row}
+    columns = [name for name, title in zip(names, named, strict=True) if title or name in used]
+    return Table(path, tuple(columns), parsed, where, delimiter != ",")
 
 
 def _fields(names: Sequence[str], cells: Sequence[Any], where: str, delimiter: str) -> dict[str, Any] | UserError:
@@ -138,13 +138,11 @@ def _fields(names: Sequence[str], cells: Sequence[Any], where: str, delimiter: s
 
 
 def _swallows_rows(cell: str, columns: int, delimiter: str) -> bool:
-    """Whether a cell is what lies between two stray quotes of one column: line ends, and as many cells as rows have."""
-    found = cell.count(delimiter)
-    return "\n" in cell and columns > (1 if delimiter == "\t" else 3) and found > 0 and found % (columns - 1) == 0
+    count = cell.count(delimiter)
+    return "\n" in cell and columns > (1 if delimiter == "\t" else 3) and count > 0 and count % (columns - 1) == 0
 
 
 def _present(value: Any) -> Any:
-    """The value, text stripped; None where there is none."""
     if isinstance(value, str):
         return value.strip().strip("\u200b\u2060\ufeff").strip() or None
     return None if isinstance(value, float) and value != value else value

@@ -1,4 +1,4 @@
-"""The toy corpus: speech-like audio whose manner carries the emotion, and listeners whose opinion is known.
+"""Toy corpus: synthesized speech-like audio with known true distributions.
 
 A sentence is said at a point of a five-dimensional space of manner (pitch, pitch range, energy, rate,
 brightness, relative to the speaker). Each emotion has a place in that space, most sentences lie between two
@@ -81,7 +81,7 @@ class Utterance:
 
 
 def utterances(clips: int = 240, speakers: int = 20, seed: int = 0) -> list[Utterance]:
-    """Who says what and how; cheap, and the whole truth about `generate` with the same arguments.
+    """Utterances before synthesis: the ground truth of `generate` with the same arguments.
 
     Raises:
         UserError: an argument is below 1.
@@ -90,7 +90,7 @@ def utterances(clips: int = 240, speakers: int = 20, seed: int = 0) -> list[Utte
         if value < 1:
             raise UserError(f"the toy corpus needs at least 1 of {name}, not {value}.")
     voices = [_voice(np.random.default_rng((seed, 0, s)), s) for s in range(speakers)]
-    found = []
+    utterances = []
     for index in range(clips):
         rng = np.random.default_rng((seed, 1, index))
         main = rng.choice(len(CLASSES), p=PRIOR)
@@ -101,7 +101,7 @@ def utterances(clips: int = 240, speakers: int = 20, seed: int = 0) -> list[Utte
         manner = blend + SPREAD * rng.standard_normal(PLACES.shape[1])
         transcript, phones = SENTENCES[rng.integers(len(SENTENCES))]
         speaker = index % speakers
-        found.append(
+        utterances.append(
             Utterance(
                 id=f"toy{seed}-{index:04d}",
                 speaker=f"toy{seed}-speaker{speaker:02d}",
@@ -111,7 +111,7 @@ def utterances(clips: int = 240, speakers: int = 20, seed: int = 0) -> list[Utte
                 manner=manner,
             )
         )
-    return found
+    return utterances
 
 
 def truth(clips: int = 240, speakers: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
@@ -124,7 +124,7 @@ def generate(clips: int = 240, speakers: int = 20, raters: int = 5, seed: int = 
 
     Args:
         clips: how many; the first n clips are the same whatever the number.
-        speakers: how many voices; clip i is said by speaker i mod `speakers`.
+        speakers: how many voices; clip i belongs to speaker i mod `speakers`.
         raters: listeners, each of which votes once on every clip.
         seed: other seeds give other voices, sentences, manners and votes.
 
@@ -136,13 +136,13 @@ def generate(clips: int = 240, speakers: int = 20, raters: int = 5, seed: int = 
     """
     if raters < 1:
         raise UserError(f"the toy corpus needs at least 1 of raters, not {raters}.")
-    found = []
+    made = []
     for index, utterance in enumerate(utterances(clips, speakers, seed)):
         audio_rng, vote_rng = (np.random.default_rng((seed, part, index)) for part in (2, 3))
-        heard = vote_rng.choice(len(CLASSES), size=raters, p=utterance.distribution)
-        votes = tuple(Vote(utterance.id, CLASSES[k], rater=f"listener{r}") for r, k in enumerate(heard))
+        label_indices = vote_rng.choice(len(CLASSES), size=raters, p=utterance.distribution)
+        votes = tuple(Vote(utterance.id, CLASSES[k], rater=f"listener{r}") for r, k in enumerate(label_indices))
         samples = speak(utterance.phones, utterance.voice, utterance.prosody, audio_rng)
-        found.append(
+        made.append(
             Clip(
                 id=utterance.id,
                 speaker=utterance.speaker,
@@ -151,12 +151,11 @@ def generate(clips: int = 240, speakers: int = 20, raters: int = 5, seed: int = 
                 transcript=utterance.transcript,
             )
         )
-    voices = {clip.speaker: {"voice": "low" if int(clip.speaker[-2:]) % 2 == 0 else "high"} for clip in found}
-    return Corpus(name="toy", labels=CLASSES, classes=CLASSES, clips=found, speakers=voices)
+    voices = {clip.speaker: {"voice": "low" if int(clip.speaker[-2:]) % 2 == 0 else "high"} for clip in made}
+    return Corpus(name="toy", labels=CLASSES, classes=CLASSES, clips=made, speakers=voices)
 
 
 def _voice(rng: np.random.Generator, index: int) -> Voice:
-    """High and low voices in turn, so that any few speakers hold both."""
     low = index % 2 == 0
     return Voice(
         pitch=rng.uniform(95, 130) if low else rng.uniform(175, 225),

@@ -79,7 +79,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Prosody:
-    """How a sentence is said, relative to the speaker's habit.
+    """Prosody of a sentence, relative to the speaker's habit.
 
     Attributes:
         pitch: mean pitch, semitones.
@@ -188,7 +188,7 @@ def _pitch(accent: np.ndarray, voice: Voice, prosody: Prosody, rng: np.random.Ge
 
 
 def _glottal_pulses(pitch_hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Derivative of Rosenberg's (1971) glottal flow, with 1 % jitter and 5 % shimmer from pulse to pulse."""
+    """Derivative of Rosenberg's (1971) glottal flow, with 1% jitter and 5% shimmer from pulse to pulse."""
     pulse = np.floor(np.cumsum(pitch_hz) / RATE).astype(int)
     jitter = 1 + 0.01 * rng.standard_normal(pulse[-1] + 2)
     phase = np.cumsum(pitch_hz * jitter[pulse]) / RATE
@@ -202,13 +202,11 @@ def _glottal_pulses(pitch_hz: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def _resonate(excitation: np.ndarray, formants_f3: np.ndarray) -> np.ndarray:
-    """The vocal tract: resonators in cascade, each with unit gain at 0 Hz."""
     upper = np.broadcast_to(UPPER_FORMANTS, (len(formants_f3), len(UPPER_FORMANTS)))
     return _filter(excitation, np.concatenate([formants_f3, upper], axis=1), np.array(BANDWIDTHS))
 
 
 def _hiss(noise: np.ndarray, centre_f: np.ndarray, width_f: np.ndarray) -> np.ndarray:
-    """Friction noise: one resonator, differenced so that it holds no low frequencies, at unit gain."""
     shaped = np.diff(_filter(noise, centre_f[:, None], width_f[:, None]), prepend=0.0)
     return shaped * np.repeat(width_f / centre_f, FRAME)
 

@@ -1,4 +1,4 @@
-"""The error of one clip that cannot be used, and what a file is that holds no audio."""
+"""The error of a clip that cannot be used, and descriptions of files without audio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LOWEST_RATE, HIGHEST_RATE = 4000, 768_000
 
 
 class BadAudio(UserError):
-    """A clip that nothing can be learned from.
+    """A clip that cannot be used.
 
     Attributes:
         reason: a few words, the same for every clip of its kind; the data report counts them.
@@ -26,17 +26,17 @@ def unreadable(where: str, why: object, advice: str = "convert it to WAV or FLAC
 
 
 def cut_short(where: str, why: str) -> BadAudio:
-    """Half a sentence must not be trained on with the votes of the whole one."""
+    """The error of a truncated file: the votes are about the whole of it."""
     return BadAudio("audio cut short", f"{where} is shorter than its header says ({why}); copy it again.")
 
 
 def damaged(where: str, why: str) -> BadAudio:
-    """Parts are missing in the middle."""
+    """The error of a file with gaps."""
     return BadAudio("audio damaged", f"{where} is damaged ({why}); copy or convert it again.")
 
 
 def joined(where: str, why: str) -> BadAudio:
-    """Which of the recordings the votes are about is unknown."""
+    """The error of concatenated files: the votes are about one of them."""
     return BadAudio("two recordings in one file", f"{where} holds two recordings ({why}); write each to its own file.")
 
 

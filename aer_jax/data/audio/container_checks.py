@@ -1,4 +1,4 @@
-"""Whether a file is one file and whole, by the sizes that its container writes down."""
+"""Truncated and concatenated files, found by the sizes in the container."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MATROSKA_ELEMENTS = {
 
 
 def check_container(format: str, file: BinaryIO, size: int, where: str) -> None:
-    """Look for a cut end and a second beginning.
+    """Refuse a truncated file and two files in one.
 
     Args:
         format: FFmpeg's name.
@@ -52,7 +52,7 @@ def check_container(format: str, file: BinaryIO, size: int, where: str) -> None:
 
 
 def declared_size(format: str, file: BinaryIO) -> int:
-    """Bytes of the whole file by its header; 0 where it does not say."""
+    """Bytes of the file by its header; 0 where unknown."""
     file.seek(0)
     head = file.read(4096)
     if format in ("wav", "avi") and len(head) > 8:
@@ -63,7 +63,7 @@ def declared_size(format: str, file: BinaryIO) -> int:
 
 
 def _walk_boxes(file: BinaryIO, size: int, where: str) -> None:
-    """The outermost boxes of MP4 and its kin end where the file ends, and only one names the kind of file."""
+    """MP4 and its kin: the outermost boxes end with the file, and only one is ftyp."""
     place = kinds = 0
     while place + 8 <= size:
         file.seek(place)
@@ -81,7 +81,7 @@ def _walk_boxes(file: BinaryIO, size: int, where: str) -> None:
 
 
 def _walk_elements(file: BinaryIO, size: int, where: str) -> None:
-    """The elements of Matroska follow one another without a gap; FFmpeg searches for the next one without a word."""
+    """Matroska: elements follow one another without a gap, over which FFmpeg skips silently."""
     place = 0
     while place < size:
         file.seek(place)
@@ -104,13 +104,12 @@ def _walk_elements(file: BinaryIO, size: int, where: str) -> None:
 
 
 def _search_second(count: int, file: BinaryIO, where: str) -> None:
-    """FFmpeg stops at the end of the first file, or takes the second one's index for the first one's."""
     file.seek(0)
     signature = file.read(count)
     place, before = count, b""
     while block := file.read(_BLOCK):
-        found = (before + block).find(signature)
-        if found >= 0:
-            raise joined(where, f"a second header begins at byte {place - len(before) + found}")
+        position = (before + block).find(signature)
+        if position >= 0:
+            raise joined(where, f"a second header begins at byte {place - len(before) + position}")
         place += len(block)
         before = block[1 - count :]

@@ -1,4 +1,4 @@
-"""Opening what should be an audio file: a regular file, never a pipe, which could wait for ever."""
+"""Opening audio files; a pipe is refused, since reading it could hang."""
 
 from __future__ import annotations
 

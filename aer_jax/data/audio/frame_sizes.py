@@ -1,4 +1,4 @@
-"""How long a frame of MP3, AAC or AMR says it is.
+"""Frame sizes of MP3, AAC and AMR by their frame headers.
 
 These streams have no length of their own and decoders search for the next frame without a word, so a frame of another
 size is the only trace of bytes that are lost or of a file that ends too early.

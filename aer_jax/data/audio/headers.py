@@ -1,4 +1,4 @@
-"""Headers whose length was never filled in, as pipes and stopped recorders leave them, and BW64, which is RF64."""
+"""WAV headers without a length, as pipes and stopped recorders leave them, and BW64, which is RF64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNKNOWN = b"\xff" * 4
 
 @contextmanager
 def finished(file: BinaryIO) -> Iterator[BinaryIO]:
-    """The file with a header that libsndfile understands; the same file where nothing is missing.
+    """The file with a header that libsndfile understands; the file itself where the header is complete.
 
     Args:
         file: of the file system.

@@ -1,4 +1,4 @@
-"""The pages of an Ogg file: whether each is whole, none is missing, and all are of one recording.
+"""Ogg pages: checksums, order, and that all belong to one recording.
 
 Decoders drop a page whose checksum is wrong without a word, and half a clip passes as the whole.
 """
@@ -48,7 +48,6 @@ def check_pages(file: BinaryIO, where: str) -> None:
 
 
 def _page(head: bytes, file: BinaryIO, where: str, place: int) -> tuple[int, int, int, int]:
-    """Flags, stream, number and size of the page that begins with `head`."""
     if not head.startswith(b"OggS"):
         raise damaged(where, f"there is no page at byte {place}")
     if len(head) < _HEADER.size:

@@ -1,4 +1,4 @@
-"""Uncompressed audio by libsndfile, and what libsndfile notes about such a file but reads all the same.
+"""Uncompressed audio by libsndfile, with checks of headers that libsndfile reads in spite of errors.
 
 Half a sentence must not be trained on with the votes of the whole one, nor noise that a wrong sample width makes.
 """
@@ -77,7 +77,7 @@ def read_pcm(file: BinaryIO, size: int, shortest: float, where: str) -> tuple[np
 
 
 def pcm_seconds(file: BinaryIO) -> float | None:
-    """What the header of an uncompressed file says of its length; None for other files."""
+    """Length in seconds by the header of an uncompressed file; None for other files."""
     file.seek(0)
     try:
         with _open(file, file.read(4)) as opened:
@@ -110,7 +110,7 @@ def _refuse_joined(file: BinaryIO, head: bytes, size: int, where: str) -> None:
 
 
 def _refuse_second(file: BinaryIO, signature: bytes, sound: int, size: int, where: str) -> None:
-    """The same beginning again, behind as many bytes as the samples take: two files of another kind than RIFF."""
+    """Refuse a second header behind the samples: two files in one, of another kind than RIFF."""
     if sound and size - sound > 2 * len(signature):
         file.seek(sound)
         if signature in file.read(size - sound):
@@ -118,37 +118,35 @@ def _refuse_second(file: BinaryIO, signature: bytes, sound: int, size: int, wher
 
 
 def _frame_bytes(file: soundfile.SoundFile) -> int:
-    """Bytes of one sample of each channel; 0 where they are packed."""
     return file.channels * _BITS.get(file.subtype, 0) // 8
 
 
 def _is_cut_short(file: soundfile.SoundFile, head: bytes) -> bool:
-    """Whether less is there than the header says."""
-    promised = any(int(found) < int(said) < _PLACEHOLDER for said, found in _LENGTH.findall(file.extra_info))
+    promised = any(int(present) < int(stated) < _PLACEHOLDER for stated, present in _LENGTH.findall(file.extra_info))
     return promised or file.frames < _nist_samples(head)
 
 
 def _nist_samples(head: bytes) -> int:
-    found = _NIST_SAMPLES.search(head) if head.startswith(b"NIST_1A") else None
-    return int(found[1]) if found else 0
+    match = _NIST_SAMPLES.search(head) if head.startswith(b"NIST_1A") else None
+    return int(match[1]) if match else 0
 
 
 def _contradiction(file: soundfile.SoundFile, head: bytes, size: int, shortest: float) -> str:
-    """What in a header cannot be true, or ""; a field that is 0 says nothing."""
+    """A contradiction in a header, or ""; fields that are 0 are unknown."""
 
     def field(name: str) -> int:
-        found = re.search(rf"^ *{name} *: (\w+)", file.extra_info, re.MULTILINE)
-        return int(found[1], 0) if found else 0
+        match = re.search(rf"^ *{name} *: (\w+)", file.extra_info, re.MULTILINE)
+        return int(match[1], 0) if match else 0
 
     frame_bytes = _frame_bytes(file)
     enough = shortest * file.samplerate * frame_bytes
-    said = {}
+    expected = {}
     # Of packed samples FFmpeg writes 16,000 bytes per second, whatever their rate.
     if file.format in ("WAV", "WAVEX", "W64", "RF64") and frame_bytes:
-        said = {"Block Align": frame_bytes, "Bytes/sec": file.samplerate * frame_bytes}
+        expected = {"Block Align": frame_bytes, "Bytes/sec": file.samplerate * frame_bytes}
     elif file.format == "AIFF" and frame_bytes:
-        said = {"Frames": file.frames}
-    for name, value in said.items():
+        expected = {"Frames": file.frames}
+    for name, value in expected.items():
         if field(name) and field(name) != value:
             return f"its {name} is {field(name)}, its other fields make {value}"
     if 0 < _nist_samples(head) < file.frames:

@@ -40,7 +40,7 @@ def read_audio(path: str | Path) -> Waveform:
 
 
 def decode(path: str | Path) -> Waveform:
-    """The samples of a file as they are, channels mixed by `mono`.
+    """Decode a file, channels mixed by `mono`, without further checks.
 
     Raises:
         BadAudio: it cannot be read, or not whole.
@@ -51,7 +51,7 @@ def decode(path: str | Path) -> Waveform:
 
 
 def decode_bytes(content: bytes, where: str) -> Waveform:
-    """The same of a file's bytes that came by another way; `where` is how messages name it."""
+    """`decode` of a file's bytes; `where` is how messages name it."""
     with open_bytes(content) as file:
         return _decode(file, where)
 
@@ -61,8 +61,8 @@ def seconds(source: str | Path | bytes) -> float | None:
     try:
         opened = open_bytes(source) if isinstance(source, bytes) else open_audio(source, "")
         with opened as file, finished(file) as whole:
-            found = pcm_seconds(whole)
-            return stream_seconds(whole) if found is None else found
+            seconds = pcm_seconds(whole)
+            return stream_seconds(whole) if seconds is None else seconds
     except BadAudio:
         return None
 
@@ -123,7 +123,7 @@ def mono(samples_tc: np.ndarray, rate: int) -> np.ndarray:
 
 
 def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
-    """Refuse what is no speech at all; scale down what exceeds full scale.
+    """Refuse silence and the like; scale down what exceeds full scale.
 
     Args:
         waveform: mono samples.
@@ -148,9 +148,9 @@ def usable(waveform: Waveform, where: str) -> tuple[Waveform, bool]:
         raise BadAudio("audio too short", f"{where} lasts {seconds:.3f} s; a clip needs {SHORTEST_SECONDS} s or more.")
     peak = float(np.abs(samples).max())
     scaled = samples / np.float32(max(peak, 1.0))
-    heard = np.count_nonzero(np.abs(scaled - np.median(scaled)) >= SILENT_PEAK)
-    if heard < _CLICK_SECONDS * waveform.rate:
-        what = "silent" if heard == 0 else f"silent but for {heard} samples"
+    audible = np.count_nonzero(np.abs(scaled - np.median(scaled)) >= SILENT_PEAK)
+    if audible < _CLICK_SECONDS * waveform.rate:
+        what = "silent" if audible == 0 else f"silent but for {audible} samples"
         raise BadAudio("audio silent", f"{where} is {what} (below {SILENT_PEAK:.0e} of full scale); remove it.")
     return Waveform(scaled, waveform.rate), peak > 1
 

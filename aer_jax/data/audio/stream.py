@@ -118,7 +118,6 @@ def _audio_track(container: InputContainer, where: str) -> av.AudioStream:
 
 
 def _decode(packet: av.Packet) -> tuple[list[av.AudioFrame], bool]:
-    """Frames of a packet, and whether it is damaged."""
     try:
         frames = cast(list[av.AudioFrame], packet.decode())  # typed for video
     except av.InvalidDataError:
@@ -127,7 +126,6 @@ def _decode(packet: av.Packet) -> tuple[list[av.AudioFrame], bool]:
 
 
 def _samples(frame: av.AudioFrame) -> np.ndarray:
-    """float32 [channels, samples] in [-1, 1]."""
     if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
         (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
     array = frame.to_ndarray()

@@ -1,4 +1,4 @@
-"""Whether what FFmpeg decoded is all that a file held.
+"""Checks that FFmpeg decoded all that a file holds.
 
 FFmpeg skips what it cannot decode and goes on, so a damaged file would pass as a shorter recording. The samples that
 were decoded, the times of packets, the bytes between them and the length that a container declares must agree.
@@ -52,7 +52,7 @@ class Packet(NamedTuple):
 
 @dataclass
 class Track:
-    """What was seen of the audio track.
+    """Account of an audio track's packets and decoded samples.
 
     Attributes:
         format: FFmpeg's name of the container.
@@ -137,7 +137,6 @@ def check_track(track: Track, file: BinaryIO, size: int, where: str) -> None:
 
 
 def _check_length(track: Track, file: BinaryIO, where: str) -> None:
-    """What was decoded is as long as the header says."""
     declared = _of_xing(track, file) if track.format == "mp3" else track.declared
     if declared is None or (track.format == "asf" and not declared_size("asf", file)):
         return  # FFmpeg estimates the length of an ASF file that was never finished
@@ -190,7 +189,7 @@ def _check_times(track: Track, where: str) -> None:
 
 
 def _check_bytes(track: Track, file: BinaryIO, size: int, where: str) -> None:
-    """What lies between packets, or behind the last one, is no audio: lost packets, or another file's header."""
+    """Refuse unread audio between packets or behind the last one: lost packets, or another file's header."""
     placed = [packet for packet in track.packets if packet.place >= 0]
     if not placed:
         return
@@ -235,6 +234,5 @@ def _xing(lead: bytes) -> int:
 
 
 def _of_xing(track: Track, file: BinaryIO) -> float | None:
-    """Seconds; without an index FFmpeg estimates them from the bit rate."""
     frames = _xing(_lead(track, file))
     return frames * (1152 if track.rate >= 32_000 else 576) / track.rate if frames else None

@@ -57,7 +57,7 @@ class TrainBatches:
         return self._buckets.batch(self._plan(epoch)[position])
 
     def contents(self, step: int) -> list[dict[str, Any]]:
-        """What is in batch number `step`, without reading it: one dict a clip, of all hosts.
+        """Contents of batch number `step` of all hosts, without reading it: one dict per clip.
 
         Each has `utterance` and how it is changed, `semitones` and `tempo`; a mix also `mixed_with` and its share.
         """
@@ -82,7 +82,7 @@ class TrainBatches:
         }
 
     def sentence(self) -> str:
-        """The same for a person."""
+        """`facts` as a sentence."""
         longest = f"the longest {self.shapes[-1][0] / SAMPLE_RATE:.1f} s and {self.shapes[-1][1]} tokens"
         longest += f" after {len(self._buckets.prefix)} common ones"
         cut = f"; longer than data.max_seconds and cut: {counted(self.cut, 'clip')}" if self.cut else ""
@@ -107,7 +107,7 @@ class TrainBatches:
 
 
 class EvaluationBatches:
-    """Each utterance once, as it is.
+    """Evaluation batches: each utterance once, unaugmented.
 
     Attributes:
         shapes: (S, T) of each batch shape.
@@ -192,7 +192,7 @@ def evaluation_batches(
 
 
 def expected_draws(class_n: np.ndarray, sampling: Literal["uniform", "balanced"]) -> np.ndarray:
-    """How often an epoch visits each example, on average.
+    """Expected visits of each example per epoch.
 
     Uniform: once. Balanced: n / (classes that occur x examples of its class), so that classes are equally
     frequent and an epoch is as long as a uniform one.

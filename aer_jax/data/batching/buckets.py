@@ -66,7 +66,7 @@ class BatchPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class Host:
-    """Which of the processes that share every batch this one is; jax.process_index() and jax.process_count()."""
+    """This process among those that share every batch; jax.process_index() and jax.process_count()."""
 
     index: int
     count: int
@@ -76,7 +76,7 @@ ALONE = Host(0, 1)
 
 
 class Padding(NamedTuple):
-    """Shares of what an epoch computes that are padding: of encoder frames, of language-model positions."""
+    """Shares of padding in an epoch: of encoder frames, and of language-model positions."""
 
     frames: float
     positions: float
@@ -130,7 +130,7 @@ class Buckets:
         self.shapes: list[tuple[int, int]] = []
 
     def choose(self, draws: Draws, slowest: float) -> None:
-        """Set the shapes to those that suit an epoch like `draws`; whatever is slowed down to `slowest` fits too.
+        """Choose the shapes for an epoch like `draws`; clips slowed down to `slowest` fit too.
 
         Where their number is 0, they are the fewest with which both paddings stay below a tenth; where that takes more
         than are worth compiling, the fewest that come within one per cent of the least.
@@ -157,7 +157,7 @@ class Buckets:
         return [BatchPlan(shape, draws.take(which)) for shape, which in cut_into_batches(shape_n, self.batch_rows)]
 
     def padding(self, plans: Sequence[BatchPlan]) -> Padding:
-        """How much of what `plans` compute is padding."""
+        """Padding in the batches of `plans`."""
         lengths = [self._lengths(plan.draws) for plan in plans]
         frames = sum(frame_count(samples_n).sum() for samples_n, _ in lengths)
         positions = sum(tokens_n.sum() for _, tokens_n in lengths)
@@ -215,7 +215,6 @@ class Buckets:
         return grain.MapDataset.range(batches).map(read).to_iter_dataset(options)
 
     def _lengths(self, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-        """Samples of each visit, and tokens after the prefix."""
         samples_n = augment.stretched(self.samples_n[draws.rows], draws.tempo)
         return samples_n, self._written_n[draws.rows] + token_count(frame_count(samples_n))
 

@@ -48,21 +48,21 @@ def needs_of(samples_n: ArrayLike, tokens_n: ArrayLike) -> np.ndarray:
 
 
 def choose_shapes(needs_n2: np.ndarray, longest_2: np.ndarray, count: int, batch: int) -> np.ndarray:
-    """The fewest shapes with which an epoch computes the least that `count` shapes allow, int64 [shapes, 2], ascending.
+    """The fewest shapes that reach the least cost possible with `count` shapes, int64 [shapes, 2], ascending.
 
     Args:
         needs_n2, longest_2, batch: see `best_shapes`.
         count: how many shapes at most.
     """
-    found = list(best_shapes(needs_n2, longest_2, count, batch))
-    least = min(computed for computed, _ in found)
-    return next(shapes_k2 for computed, shapes_k2 in found if computed <= least * (1 + 1e-12))
+    candidates = list(best_shapes(needs_n2, longest_2, count, batch))
+    least = min(computed for computed, _ in candidates)
+    return next(shapes_k2 for computed, shapes_k2 in candidates if computed <= least * (1 + 1e-12))
 
 
 def best_shapes(
     needs_n2: np.ndarray, longest_2: np.ndarray, most: int, batch: int
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """For one shape, two, ... and `most`: what an epoch computes at least, and the shapes with which it does.
+    """For one shape, two, ... and `most`: the least cost of an epoch, and the shapes that give it.
 
     What is computed is audio plus positions, each in units of what the examples need of it, so that both padding
     shares count alike, whatever the model, padding and the last batch's padding rows included. Dynamic programming over

@@ -26,7 +26,7 @@ _STYLE = """
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str, str]]) -> str:
-    """One horizontal bar a row of (name, value, what to write next to it, style: a, b, c or off)."""
+    """Horizontal bars, one per row of (name, value, caption, style: a, b, c or off)."""
     step, left, top = 24, 118, 34
     most = max((value for _, value, _, _ in rows), default=0) or 1
     parts = []
@@ -41,7 +41,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, str, str]]) -> str:
 
 
 def histogram(title: str, values_n: np.ndarray, unit: str, edges: np.ndarray) -> str:
-    """How many values fall between neighbouring edges; whole numbers stand in the middle of edges at halves."""
+    """Histogram of values by edges; integers are centred between edges at halves."""
     counts, _ = np.histogram(values_n, edges)
     x0, x1 = float(edges[0]), float(edges[-1])
     parts = _scale(counts.max(), "clips")
@@ -99,7 +99,6 @@ def nice_step(span: float, most: int) -> float:
 
 
 def _scale(most: float, unit: str) -> list[str]:
-    """Lines and numbers at round heights."""
     most = max(float(most), 1.0)
     step = max(nice_step(most, 4), 1.0)
     return _lines([(value, value / most) for value in np.arange(0, most + 1e-9, step).tolist()], unit)

@@ -1,4 +1,4 @@
-"""What a dataset holds and what was left out, for a colleague to read; ids and numbers only, never audio or words."""
+"""Data report: what a dataset holds and what was left out; ids and numbers only, never audio or words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLE_OF = {"train": "a", "validation": "b", "test": "c"}
 
 @dataclass(frozen=True)
 class Kept:
-    """What the report is about.
+    """Content of the report.
 
     Attributes:
         corpus: its name.
@@ -113,7 +113,6 @@ class _Numbers:
 
 
 def _figures(kept: Kept, numbers: _Numbers) -> dict[str, tuple[str, str]]:
-    """File -> (what it shows, SVG)."""
     votes_k, total = numbers.counts_nk.sum(axis=0), numbers.counts_nk.sum()
     rows = [(label, v, f"{_number(v)} ({v / total:.1%})", "a") for label, v in zip(kept.classes, votes_k, strict=True)]
     rows += [(label, w, f"{_number(w)}, outside", "off") for label, w in _outside(kept)[:12]]
@@ -230,7 +229,6 @@ def _shared(kept: Kept) -> str:
 
 
 def _splits(kept: Kept, numbers: _Numbers) -> list[tuple[str, ...]]:
-    """Clips, minutes, mean distribution and speakers of each split."""
     row_of = {u.id: i for i, u in enumerate(kept.utterances)}
     rows = []
     for part, ids in kept.splits.items():
@@ -255,12 +253,11 @@ def _votes_by_class(classes: Sequence[str], counts_nk: np.ndarray) -> list[tuple
 
 
 def _outside(kept: Kept) -> list[tuple[str, float]]:
-    """Labels outside the classes, with their votes, the most first."""
     outside: defaultdict[str, float] = defaultdict(float)
     for vote in kept.votes:
         if vote.label not in kept.classes:
             outside[vote.label] += vote.weight
-    return sorted(outside.items(), key=lambda found: -found[1])
+    return sorted(outside.items(), key=lambda item: -item[1])
 
 
 def _votes_outside(kept: Kept) -> list[str]:

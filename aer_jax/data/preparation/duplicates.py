@@ -1,4 +1,4 @@
-"""The same audio under several ids or speakers: it could be in training and test at once."""
+"""Duplicate audio under several ids or speakers, which could be in training and test at once."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ def overlaps(clips: Sequence[Clip], part_of: Mapping[str, str]) -> list[str]:
     for clip in clips:
         if isinstance(clip.audio, Path):
             recordings.setdefault(clip.audio, []).append(clip)
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for same in recordings.values():
         last: dict[tuple[str, str], tuple[float, str]] = {}  # speaker and split -> the latest end so far, and whose
         for clip in sorted(same, key=lambda clip: clip.start or 0.0) if len(same) > 1 else ():
             whose = clip.speaker, part_of[clip.id]
             for other, (end, id) in last.items():
                 if other[0] != whose[0] and other[1] != whose[1] and end > (clip.start or 0.0) + TOLERANCE_SECONDS:
-                    found.append((clip.id, id))
+                    pairs.append((clip.id, id))
                     break
             end = math.inf if clip.end is None else clip.end
             last[whose] = max(last.get(whose, (end, clip.id)), (end, clip.id))
-    if not found:
+    if not pairs:
         return []
-    first, with_ = found[0]
+    first, with_ = pairs[0]
     return [
-        f"{len(found):,} clips share a part of their recording with a clip of another speaker in another split, the "
+        f"{len(pairs):,} clips share a part of their recording with a clip of another speaker in another split, the "
         f"first {first} (with {with_}): one split holds sound of another."
     ]
 

@@ -1,4 +1,4 @@
-"""What `prepare` left out, in few words: each reason with its count and the first example."""
+"""Summary of what `prepare` left out: each reason with its count and the first example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A corpus becomes a dataset directory: audio checked and stored, votes kept one by one, speakers split."""
+"""Preparation of a dataset directory: audio checked and stored, votes kept one by one, speakers split."""
 
 from __future__ import annotations
 
@@ -128,7 +128,6 @@ def _partial_of(out: Path) -> Iterator[Path]:
 def _candidates(
     corpus: Corpus, classes: tuple[str, ...], outside: str, rule: Rule, dropped: dict[str, list[str]]
 ) -> Iterator[Clip]:
-    """The clips that only their audio can still rule out; the others go to `dropped`."""
     seen: set[str] = set()
     for clip in corpus.clips:
         if clip.id in seen:
@@ -151,7 +150,6 @@ def _candidates(
 def _divide(
     corpus: Corpus, clips: list[Clip], seed: int, rule: Rule, dropped: dict[str, list[str]]
 ) -> tuple[dict[str, list[str]], str]:
-    """`split_clips`, which says what was left out before where too little is left."""
     try:
         return split_clips(clips, seed, rule)
     except UserError as error:
@@ -171,7 +169,7 @@ def _write(
     settings: dict[str, Any],
     dropped: dict[str, list[str]],
 ) -> None:
-    """All files next to the shards; `dataset.json` last, the same for the same corpus and choices."""
+    """Write all files next to the shards, `dataset.json` last; deterministic."""
     splits, how = _divide(corpus, kept, settings["seed"], rule, dropped)
     part_of = {id: part for part, ids in splits.items() for id in ids}
     notes = [*corpus.notes, *rule.notes, *notes_on_copies(copies, part_of), *overlaps(kept, part_of)]
@@ -220,7 +218,6 @@ def _about(
     settings: dict[str, Any],
     dropped: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """What dataset.json holds of corpus and files."""
     speakers = sorted({clip.speaker for clip in kept})
     files = ("utterances.jsonl", "votes.jsonl", "splits.json")
     return {
@@ -243,14 +240,14 @@ def _about(
 
 
 def _speed(stored: shards.Store) -> str:
-    said = f"{stored.taken_over:,} clips were taken over from an interrupted run. " if stored.taken_over else ""
+    sentences = f"{stored.taken_over:,} clips were taken over from an interrupted run. " if stored.taken_over else ""
     if stored.encoded:
         rate = stored.encoded / stored.seconds
-        said += (
+        sentences += (
             f"Prepared at {rate:,.0f} clips/s on {shards.cores()} core(s); "
             f"100,000 such clips would take {100_000 / rate / 60:,.1f} minutes."
         )
-    return said.strip()
+    return sentences.strip()
 
 
 def _write_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The same clips under another split: a dataset directory that shares the shards of one that is there already."""
+"""Another split of prepared clips: a dataset directory that shares the shards of an existing one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips become record shards, one after the other; a shard that is finished need never be made again.
+"""Writing of record shards, one after another; an interrupted run keeps the finished ones.
 
 The clips are cut into shards before anything is decoded. Beside each finished shard lies a JSON file with what went
 into it and its hash, so that a later run that finds the same clips takes the shard over.
@@ -39,7 +39,7 @@ ENCODING = "FLAC, 16 bit, mono, at the source's rate; 3"
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a clip's record lies, its length, whether it exceeded full scale and was scaled down, and its digest."""
+    """A stored clip: place of its record, seconds, whether it was scaled down from above full scale, digest."""
 
     shard: int
     row: int
@@ -50,7 +50,7 @@ class Stored:
 
 @dataclass
 class Store:
-    """What `store` did: id -> its record, id -> why it is unusable, file -> sha256, and how fast it was."""
+    """Result of `store`: id -> record, id -> why it is unusable, file -> SHA-256, and speed."""
 
     stored: dict[str, Stored]
     unusable: dict[str, str]
@@ -104,18 +104,17 @@ def cores() -> int:
 
 
 def any_finished(folder: Path) -> bool:
-    """Whether a later run could take a shard over."""
+    """Whether there is a finished shard that a later run could keep."""
     return any(folder.glob(_SIDES))
 
 
 def forget(folder: Path) -> None:
-    """Remove what only an interrupted run needs."""
+    """Remove the files that only continuing an interrupted run needs."""
     for path in folder.glob(_SIDES):
         path.unlink()
 
 
 def _cut(clips: Sequence[Clip]) -> Iterator[tuple[list[Clip], str]]:
-    """Consecutive clips of about `SHARD_BYTES`, and a key of all that their shard depends on."""
     part: list[Clip] = []
     digest, size = hashlib.sha256(ENCODING.encode()), 0
     for clip in clips:
@@ -135,7 +134,6 @@ def _cut(clips: Sequence[Clip]) -> Iterator[tuple[list[Clip], str]]:
 
 
 def _identity(clip: Clip) -> tuple[list[Any], int]:
-    """What tells this audio from another, and its size in bytes."""
     if not isinstance(clip.audio, Path):
         return [hashlib.sha256(clip.audio.samples.tobytes()).hexdigest(), clip.audio.rate], clip.audio.samples.nbytes
     try:

@@ -1,4 +1,4 @@
-"""A split in a file of one's own: a clip or a speaker a line, and the part that it belongs to."""
+"""User-defined splits: a table of clips or speakers and the part of each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SplitFile:
     unknown: tuple[str, ...]
 
     def notes(self) -> list[str]:
-        """Sentences that a user must read about it."""
+        """Notes for the data report."""
         notes = []
         if self.unknown:
             notes.append(
@@ -107,7 +107,6 @@ def _match(file: str, by: str, parts: dict[str, str], clips: Sequence[Clip]) -> 
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each line stands, and its "id", "speaker" and "part"."""
     if path.suffix.casefold() == ".json" and isinstance(value := parse_json(read_text(path), str(path)), dict):
         for part, ids in value.items():  # splits.json of another dataset
             for id in ids if isinstance(ids, list) else ():
@@ -124,7 +123,6 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _columns(header: Sequence[str], where: str) -> dict[str, str]:
-    """ "id", "speaker" and "part" -> their column."""
     spelled = {normalise(name): name for name in header}
     column_of = {
         known: next(spelled[name] for name in names if name in spelled)

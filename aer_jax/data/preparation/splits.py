@@ -1,4 +1,4 @@
-"""Train, validation and test: never the same speaker in two of them, unless the paper's random split or a file asks."""
+"""Splits into train, validation and test, speaker-disjoint but for the paper's random split or a file's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Rule:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences that a user must read about it."""
+        """Notes for the data report."""
         return self.file.notes() if self.file else []
 
     def part(self, clip: Clip) -> str | None:
@@ -57,7 +57,7 @@ class Rule:
         return self.file.part_of.get(clip.id) if self.file else clip.split
 
     def leaves_out(self, clip: Clip) -> str | None:
-        """Why this clip can be in no part, or None."""
+        """Why the rule excludes this clip, or None."""
         if self.kind in ("speakers", "fold") and clip.speaker_unknown:
             return "speaker unknown, may be anybody of any split"
         if self.kind not in ("official", "file"):
@@ -89,8 +89,8 @@ def parse_rule(text: str | None, clips: Sequence[Clip]) -> Rule:
     kind, colon, detail = text.partition(":")
     if kind in ("speakers", "random") and not colon:
         return Rule(kind)
-    if kind == "fold" and (found := re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", detail)):
-        fold, folds = int(found[1]), int(found[2])
+    if kind == "fold" and (match := re.fullmatch(r"([0-9]{1,4})/([0-9]{1,4})", detail)):
+        fold, folds = int(match[1]), int(match[2])
         if folds < 3 or not 1 <= fold <= folds:
             raise UserError(f"--split {text}: fold I of K needs K of at least 3 and I from 1 to K, for instance 1/5.")
         return Rule(kind, fold=fold, folds=folds)
@@ -226,7 +226,7 @@ def _at_random(clips: Sequence[Clip], seed: int, rule: Rule) -> tuple[dict[str, 
 
 
 def draw_speakers(speakers: set[str], seed: int) -> dict[str, str]:
-    """speaker -> split: 20 % of the speakers test, 15 % validation (at least one each), the others train."""
+    """speaker -> split: 20% of the speakers test, 15% validation (at least one each), the others train."""
     if len(speakers) < len(SPLITS):
         raise UserError(
             f"{len(speakers)} speaker(s) cannot be divided into train, validation and test, which must not "

@@ -28,6 +28,5 @@ def cut_transcripts(corpus: Corpus) -> Corpus:
 
 
 def _cut(text: str) -> str:
-    """At a space where there is one in the last tenth."""
     cut = text[: LONGEST_TRANSCRIPT + 1].rpartition(" ")[0]
     return cut if len(cut) > 0.9 * LONGEST_TRANSCRIPT else text[:LONGEST_TRANSCRIPT]

@@ -23,7 +23,7 @@ class Shuffled(NamedTuple):
 def shuffled_agreement(
     human_nk: np.ndarray, synthetic_nk: np.ndarray, permutations: int = 999, seed: int = 0
 ) -> Shuffled:
-    """Is the agreement about the utterances, or would anyone's votes agree as well?
+    """Permutation test of agreement: are the votes about their utterances?
 
     The synthetic distributions are shuffled over the utterances; p = (1 + shuffles that agree at least as well)
     / (1 + shuffles), one-sided (Phipson and Smyth, 2010).
@@ -70,7 +70,7 @@ def correlations(human_nk: np.ndarray, other_nk: np.ndarray) -> np.ndarray:
 def baselines(
     human_nk: np.ndarray, whole_nk: np.ndarray, speakers_n: np.ndarray, classes: tuple[str, ...]
 ) -> dict[str, dict]:
-    """Rows that hear nothing, uniform and best_constant, and people against people, split_half."""
+    """Baselines of agreement: uniform, best_constant, and split_half of the human raters."""
     k = human_nk.shape[1]
     constants = {"uniform": np.full(k, 1 / k), "best_constant": best_constant(human_nk)}
     rows = {name: against(human_nk, p_k, speakers_n, classes) for name, p_k in constants.items()}
@@ -84,7 +84,7 @@ def baselines(
 def by_ambiguity(
     human_nk: np.ndarray, synthetic_nk: np.ndarray, whole_nk: np.ndarray, speakers_n: np.ndarray
 ) -> dict[str, dict]:
-    """The same by level of ambiguity of the human votes.
+    """Agreement and baselines by level of ambiguity.
 
     best_constant is one distribution for all utterances, not one per level.
     """
@@ -106,8 +106,8 @@ def _measures(human_nk: np.ndarray, other_nk: np.ndarray) -> dict[str, np.ndarra
 
 def _correlation_row(r_k: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
     some = r_k[np.isfinite(r_k)]
-    each = {name: float(r) if np.isfinite(r) else None for name, r in zip(classes, r_k, strict=True)}
-    return {"correlation": each, "correlation_mean": float(some.mean()) if len(some) else None}
+    by_class = {name: float(r) if np.isfinite(r) else None for name, r in zip(classes, r_k, strict=True)}
+    return {"correlation": by_class, "correlation_mean": float(some.mean()) if len(some) else None}
 
 
 def _products(x_n: np.ndarray, y_n: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What people and synthetic listeners said about the same utterances, as arrays."""
+"""Human and synthetic votes about the same utterances, as arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aer_jax.labels.votes import Vote, Votes, normalise
 
 @dataclass(frozen=True)
 class AlignedVotes:
-    """A journal next to the human votes, on the utterances that have votes of both.
+    """Human votes and a journal's, on the utterances that have both.
 
     Attributes:
         classes: K labels.
@@ -105,7 +105,7 @@ def _kinds(attempts: list[Attempt]) -> str:
 
 
 def _latest(lines: Sequence[Attempt], dataset: Dataset, journal: Path) -> list[Attempt]:
-    """The last attempt of each pair, after checking that the journal is one and is about this dataset."""
+    """The last attempt per utterance and listener; refuses another dataset's journal."""
     attempts = {attempt.key: attempt for attempt in lines}
     if not attempts:
         raise UserError(f"the journal {journal} is empty; `aer-jax annotate` fills it.")

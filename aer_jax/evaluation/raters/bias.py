@@ -1,4 +1,4 @@
-"""Which labels synthetic listeners use too often or too seldom, and for whose voices."""
+"""Label bias of synthetic listeners, in all and by group of speakers."""
 
 from __future__ import annotations
 

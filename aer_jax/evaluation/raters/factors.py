@@ -1,4 +1,4 @@
-"""Which persona, which temperature, which listener is nearer to people: the two factors that listeners differ in."""
+"""Agreement with human raters by persona, temperature and listener."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def by_factor(aligned: AlignedVotes) -> dict[str, Any]:
 
 
 def shares(outcomes: Counter) -> dict[str, Any]:
-    """asked, and the shares of it that are unparsed and failed."""
+    """`asked`, the number of questions, and the shares of unparsed and failed ones."""
     asked = outcomes.total()
     return {"asked": asked, **{f"{how}_share": outcomes[how] / asked for how in ("unparsed", "failed")}}
 

@@ -1,4 +1,4 @@
-"""What human and synthetic votes pooled are worth: held-out votes predicted, on speakers that no weight has seen."""
+"""Held-out loss of pooled human and synthetic votes, on speakers not used for the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIXED = 0.5
 
 
 def pooling(aligned: AlignedVotes, dataset: Dataset) -> dict[str, Any]:
-    """Ways to pool, each scored by `held_out_loss` on the speakers outside the validation split.
+    """Pooling methods, each scored by `held_out_loss` on the speakers outside the validation split.
 
     Returns:
         reason: why there is nothing to say, or None; learned_on and n, utterances that weights are learned from and

@@ -1,4 +1,4 @@
-"""All that `aer-jax proxies` says about a journal of synthetic votes."""
+"""Quality report of a journal of synthetic votes, as `aer-jax proxies` prints it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do listeners agree? Krippendorff's alpha among people, among synthetic listeners, and between the two.
+"""Krippendorff's alpha among human raters, among synthetic listeners, and between the two.
 
 Alpha = 1 - D_o / D_e for nominal data: D_o is how often two votes about the same utterance differ, D_e how often any
 two votes differ (Krippendorff, Content Analysis, 2004, chapter 11). 1 is full agreement, 0 what chance would give,
@@ -19,7 +19,7 @@ ALPHA = (-np.inf, 1.0)  # the values that alpha can have
 
 
 def alphas(counts_nk: np.ndarray, votes_nlk: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
-    """Alpha of people, of synthetic listeners, and of a pair made of one of each.
+    """Alpha of human raters, of synthetic listeners, and of pairs of one of each.
 
     Args:
         counts_nk: whole human votes.
@@ -48,14 +48,14 @@ def count_terms(counts_nk: np.ndarray) -> np.ndarray:
 
 
 def share_terms(votes_nlk: np.ndarray) -> np.ndarray:
-    """The same where each listener's vote may be spread over labels: two listeners drawn, one vote drawn of each."""
+    """`count_terms` of distributions instead of votes: the expectation over one vote drawn per listener."""
     sums_nk = votes_nlk.sum(axis=1)
     agreeing_n = (sums_nk**2).sum(axis=1) - (votes_nlk**2).sum(axis=(1, 2))
     return _terms(agreeing_n, sums_nk, (votes_nlk.sum(axis=2) > 0).sum(axis=1))
 
 
 def pair_terms(one_nk: np.ndarray, other_nk: np.ndarray) -> np.ndarray:
-    """The same for a pair of coders, one vote drawn from each of two distributions an utterance."""
+    """`count_terms` of two distributions per utterance: the expectation over one vote drawn from each."""
     return np.column_stack([2 * (one_nk * other_nk).sum(axis=1), one_nk + other_nk])
 
 

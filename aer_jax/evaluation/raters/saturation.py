@@ -1,4 +1,4 @@
-"""How many synthetic listeners are enough: JS against their number, and what infinitely many would give.
+"""Saturation: JS by number of synthetic listeners, and its extrapolation to infinitely many.
 
 The law is a + b / N: the bias of a divergence between a fixed distribution and the mean of N votes falls as 1 / N where
 every label has some share (delta method; Miller, 1955, for entropy). The paper's a - b exp(-c N) (arXiv 2601.14620) is
@@ -102,7 +102,7 @@ def saturation(
 
 
 def reached(js_m: np.ndarray, limit: float) -> float | None:
-    """The N, between two measured ones by a straight line, at which GAIN of the way from js(1) to `limit` is done."""
+    """The number N at which a share GAIN of the way from js(1) to `limit` is reached, interpolated linearly."""
     target = js_m[0] - GAIN * (js_m[0] - limit)
     below = np.flatnonzero(js_m <= target)
     if limit >= js_m[0] or not len(below):

@@ -1,4 +1,4 @@
-"""How many human raters is a proxy worth? Human votes are thinned to a few, and scored against those held back.
+"""Worth of a proxy in raters: human votes are thinned to a few and scored against those held back.
 
 Of each clip, in each of `DEALS` seeded deals, `held_back` votes at least stay aside as the reference, the same for all
 estimates of the clip; the others are dealt out one by one. A few votes are a coarse estimate of a distribution, so
@@ -34,7 +34,7 @@ NOTHING = 1e-9  # a gain below it is rounding
 
 @dataclass(frozen=True)
 class Deals:
-    """Votes dealt out.
+    """Votes given and votes held back, drawn repeatedly.
 
     Attributes:
         ids: the clips that have votes enough [N].
@@ -54,7 +54,7 @@ class Deals:
 def deal(
     dataset: Dataset, raters: int = 5, held_back: int = 4, only: Sequence[str] | None = None, seed: int = 0
 ) -> Deals:
-    """Deal out the human votes of the clips that have `raters + held_back` whole votes for the classes.
+    """Draw the votes of the clips that have `raters + held_back` whole votes for the classes.
 
     Args:
         dataset: clips and votes.
@@ -129,7 +129,7 @@ def estimates(
 def worth(
     prior_mn: np.ndarray, constant_mn: np.ndarray, proxy_mn: np.ndarray, speakers_n: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """How many raters bring what a proxy brings over a constant.
+    """Number of raters whose gain equals a proxy's gain over a constant.
 
     Args:
         prior_mn: JS of m = 0.. smoothed human votes [M + 1, N]; between whole raters the curve is drawn straight.
@@ -179,7 +179,7 @@ def _worth_interval(raters_mn: np.ndarray, gain_n: np.ndarray, speakers_n: np.nd
 
 
 def thinning(dataset: Dataset, proxies: Mapping[str, Mapping[str, Sequence[float]]], raters: int = 5) -> dict[str, Any]:
-    """The study, by ambiguity: JS of few votes with and without a proxy, and how many raters the proxy is worth.
+    """By ambiguity, JS of few votes with and without a proxy, and the proxy's worth in raters.
 
     Args:
         dataset: clips and human votes.
@@ -230,7 +230,6 @@ def thinning(dataset: Dataset, proxies: Mapping[str, Mapping[str, Sequence[float
 
 
 def _mean_of_others(values_nk: np.ndarray, fold_n: np.ndarray) -> np.ndarray:
-    """For each clip the mean over the speakers of other folds [N, K]."""
     mean_nk = np.empty_like(values_nk)
     for fold in range(FOLDS):
         mean_nk[fold_n == fold] = values_nk[fold_n != fold].mean(axis=0)
@@ -242,7 +241,7 @@ def _js(deals: Deals, estimates_dnk: np.ndarray) -> np.ndarray:
 
 
 def _cross_fitted(tried_wn: np.ndarray, fold_n: np.ndarray) -> np.ndarray:
-    """Of each clip, the score at the weight that is best on the speakers of other folds."""
+    """Score per clip at the weight that is best on the speakers of other folds."""
     js_n = np.empty(tried_wn.shape[1])
     for fold in range(FOLDS):
         here = fold_n == fold

@@ -17,7 +17,7 @@ def kept_share(rate: float) -> float:
 
 
 def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
-    """What stays, bool, by a byte each: a hash of 20 rounds gives a word, and is most of what dropout costs.
+    """Bool mask of what dropout keeps, one random byte per number: hashing is most of dropout's cost.
 
     The bytes of a word are dealt out along time, or, where there is none, along the width, which no mesh divides.
     """
@@ -27,5 +27,5 @@ def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
 
 
 def split_key(key: jax.Array | None, parts: int) -> list:
-    """`jax.random.split` that hands on the None of evaluation."""
+    """`jax.random.split`, None for None."""
     return [None] * parts if key is None else list(jax.random.split(key, parts))

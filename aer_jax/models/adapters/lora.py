@@ -41,7 +41,7 @@ class LoRA(nnx.Module):
         self.dropout = dropout
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """[..., d_in] -> [..., d_out], in the dtype of x; `mask` says what dropout keeps, None that it is off."""
+        """[..., d_in] -> [..., d_out], in the dtype of x; `mask` is dropout's, None without dropout."""
         scaling = self.scaling
         if mask is not None and self.dropout:
             # What is dropped is made up for behind x, which stays exact in any dtype.

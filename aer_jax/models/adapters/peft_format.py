@@ -1,4 +1,4 @@
-"""What a run learns <-> the tensors of a PEFT adapter: names and axes, in one place for both directions.
+"""Names and axes of a PEFT adapter's tensors, for export and import.
 
 adapter_model.safetensors holds `base_model.model.<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r] for each
 adapted linear layer, and the head as `base_model.model.emotion_head.<tensor>`. Modules are named as transformers 5
@@ -61,7 +61,7 @@ class Adapted(NamedTuple):
 
 
 def adapted_layers(model: EmotionModel) -> Iterator[Adapted]:
-    """Every adapted linear layer, stacks taken apart; the model may be abstract."""
+    """Every adapted linear layer, one per layer of a stack; the model may be abstract."""
     parameters = {parameter.path: parameter for parameter in base_parameters(model.base)}
     for path, module in nnx.iter_modules(model.base):
         if isinstance(module, LoRA):
@@ -83,7 +83,7 @@ def adapter_tensors(model: EmotionModel) -> dict[str, np.ndarray]:
 
 
 def weight_updates(model: EmotionModel) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What folding the adapters in adds to a checkpoint: tensor's name -> (alpha / r) B [out, r] and A [r, in]."""
+    """Updates of merged weights: tensor's name -> (alpha / r) B [out, r] and A [r, in]."""
     return {
         layer.weight: (
             layer.lora.scaling * np.asarray(layer.lora.b[...], np.float32)[layer.layer].T,

@@ -1,4 +1,4 @@
-"""A PEFT adapter directory as the start of a run; everything that does not fit is found before the base is loaded."""
+"""Start of a run from a PEFT adapter directory, checked before the base is loaded."""
 
 from __future__ import annotations
 
@@ -118,7 +118,6 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
-    """What an export says of its head, or nothing."""
     file = folder / ABOUT_HEAD
     about = _read_json(file) if file.is_file() else {}
     classes = about.get("classes", [])
@@ -183,11 +182,11 @@ def _check_settings(settings: dict[str, Any], lora: LoraConfig, folder: Path) ->
         return 1.0
     both = {"rank": (rank, lora.rank), "alpha": (alpha, lora.alpha)}
     if wrong := {name: pair for name, pair in both.items() if pair[0] != pair[1]}:
-        said = " and ".join(
+        different = " and ".join(
             f"{name} {str(its)[:40]}, not model.lora.{name} {ours:g}" for name, (its, ours) in wrong.items()
         )
         fix = " ".join(f"model.lora.{name}={str(its)[:40]}" for name, (its, _) in wrong.items())
-        raise UserError(f"the adapters in {folder} have {said}; set {fix}.")
+        raise UserError(f"the adapters in {folder} have {different}; set {fix}.")
     return stabilised
 
 
@@ -195,25 +194,25 @@ def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder:
     """Our adapter parameters, each of the model's filled by exactly one pair of tensors."""
     layers = list(adapted_layers(model))
     known = {layer.weight.removesuffix(".weight"): layer for layer in layers}
-    found, unmatched = {}, []
+    matched, unmatched = {}, []
     for name, tensor in tensors.items():
         module, _, ending = name.rpartition(".lora_")
         module = file_name(module + ".").removesuffix(".")
         if module in known and ending in ("A.weight", "B.weight"):
-            found[known[module].name, ending[0].lower()] = tensor
+            matched[known[module].name, ending[0].lower()] = tensor
         else:
             unmatched.append(name)
-    missing = [f"{layer.name}.lora_{m.upper()}" for layer in layers for m in "ab" if (layer.name, m) not in found]
-    asked, given = {_kind(name) for name in known}, {_kind(name) for name in tensors}
+    missing = [f"{layer.name}.lora_{m.upper()}" for layer in layers for m in "ab" if (layer.name, m) not in matched]
+    wanted, given = {_kind(name) for name in known}, {_kind(name) for name in tensors}
     linears = {torch_name(path) for path, module in nnx.iter_modules(model.base) if isinstance(module, Adaptable)}
     if foreign := sorted(given - linears):
         raise UserError(
             f"{folder} adapts {_some(foreign)}, which the model for emotions does not have; train an adapter of "
             f"{config.checkpoint} without it."
         )
-    if asked != given:
-        differ = [f"it adapts {_some(sorted(given - asked))}, which they leave out"] if given - asked else []
-        differ += [f"they ask for {_some(sorted(asked - given))}, which it does not adapt"] if asked - given else []
+    if wanted != given:
+        differ = [f"it adapts {_some(sorted(given - wanted))}, which they leave out"] if given - wanted else []
+        differ += [f"they ask for {_some(sorted(wanted - given))}, which it does not adapt"] if wanted - given else []
         fits = f'set "model.lora.targets=[{_targets(given)}]"'
         raise UserError(f"{folder} and model.lora.targets differ: {'; '.join(differ)}; {fits}.")
     if unmatched or missing:
@@ -227,7 +226,7 @@ def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder:
     values: Values = {}
     for layer in layers:
         for ours, matrix in (("a", layer.lora.a), ("b", layer.lora.b)):
-            tensor, shape = found[layer.name, ours], matrix.shape[:-3:-1]
+            tensor, shape = matched[layer.name, ours], matrix.shape[:-3:-1]
             if tensor.shape != shape:
                 raise UserError(
                     f"{folder} does not fit {config.checkpoint}: {layer.name}.lora_{ours.upper()} is "
@@ -238,7 +237,6 @@ def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder:
 
 
 def _kind(name: str) -> str:
-    """The layer that a tensor adapts as `model.lora.targets` writes it, whichever the layout."""
     name = file_name(name.partition(".lora_")[0] + ".").removesuffix(".")
     return re.sub(r"\.\d+\.", ".N.", name.replace("language_model.model.", "language_model."))
 
@@ -262,7 +260,6 @@ def _some(names: Sequence[str]) -> str:
 def _why_fresh(
     head: dict[str, np.ndarray], about: dict[str, Any], config: ModelConfig, classes: Sequence[str]
 ) -> str | None:
-    """Why the run cannot take over the adapter's head, though nothing is wrong with it."""
     if not head:
         return "the adapter has none"
     kind = "paper" if any(name.endswith("in_proj_weight") for name in head) else "readout"

@@ -1,4 +1,4 @@
-"""A page to look at and listen to what training makes of its clips: DiME-Aug's mixes next to their parents."""
+"""Page of DiME-Aug's mixes next to their parents, to look at and listen to."""
 
 from __future__ import annotations
 
@@ -127,7 +127,6 @@ def _sample(
 
 
 def _changed(audio_t: np.ndarray) -> list[dict[str, Any]]:
-    """A clip at the ends of what online augmentation may draw."""
     ways = [
         ("As it is", 0.0, 1.0),
         (f"{SEMITONES:g} semitone lower", -SEMITONES, 1.0),

@@ -1,4 +1,4 @@
-"""What a report says of its dataset: who and how much is in each split, what listeners heard, how they disagreed."""
+"""A report's section on its dataset: splits, votes, ambiguity."""
 
 from __future__ import annotations
 
@@ -44,7 +44,6 @@ def data_section(dataset: Dataset) -> dict[str, Any]:
 
 
 def _ambiguity(level_n: np.ndarray):
-    """How many clips are how ambiguous, with the edges of the bins by value."""
     with matplotlib.rc_context(theme.style(theme.PLACEHOLDERS)):
         figure = Figure((theme.WIDTH, 2.2), layout="constrained")
         ax = figure.add_subplot()

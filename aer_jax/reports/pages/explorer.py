@@ -1,4 +1,4 @@
-"""The clips of a report, to look through and to hear: shares that people, proxies and models give each of them."""
+"""Explorer of a report's clips: audio, and the shares given by raters, proxies and models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AUDIO_MB = 8.0
 def explorer(
     runs: Sequence[Run], leader: Run, dataset: Dataset | None, audio_mb: float
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the page's script shows, JSON-able, and what it does not hold, in sentences.
+    """Content for the page's script, and sentences about what it leaves out.
 
     Args:
         runs: the arms, all with the same clips.
@@ -89,7 +89,6 @@ def in_script(value: Any) -> Markup:
 
 
 def _most_telling(ambiguity_n: np.ndarray, js_n: np.ndarray) -> list[int]:
-    """Every clip once: in turn the most ambiguous and the worst predicted of those that are left."""
     turns = zip(np.argsort(-ambiguity_n, kind="stable"), np.argsort(-js_n, kind="stable"), strict=True)
     return list(dict.fromkeys(int(n) for pair in turns for n in pair))
 
@@ -97,7 +96,7 @@ def _most_telling(ambiguity_n: np.ndarray, js_n: np.ndarray) -> list[int]:
 def _votes(
     runs: Sequence[Run], dataset: Dataset | None, ids: Sequence[str], classes: Sequence[str]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Human votes a clip [N] and synthetic counts [N, K] of the arms' common journal; None where there are none."""
+    """Human votes per clip [N] and synthetic counts [N, K] of the arms' common journal; None where there are none."""
     if dataset is None:
         return None, None
     human_n = dataset.votes.human.counts(ids, classes).sum(axis=1)
@@ -113,7 +112,7 @@ def _votes(
 def _heard(
     dataset: Dataset | None, ids: Sequence[str], audio_mb: float
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Words and playable audio by id, most telling first while there is room, and what is missing."""
+    """Words and playable audio by id, in order of interest while there is room, and what is missing."""
     if dataset is None:
         return {}, {}, ["No words and no audio: the dataset that the run names cannot be opened here."]
     if dataset.licensed:

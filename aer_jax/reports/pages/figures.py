@@ -78,7 +78,7 @@ def by_ambiguity(rows: Sequence[Row]) -> Markup:
 
 
 def training_curves(runs: Sequence[Run]) -> list[Markup | None]:
-    """Training and validation loss by optimizer step, one figure an arm, the same scale; None without a log."""
+    """Training and validation loss by optimizer step, one figure per arm on one scale; None without a log."""
     curves = [(_curve(run, "loss"), _curve(run, "val_loss")) for run in runs]
     values = np.concatenate([[0.0], *(y for pair in curves for _, y in pair)])
     values = values[np.isfinite(values)]

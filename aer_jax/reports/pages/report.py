@@ -137,7 +137,6 @@ def _confusion(run: Run) -> dict[str, list[list[float]]]:
 
 
 def _calibration_bins(runs: Sequence[Run]) -> list[tuple[str, list[int]]]:
-    """(range of the probability, how many clips of each run it holds) of the bins that hold any."""
     counts_rb = np.array([run.metrics["reliability"]["n"] for run in runs])
     bins = counts_rb.shape[1]
     return [
@@ -148,7 +147,6 @@ def _calibration_bins(runs: Sequence[Run]) -> list[tuple[str, list[int]]]:
 
 
 def _leading(arms: Sequence[table.Row], column: str) -> float | None:
-    """The best value of a column among several arms; None where there is nothing to compare."""
     values = [value for row in arms if (value := row.values[column]) is not None]
     if len(arms) < 2 or not values:
         return None
@@ -156,7 +154,6 @@ def _leading(arms: Sequence[table.Row], column: str) -> float | None:
 
 
 def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """What distinguishes the arms: (heading, a cell for each run)."""
     return [
         ("Learned from", [table.learned_from(run.config.labels) + " votes" for run in runs]),
         ("Journal", [_last(run.config.labels.journal) for run in runs]),
@@ -183,7 +180,7 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def _named(run: Run, section: str, key: str) -> str:
-    """The last part of a setting's path, and the beginning of the SHA-256 of what lay there."""
+    """The last part of a setting's path, and the first digits of its content's SHA-256."""
     name = _last(getattr(getattr(run.config, section), key))
     digest = run.environment.get("learns_from", {}).get(f"{section}.{key}")
     return f"{name} (sha256 {str(digest)[:12]}…)" if digest else name

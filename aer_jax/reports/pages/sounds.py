@@ -1,4 +1,4 @@
-"""Clips as a page carries them: to play, and as a picture of waveform and log-mel spectrogram."""
+"""Clips in a page: playable audio, and a picture of waveform and log-mel spectrogram."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WIDTH, _WAVE, _MEL = 600, 60, 130  # of the picture, in units of its own
 
 
 class Scale(NamedTuple):
-    """What pictures side by side share: samples that fill the width, and the peak that fills the height."""
+    """Common scale of pictures side by side: samples across the width, peak across the height."""
 
     samples: int
     peak: float
@@ -71,7 +71,6 @@ def picture(audio_t: np.ndarray, scale: Scale, label: str, mark: int | None = No
 
 
 def _outline(audio_t: np.ndarray, width: float) -> str:
-    """The largest and smallest sample of each unit of width, as one closed path."""
     parts = np.array_split(audio_t, max(1, min(round(width), len(audio_t))))
     x_p = np.linspace(0, width, len(parts))
     middle = _WAVE / 2

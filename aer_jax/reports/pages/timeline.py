@@ -1,4 +1,4 @@
-"""The time lines of long recordings: shares stacked over time, and how ambiguous each moment is."""
+"""Timelines of long recordings: shares stacked over time, and ambiguity."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_figure(path: Path, recordings: int) -> None:
 
 
 def write_figure(predictions: Sequence[Prediction], out: Path) -> None:
-    """Draw recordings, each on its own axes, as a picture or as a page that can be sent around."""
+    """Draw recordings, one per axes, as a picture or a self-contained page."""
     if out.suffix.lower() == ".html":
         classes = list(predictions[0].probs)
         colours = [theme.class_colour(k) for k in range(len(classes))]

@@ -1,4 +1,4 @@
-"""What a report says of synthetic votes: how near they come to people, how many are enough, what they hear too often.
+"""A report's section on synthetic votes: agreement with human votes, saturation, bias.
 
 All of it is read from proxies.json, which `aer-jax proxies --out` writes.
 """

@@ -1,4 +1,4 @@
-"""Early stopping: the best weights are kept, and a run whose validation loss no longer falls ends."""
+"""Early stopping: keep the best weights, and end a run whose validation loss no longer falls."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ class EarlyStopping(Hook):
 
 
 def no_epochs_yet() -> dict[str, np.ndarray]:
-    """What early stopping remembers, part of every checkpoint, at the start."""
+    """Initial state of early stopping, which is part of every checkpoint."""
     return {"best_loss": np.array(math.inf), "stale_epochs": np.array(0)}

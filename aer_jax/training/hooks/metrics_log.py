@@ -1,4 +1,4 @@
-"""What was measured while training: metrics.jsonl, one JSON object a line, and the same for TensorBoard."""
+"""Metrics while training: metrics.jsonl, one JSON object per line, and TensorBoard."""
 
 from __future__ import annotations
 

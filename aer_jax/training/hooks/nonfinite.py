@@ -1,4 +1,4 @@
-"""What a run says when its numbers stop being numbers."""
+"""Non-finite losses and gradients end a run, and what led to them is written down."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def not_finite(
         clips: the batch, see `TrainBatches.contents`.
     """
     named = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
-    found = {"step": step, "epoch": epoch, "measured": named, "batch": list(clips)}
+    report = {"step": step, "epoch": epoch, "measured": named, "batch": list(clips)}
     if is_first():
-        replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
+        replace_text(folder / FILE, json.dumps(report, indent=2) + "\n")
     first = ", ".join(str(clip["utterance"]) for clip in clips[:NAMED])
     others = f" and {len(clips) - NAMED} more" if len(clips) > NAMED else ""
     advice = (
@@ -49,7 +49,7 @@ def not_finite(
 
 
 def refuse_features(inputs_ne: np.ndarray, ids: Sequence[str]) -> None:
-    """Raise a UserError where what a frozen base computes of clips, a row each, is not finite."""
+    """Refuse features of a frozen base that are not finite, naming the clips; one row per clip."""
     bad_n = ~np.isfinite(inputs_ne).all(axis=1)
     if bad_n.any():
         raise UserError(
@@ -60,7 +60,7 @@ def refuse_features(inputs_ne: np.ndarray, ids: Sequence[str]) -> None:
 
 
 def refuse_not_finite(value: float, what: str, step: int) -> None:
-    """Raise a UserError where `what`, as `value`, is infinite or no number."""
+    """Refuse a `value` that is infinite or NaN; `what` names it."""
     if not math.isfinite(value):
         raise UserError(
             f"{what} is not finite at step {step}; lower train.lr and train.head_lr and begin a new run. The best "

@@ -49,7 +49,6 @@ class Preemption(Hook):
 
 
 def _agreed(request: int) -> int:
-    """The largest request of any process."""
     if jax.process_count() == 1:
         return request
     with jax.transfer_guard("allow"):

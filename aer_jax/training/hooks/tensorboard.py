@@ -1,4 +1,4 @@
-"""The log once more, as TensorBoard reads it."""
+"""TensorBoard event files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TensorBoard:
 
 
 def tag(name: str) -> str:
-    """Where TensorBoard shows a number of the log."""
+    """TensorBoard's tag of a metric."""
     if name.startswith("val_"):
         return f"validation/{name.removeprefix('val_')}"
     return f"speed/{name}" if any(part in name for part in SPEED) else f"train/{name}"

@@ -1,4 +1,4 @@
-"""The engine that samples with PyTorch, in worker processes of its own.
+"""The engine that samples with PyTorch, in worker processes.
 
 Nothing but `worker`, `model` and `qwen2_audio` may import torch, and only those processes import them.
 """

@@ -87,7 +87,7 @@ class ChatModel:
 
     @contextmanager
     def hearing(self, rows: Sequence[Mapping[str, Any]], dataset: Dataset) -> Iterator[Mapping[str, torch.Tensor]]:
-        """Makes the model's inputs, left padded; from them it generates while the context lasts.
+        """Context manager of the model's left-padded inputs, from which it may generate while the context lasts.
 
         Args:
             rows: {"utterance", "messages"} each.
@@ -108,7 +108,7 @@ class ChatModel:
         )
 
     def _with_audio(self, messages: Messages, clip: np.ndarray) -> list[dict[str, Any]]:
-        """The conversation with its clip; tokens that control one are blotted out where they are only quoted."""
+        """The conversation with its clip; control tokens that occur in quoted text are removed."""
 
         def plain(text: str) -> str:
             return self._control.sub(" ", text)
@@ -117,7 +117,7 @@ class ChatModel:
             return {**of, "audio": clip} if of["type"] == "audio" else {**of, "text": plain(of["text"])}
 
         def content(of: str | Sequence[Mapping[str, Any]]) -> str | list[dict[str, Any]]:
-            return plain(of) if isinstance(of, str) else [part(each) for each in of]
+            return plain(of) if isinstance(of, str) else [part(item) for item in of]
 
         return [{**message, "content": content(message["content"])} for message in messages]
 
@@ -127,7 +127,6 @@ class ChatModel:
         return re.compile("|".join(re.escape(token.content) for token in tokens if token.special) or "(?!)")
 
     def _refuse_deaf(self, asked: Messages) -> None:
-        """Try the processor with a second of silence."""
         if not isinstance(self.processor, ProcessorMixin):
             raise self._unfit("has no processor that takes audio")
         *before, question = asked

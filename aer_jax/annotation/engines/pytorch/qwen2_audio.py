@@ -1,4 +1,4 @@
-"""Qwen2-Audio, which hears a clip once for all its listeners in a batch."""
+"""Qwen2-Audio in PyTorch, encoding a clip once for all its listeners in a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aer_jax.data.dataset import Dataset
 
 
 class Qwen2Audio(ChatModel):
-    """The same as `ChatModel`, for qwen2_audio checkpoints only and with the repeated work left out."""
+    """`ChatModel` for qwen2_audio checkpoints, without repeated encoding."""
 
     def __init__(self, checkpoint: str | Path, asked: Messages, labels: Sequence[str] | None = None):
         load_processor(find_checkpoint(checkpoint), Qwen2AudioConfig.from_pretrained(checkpoint, local_files_only=True))
@@ -34,7 +34,7 @@ class Qwen2Audio(ChatModel):
     def inputs(
         self, rows: Sequence[Mapping[str, Any]], dataset: Dataset
     ) -> tuple[dict[str, torch.Tensor], list[int], torch.Tensor]:
-        """What the processor would make of the rows, left padded, each clip's log-mel computed once.
+        """The processor's inputs for the rows, left padded, with one log-mel per clip.
 
         Returns:
             the model's inputs, the first row of each distinct clip, and the clip of each row.
@@ -70,7 +70,7 @@ class Qwen2Audio(ChatModel):
 
     @contextmanager
     def heard_once(self, first_row: list[int], clip_of_row: torch.Tensor) -> Iterator[None]:
-        """While it lasts, the audio tower runs once a clip, not once a listener of the clip."""
+        """Context in which the audio tower runs once per clip instead of once per listener."""
 
         def fewer(module, args, kwargs):
             mask = kwargs.get("attention_mask")

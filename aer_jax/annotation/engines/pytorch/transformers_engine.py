@@ -31,14 +31,14 @@ DEATHS = 8
 
 
 class _Work(NamedTuple):
-    """AnnotationTask to be asked together, and how many workers died of them."""
+    """Questions to be asked together, and how many workers died of them."""
 
     asked: Sequence[Question]
     deaths: int = 0
 
 
 class TransformersEngine:
-    """A checkpoint that answers in PyTorch processes of its own: Qwen2-Audio, or another that takes audio.
+    """A checkpoint in PyTorch worker processes: Qwen2-Audio, or another model that takes audio.
 
     A worker that dies, or has not answered a batch in time, is started again and asked again, see `TRIES`.
 
@@ -105,7 +105,7 @@ class TransformersEngine:
         )
 
     def row(self, asked: Question) -> dict[str, Any]:
-        """A question as the worker takes it."""
+        """A question as JSON for the worker."""
         return {
             "utterance": asked.utterance,
             "messages": self.questions.messages(asked.utterance, asked.listener.persona),
@@ -154,7 +154,7 @@ class _Pool:
             self._out.put(error)
 
     def _keep_asking(self, number: int) -> None:
-        """One worker's life."""
+        """Keep one worker alive and hand it questions."""
         work: _Work | None = None
         try:
             worker = self._alive[number] = self.engine.start(number)

@@ -1,4 +1,4 @@
-"""The PyTorch process: questions come in as JSON lines, a model listens, answers go out as JSON lines.
+"""PyTorch worker process: questions in, answers out, as JSON lines.
 
 The first line names model, dataset and what will be asked, each further one is a batch; see `worker_process`.
 """
@@ -27,7 +27,7 @@ NEW_TOKENS = 8  # a label is short; what does not fit is no label
 
 
 def open_model(checkpoint: str | Path, asked: Messages, labels: Sequence[str] | None = None) -> ChatModel:
-    """The checkpoint as what its config.json says that it is; see `ChatModel`."""
+    """Open the checkpoint by the model type in its config.json; see `ChatModel`."""
     file = Path(checkpoint) / "config.json"
     try:
         kind = json.loads(file.read_text())["model_type"]
@@ -76,7 +76,7 @@ class Annotator:
 
     @torch.inference_mode()
     def generate(self, rows: list[dict[str, Any]]) -> list[str]:
-        """What the model says to each row."""
+        """The model's response to each row."""
         sampler = GumbelSampler([row["temperature"] for row in rows], [row["seed"] for row in rows])
         with self.chat.hearing(rows, self.dataset) as inputs:
             length = inputs["input_ids"].shape[1]
@@ -88,7 +88,7 @@ class Annotator:
         return self.chat.processor.tokenizer.batch_decode(tokens[:, length:], skip_special_tokens=True)
 
     def _allowed(self, length: int) -> Callable[[int, torch.Tensor], list[int]] | None:
-        """What each row may go on with, `length` being that of its prompt."""
+        """Allowed next tokens of each row; `length` is that of its prompt."""
         trie = self._trie
         if trie is None:
             return None

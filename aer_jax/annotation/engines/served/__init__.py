@@ -1,4 +1,4 @@
-"""The engine that asks a chat server with audio input.
+"""The engine for chat servers with audio input.
 
 Whatever a server may send is bounded and checked here.
 """

@@ -1,4 +1,4 @@
-"""Where an annotation server is: on this machine or not, and through which proxy it is reached."""
+"""Address of an annotation server, and the proxy to it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,6 @@ def _stays_here(address: str) -> bool:
 
 
 def _proxy(scheme: str, host: str) -> str:
-    """The proxy of the environment (HTTPS_PROXY, ALL_PROXY, NO_PROXY and the like)."""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(scheme) or proxies.get("all") or ""
     if not proxy or urllib.request.proxy_bypass(host):

@@ -1,4 +1,4 @@
-"""What a chat server replied: a chat completion of the OpenAI kind as an `Answer`, and what an error says."""
+"""Replies of a chat server: completions of the OpenAI kind as `Answer`, and error messages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,6 @@ def read_completion(content: bytes, is_label: Callable[[str], bool]) -> Answer:
 
 
 def _text(content: Any) -> str:
-    """Text, or the text of a list of parts."""
     match content:
         case None:
             return ""
@@ -77,7 +76,7 @@ def _part(part: Any) -> str:
 
 
 def error_message(content: bytes) -> str:
-    """What the body of an error says, whatever it is."""
+    """The message in the body of an error, in any form."""
     text = content.decode(errors="replace")
     try:
         body = parse_json(content, nan=True)

@@ -60,7 +60,6 @@ _TRANSFER = ("content-encoding", "content-length", "transfer-encoding")
 
 
 def _read(response: Any, deadline: float) -> bytes:
-    """The body, at most BODY_BYTES of it."""
     body = b""
     for part in response.iter_raw():
         body += part

@@ -1,4 +1,4 @@
-"""The engine that asks a server: any chat endpoint of the OpenAI kind that takes audio (vLLM, SGLang, hosted ones)."""
+"""The engine for chat endpoints of the OpenAI kind that take audio (vLLM, SGLang, hosted ones)."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class OpenAIEngine:
             self._client.close()
 
     def _overdue(self, pending: Mapping[Future[Answer], Question]) -> list[Future[Answer]]:
-        """AnnotationTask whose request has taken too long as a whole, as one whose reply comes byte by byte does."""
+        """Questions whose requests have exceeded the total time, as a reply that comes byte by byte does."""
         now, begun = time.monotonic(), self._begun
         return [
             future
@@ -144,7 +144,7 @@ class OpenAIEngine:
         ]
 
     def _start(self, asked: Question) -> Future[Answer]:
-        """Ask in a thread that does not keep the process alive, as those of a pool would after Ctrl-C."""
+        """Ask in a daemon thread; a pool's would keep the process alive after Ctrl-C."""
         future: Future[Answer] = Future()
 
         def run() -> None:
@@ -157,7 +157,7 @@ class OpenAIEngine:
         return future
 
     def _answer(self, asked: Question) -> Answer:
-        """One question; whatever concerns all of them is raised, whatever concerns this one is its error."""
+        """Answer one question; errors that concern all questions are raised, others are this answer's."""
         openai, tries, nonsense = self._openai, 0, 0
         while True:
             if self._stopped.wait(max(0.0, self._pause_ends - time.monotonic())):
@@ -194,7 +194,7 @@ class OpenAIEngine:
             tries += 1
 
     def _complete(self, asked: Question, request: Request) -> Answer:
-        """One request; a reply that is no completion is a ValueError, one that ends all of them a UserError."""
+        """Send one request; ValueError for a reply that is no completion, UserError for one that ends the run."""
         openai = self._openai
         self._begun[asked] = time.monotonic()
         try:
@@ -228,7 +228,7 @@ class OpenAIEngine:
             raise UserError(f"{self._host} has no credit left for this key; what was answered is kept.") from None
 
     def _leave_out(self, error: Any, request: Request) -> bool:
-        """Whether a request was refused for a field that only some servers know; they are left out from now on."""
+        """Whether a request was refused for a field that only some servers know, which is then left out."""
         said = error.response.text
         if not any(request.sends(name) and name in said for name in EXTENSIONS):
             return False
@@ -243,7 +243,6 @@ class OpenAIEngine:
         return True
 
     def _pause(self, seconds: float) -> None:
-        """Hold back all questions."""
         if seconds > LONGEST_PAUSE:
             raise Unfinished(
                 f"{self._host} asks for a pause of {seconds / 86_400:.3g} days; what was answered is kept, and the "
@@ -265,7 +264,6 @@ class OpenAIEngine:
         return parse(text, labels, synonyms_of(self.questions.dataset.name, labels)) is not None
 
     def _messages(self, asked: Question) -> list[dict[str, Any]]:
-        """The conversation with the clip in it."""
         system, user = self.questions.messages(asked.utterance, asked.listener.persona)
         audio = {"type": "input_audio", "input_audio": {"data": self._audio(asked.utterance), "format": "wav"}}
         content = [audio if part["type"] == "audio" else part for part in user["content"]]
@@ -281,7 +279,7 @@ class OpenAIEngine:
 
 
 def _probes_first(asked: Sequence[Question]) -> list[Question]:
-    """The questions in their order, but for one each about utterances at the beginning, middle and end before them."""
+    """The questions in order, after one question each about utterances at the beginning, middle and end."""
     ids = list(dict.fromkeys(pair.utterance for pair in asked))
     probes = dict.fromkeys(ids[at * (len(ids) - 1) // (PROBES - 1)] for at in range(PROBES))
     first = {pair.utterance: pair for pair in reversed(asked)}

@@ -36,7 +36,7 @@ class Request:
         return ",".join(f"{name}={value}" for name, value in self.changes.items()) or None
 
     def without(self, names: tuple[str, ...]) -> Request:
-        """The same without some fields."""
+        """A copy without some fields."""
         return Request({**self.changes, **dict.fromkeys(names, "")})
 
     def sends(self, name: str) -> bool:
@@ -58,7 +58,7 @@ class Request:
 
 
 def parse_request(text: str) -> Request:
-    """`max_tokens=max_completion_tokens,temperature=,top_k=20`: named otherwise, left out, another value.
+    """Parse `max_tokens=max_completion_tokens,temperature=,top_k=20`: a renamed field, an omitted one, a value.
 
     A name that is none of `OWN` is a field that is added.
 
@@ -84,7 +84,6 @@ def parse_request(text: str) -> Request:
 
 
 def _value(text: str) -> Any:
-    """A number, true, false or text."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
