@@ -73,7 +73,7 @@ class DataConfig:
         shapes: how many batch shapes (audio window and prompt length) the clips are sorted into, each compiled; 0: the
             fewest with which less than a tenth of frames and of positions is padding, see `Buckets.choose`.
         augment: probability of online pitch or tempo augmentation of a training clip.
-        sampling: "uniform" visits every clip once an epoch, "balanced" draws classes equally often.
+        sampling: "uniform" visits every clip once per epoch, "balanced" draws classes equally often.
     """
 
     dataset: LocalPath = ""

@@ -26,5 +26,5 @@ class Unfinished(UserError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean "x"?' for the known name closest to `name`, or '' where none is close."""
-    hits = difflib.get_close_matches(name, list(known), n=1)
-    return f' Did you mean "{hits[0]}"?' if hits else ""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f' Did you mean "{close[0]}"?' if close else ""

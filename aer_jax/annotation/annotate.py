@@ -34,9 +34,9 @@ _DIGITS = re.compile(r"[0-9a-f]*\d[0-9a-f]*")  # numbers, also those of a reques
 
 
 def annotate(
-    questions: AnnotationTask,
+    task: AnnotationTask,
     engine: Engine,
-    people: Sequence[Listener],
+    listeners: Sequence[Listener],
     out: Path,
     *,
     limit: int | None = None,
@@ -48,9 +48,9 @@ def annotate(
     failed is, until it has failed ATTEMPTS times.
 
     Args:
-        questions: what is asked about which dataset.
+        task: prompt and dataset.
         engine: who answers.
-        people: the listeners of each utterance.
+        listeners: the listeners of each utterance.
         out: the journal.
         limit: only the first so many utterances.
         only_missing: ask about those utterances alone that have no vote in the journal yet. They may be asked in
@@ -64,42 +64,42 @@ def annotate(
         UserError: a number is out of range, the journal was begun with another model, prompt, kind of answers or plan
             of listeners, the engine cannot go on, or all questions of this run failed.
     """
-    if not people or (limit is not None and limit < 1):
+    if not listeners or (limit is not None and limit < 1):
         raise UserError("--listeners and --limit must be at least 1.")
-    ids = list(questions.dataset.utterances)[:limit]
+    ids = list(task.dataset.utterances)[:limit]
     made: list[Attempt] = []
     with (
-        Journal(out, engine.model, questions.fingerprint, engine.answers, fill=only_missing) as journal,
+        Journal(out, engine.model, task.fingerprint, engine.answers, fill=only_missing) as journal,
         locked(out.with_name(f".{out.name}.lock"), f"{out} is being annotated"),
     ):
         _report_repairs(journal)
-        _refuse_other_dataset(journal, questions.dataset)
-        _refuse_other_people(journal, people)
+        _refuse_other_dataset(journal, task.dataset)
+        _refuse_other_listeners(journal, listeners)
         if only_missing:
             ids = [id for id in ids if id not in journal.voted]
-        pairs = [Question(id, person) for id in ids for person in people]
+        pairs = [Question(id, listener) for id in ids for listener in listeners]
         unanswered = [pair for pair in pairs if _key(pair) not in journal.answered]
         open_pairs = [pair for pair in unanswered if journal.failures.get(_key(pair), 0) < ATTEMPTS]
         if open_pairs:
             repaired = len(journal.repaired)
-            with Progress(len(pairs), len(pairs) - len(open_pairs), len(people)) as progress:
-                made = _ask(questions, engine, open_pairs, journal, progress)
+            with Progress(len(pairs), len(pairs) - len(open_pairs), len(listeners)) as progress:
+                made = _ask(task, engine, open_pairs, journal, progress)
             _report_repairs(journal, repaired)
         journal.read_new()
     if made and all(attempt.outcome == "failed" for attempt in made):
         raise UserError(f"all {len(made)} questions failed, the first with: {made[0].error}")
-    about = {"journal": str(out), "model": engine.model, "prompt": questions.fingerprint, "answers": engine.answers}
-    counts = {"utterances": len(ids), "listeners": len(people), "asked": len(made)}
-    without = (journal.utterances - journal.voted) & questions.dataset.utterances.keys()
+    about = {"journal": str(out), "model": engine.model, "prompt": task.fingerprint, "answers": engine.answers}
+    counts = {"utterances": len(ids), "listeners": len(listeners), "asked": len(made)}
+    without = (journal.utterances - journal.voted) & task.dataset.utterances.keys()
     given_up = {"given_up": len(unanswered) - len(open_pairs), "clips_without_vote": len(without)}
     return about | counts | _outcomes(journal, pairs) | given_up
 
 
 def _ask(
-    questions: AnnotationTask, engine: Engine, pairs: Sequence[Question], journal: Journal, progress: Progress
+    task: AnnotationTask, engine: Engine, pairs: Sequence[Question], journal: Journal, progress: Progress
 ) -> list[Attempt]:
     """Ask the questions, writing each answer as it comes; returns counts of outcomes."""
-    synonyms = synonyms_of(questions.dataset.name, questions.prompt.labels)
+    synonyms = synonyms_of(task.dataset.name, task.prompt.labels)
     made: list[Attempt] = []
     held: list[Attempt] = []  # not written yet: before its first answer, a failure may be the engine's, not its own
     row: list[Attempt] = []  # failures since the last answer
@@ -113,7 +113,7 @@ def _ask(
     clips = len({pair.utterance for pair in pairs})
     with closing(engine.ask(pairs)) as answers:
         for some in answers:
-            attempts = [_attempt(*pair, questions, engine, synonyms) for pair in some]
+            attempts = [_attempt(*pair, task, engine, synonyms) for pair in some]
             held += attempts
             row = [] if any(attempt.answered for attempt in attempts) else row + attempts
             if journal.answered or not row:
@@ -161,9 +161,9 @@ def sample_votes(
     dataset: Dataset, model: str | Path, out: Path, *, listeners: int = 8, batch: int = 16
 ) -> dict[str, Any]:
     """`annotate` as the command does it where nothing is chosen: crossed listeners, free answers, PyTorch."""
-    questions = AnnotationTask(dataset, load_prompt(dataset.classes))
-    people = crossed(listeners, questions.prompt.personas)
-    return annotate(questions, TransformersEngine(model, questions, batch=batch), people, out)
+    task = AnnotationTask(dataset, load_prompt(dataset.classes))
+    chosen = crossed(listeners, task.prompt.personas)
+    return annotate(task, TransformersEngine(model, task, batch=batch), chosen, out)
 
 
 def _key(pair: Question) -> tuple[str, int]:
@@ -176,13 +176,15 @@ def _report_repairs(journal: Journal, start: int = 0) -> None:
         tqdm.write(note, file=sys.stderr)
 
 
-def _refuse_other_people(journal: Journal, people: Sequence[Listener]) -> None:
-    for person in people:
-        begun = journal.people.get(person.index)
-        if begun is not None and begun != (person.persona, person.temperature):
+def _refuse_other_listeners(journal: Journal, listeners: Sequence[Listener]) -> None:
+    for listener in listeners:
+        begun = journal.listeners.get(listener.index)
+        if begun is not None and begun != (listener.persona, listener.temperature):
+            persona, temperature = begun
             raise UserError(
-                f'{journal.path} was begun with another plan: its listener {person.index} has the persona "{begun[0]}" '
-                f'and the temperature {begun[1]}, not "{person.persona}" and {person.temperature}; name another --out.'
+                f"{journal.path} was begun with another plan: its listener {listener.index} has the persona "
+                f'"{persona}" and the temperature {temperature}, not "{listener.persona}" and {listener.temperature}; '
+                "name another --out."
             )
 
 
@@ -199,22 +201,22 @@ def _refuse_other_dataset(journal: Journal, dataset: Dataset) -> None:
 
 
 def _attempt(
-    asked: Question, answer: Answer, questions: AnnotationTask, engine: Engine, synonyms: Mapping[str, str]
+    question: Question, answer: Answer, task: AnnotationTask, engine: Engine, synonyms: Mapping[str, str]
 ) -> Attempt:
     label: str | None = None
     outcome: Outcome | None = None
     if answer.error is not None:
         outcome = "failed"
     elif answer.probs is None:
-        label = parse(answer.response, questions.prompt.labels, synonyms)
+        label = parse(answer.response, task.prompt.labels, synonyms)
         outcome = "unparsed" if label is None else None
     return Attempt(
-        utterance=asked.utterance,
-        listener=asked.listener.index,
-        persona=asked.listener.persona,
-        temperature=asked.listener.temperature,
-        seed=asked.listener.seed(asked.utterance),
-        prompt=questions.fingerprint,
+        utterance=question.utterance,
+        listener=question.listener.index,
+        persona=question.listener.persona,
+        temperature=question.listener.temperature,
+        seed=question.listener.seed(question.utterance),
+        prompt=task.fingerprint,
         model=engine.model,
         response=shorten(answer.response),
         label=label,

@@ -96,8 +96,8 @@ def _attempt(id: str, annotation: Any, table: dict[str, str], where: str) -> Att
     if not isinstance(response, str):
         raise UserError(f"{where}: response is not text.")
     label = paper_json.label(emotion, table, where)
-    said = parse(response, list(table))
-    if said is not None and table[said] != label:
+    answered = parse(response, list(table))
+    if answered is not None and table[answered] != label:
         raise UserError(f'{where}: the response "{response.strip()[:80]}" is not the emotion "{emotion}"; fix one.')
     return Attempt(
         utterance=id,
@@ -108,6 +108,6 @@ def _attempt(id: str, annotation: Any, table: dict[str, str], where: str) -> Att
         prompt="paper",
         model=name["model"] or "paper",
         response=response,
-        label=None if said is None else label,
-        outcome="unparsed" if said is None else None,
+        label=None if answered is None else label,
+        outcome="unparsed" if answered is None else None,
     )

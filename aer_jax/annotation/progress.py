@@ -21,7 +21,7 @@ class Progress:
     Args:
         total: questions of the whole annotation.
         done: those answered before this run.
-        listeners: questions an utterance.
+        listeners: questions per utterance.
         clock: seconds.
     """
 

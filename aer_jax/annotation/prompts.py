@@ -43,10 +43,10 @@ class Prompt:
             speaker: who speaks, or "" where that is not told.
             context: what was said before, or "".
         """
-        told = {"transcript": _plain(transcript), "speaker": _plain(speaker), "context": _plain(context)}
-        values = {**told, "persona": persona, "labels": ", ".join(self.labels)}
-        untold = [f"{{{name}}}" for name in _OPTIONAL if not told[name]]
-        lines = [line for line in self.question.splitlines() if not any(field in line for field in untold)]
+        given = {"transcript": _plain(transcript), "speaker": _plain(speaker), "context": _plain(context)}
+        values = {**given, "persona": persona, "labels": ", ".join(self.labels)}
+        absent = [f"{{{name}}}" for name in _OPTIONAL if not given[name]]
+        lines = [line for line in self.question.splitlines() if not any(field in line for field in absent)]
         # One pass, so that braces in a transcript stay what they are.
         text = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], "\n".join(lines) + "\n")
         return [

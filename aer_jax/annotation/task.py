@@ -48,16 +48,16 @@ class AnnotationTask:
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits that change with any wording, persona, label or switch."""
-        told = {name: getattr(self, name) for name in ("transcript", "speaker", "context")}
-        return hashlib.sha256(json.dumps([asdict(self.prompt), told]).encode()).hexdigest()[:12]
+        switches = {name: getattr(self, name) for name in ("transcript", "speaker", "context")}
+        return hashlib.sha256(json.dumps([asdict(self.prompt), switches]).encode()).hexdigest()[:12]
 
     def messages(self, utterance: str, persona: str) -> list[dict[str, Any]]:
         """The conversation that asks about an utterance; see `Prompt.messages`."""
-        asked = self.dataset.utterances[utterance]
+        about = self.dataset.utterances[utterance]
         return self.prompt.messages(
-            asked.transcript if self.transcript else "",
+            about.transcript if self.transcript else "",
             persona,
-            speaker=asked.speaker if self.speaker else "",
+            speaker=about.speaker if self.speaker else "",
             context=" / ".join(self._said_before(utterance)),
         )
 

@@ -27,13 +27,13 @@ def annotate(args: argparse.Namespace) -> None:
 
     dataset = open_dataset(args.data)
     prompt = load_prompt(dataset.classes, args.prompts or FOLDER)
-    questions = AnnotationTask(dataset, prompt, args.transcript, args.speaker, args.context)
+    task = AnnotationTask(dataset, prompt, args.transcript, args.speaker, args.context)
     if args.listeners_plan == "paper":
-        people = coupled(args.listeners, prompt.personas)
+        chosen = coupled(args.listeners, prompt.personas)
     else:
-        people = crossed(args.listeners, prompt.personas, args.temperatures or TEMPERATURES)
-    engine = _engine(args, questions)
-    result = annotate(questions, engine, people, args.out, limit=args.limit, only_missing=args.only_missing)
+        chosen = crossed(args.listeners, prompt.personas, args.temperatures or TEMPERATURES)
+    engine = _engine(args, task)
+    result = annotate(task, engine, chosen, args.out, limit=args.limit, only_missing=args.only_missing)
     show(args, result, _summary(result))
     refuse_without_votes(result)
 
@@ -57,7 +57,7 @@ def _summary(result: dict[str, Any]) -> str:
     return text
 
 
-def _engine(args: argparse.Namespace, questions: AnnotationTask) -> Engine:
+def _engine(args: argparse.Namespace, task: AnnotationTask) -> Engine:
     from aer_jax.annotation.engines import open_engine
 
     options: dict[str, Any] = {}
@@ -75,7 +75,7 @@ def _engine(args: argparse.Namespace, questions: AnnotationTask) -> Engine:
         if args.answers == "free":
             raise UserError("--engine exact has the labels' own probabilities; leave --answers free out.")
         options = {"batch": args.batch} | _exact_settings(args.settings)
-    return open_engine(args.engine, args.model, questions, **options)
+    return open_engine(args.engine, args.model, task, **options)
 
 
 def _exact_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -12,5 +12,5 @@ Command = Callable[[Callable[[argparse.Namespace], int | None], str, str], argpa
 
 
 def show(args: argparse.Namespace, result: Any, text: str) -> None:
-    """One JSON object a line for programs, or the text for people."""
+    """One JSON object per line for programs, or the text for people."""
     print(json.dumps(result) if args.json else text, flush=True)

@@ -31,7 +31,7 @@ def speaker_intervals(
     """95% intervals of means over utterances.
 
     Args:
-        values: float arrays [N] by name, one number an utterance.
+        values: float arrays [N] by name, one number per utterance.
         speakers: the speaker of each utterance [N].
         limits: of what is measured; intervals are cut there.
 

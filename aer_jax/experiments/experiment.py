@@ -113,11 +113,11 @@ def refuse_failures(result: dict[str, Any], out: str) -> None:
 
 def finished_arms(grid: list[Trial]) -> dict[Arm, dict[int, list[Trial]]]:
     """The arms all of whose runs are finished: arm -> seed -> runs in the order of the splits."""
-    found: dict[Arm, dict[int, list[Trial]]] = {}
+    by_arm: dict[Arm, dict[int, list[Trial]]] = {}
     for trial in grid:
-        found.setdefault(trial.arm, {}).setdefault(trial.seed, []).append(trial)
+        by_arm.setdefault(trial.arm, {}).setdefault(trial.seed, []).append(trial)
     return {
-        arm: seeds for arm, seeds in found.items() if all(is_finished(trial) for of in seeds.values() for trial in of)
+        arm: seeds for arm, seeds in by_arm.items() if all(is_finished(trial) for of in seeds.values() for trial in of)
     }
 
 

@@ -32,7 +32,7 @@ def write_raters(
     Args:
         dataset: clips and human votes.
         journals: name -> synthetic votes; all of a clip's are one distribution, and its first vote alone is another.
-        predictions: name -> a file with one JSON object a line, `id` and `probs` {class: share}, as `evaluate` and
+        predictions: name -> a file with one JSON object per line, `id` and `probs` {class: share}, as `evaluate` and
             `experiment` write it; of a model that did not learn from the speaker.
         out: directory for raters.json, raters.md, raters.svg, reliability.svg and ambiguity.svg.
         raters: votes are thinned to 1 to so many.
@@ -63,11 +63,11 @@ def journal_proxies(name: str, path: Path, dataset: Dataset) -> dict[str, Proxy]
     votes = read_votes(path, dataset.classes)
     first = Votes({vote.utterance: vote for vote in reversed(votes)}.values())
     ids = [vote.utterance for vote in first]
-    found = {}
+    proxies = {}
     for title, some in ((name, votes), (f"one vote of {name}", first)):
         probs_nk = normalise(some.counts(ids, dataset.classes))
-        found[title] = dict(zip(ids, probs_nk.tolist(), strict=True))
-    return found
+        proxies[title] = dict(zip(ids, probs_nk.tolist(), strict=True))
+    return proxies
 
 
 def predicted_proxy(path: Path, dataset: Dataset) -> Proxy:

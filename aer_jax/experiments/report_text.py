@@ -73,25 +73,25 @@ def findings(result: Mapping[str, Any]) -> list[str]:
         if baselines.get(name, {}).get("js") is not None
     )
     lead, within = arms[best]["js"], span(arms[best]["ci"]["js"], result["n_speakers"])
-    said = [f"The lowest JS is {number(lead)} ({within}), of {best}; for comparison: {others}."]
+    sentences = [f"The lowest JS is {number(lead)} ({within}), of {best}; for comparison: {others}."]
     tests = [test for test in result["tests"] if test["family"] == "js"]
     if not tests:
-        return said
-    said += [_sentence(test, result) for test in tests]
+        return sentences
+    sentences += [_sentence(test, result) for test in tests]
     levels = [test for test in result["tests"] if test["family"] == "js by ambiguity"]
     yes = [test for test in levels if test["significant"]]
-    said.append(
+    sentences.append(
         f"By ambiguity, {len(yes)} of {len(levels)} comparisons of JS are significant after Holm's correction"
         + (": " + " ".join(_sentence(test, result) for test in yes) if yes else ".")
     )
     least = max(test["p_least"] for test in tests)
     if least * len(tests) >= result["alpha"]:
-        said.append(
+        sentences.append(
             f"{tests[0]['n_speakers']} speakers cannot give a p below {least:.2g}, which {len(tests)} tests make "
             f"{min(1, least * len(tests)):.2g} for the smallest: more speakers or fewer arms are needed before a "
             "difference can be called significant."
         )
-    return said
+    return sentences
 
 
 def _sentence(test: Mapping[str, Any], result: Mapping[str, Any]) -> str:

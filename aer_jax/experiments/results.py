@@ -56,14 +56,14 @@ def score(test_set: TestSet, probs_snk: Sequence[np.ndarray], top_label: bool = 
     """
     speaker_n, times_rs, size_s = leave_one_out(test_set.speakers_n)
     seeds = [resampled(test_set.references_nk, probs_nk, speaker_n, times_rs, top_label) for probs_nk in probs_snk]
-    by_seed = {name: [float(found[name][0]) for found in seeds] for name in QUANTITIES}
+    by_seed = {name: [float(values[name][0]) for values in seeds] for name in QUANTITIES}
     values, ci = {}, {}
     for name in QUANTITIES:
-        mean_r = np.mean([found[name] for found in seeds], axis=0)
+        mean_r = np.mean([values[name] for values in seeds], axis=0)
         values[name] = float(mean_r[0])
         ci[name] = interval(values[name], mean_r[1:], size_s, R2_LIMITS if name == "r2" else UNIT)
     means = [pointwise(test_set.references_nk, probs_nk, top_label) for probs_nk in probs_snk]
-    utterances = {name: np.mean([found[name] for found in means], axis=0) for name in POINTWISE}
+    utterances = {name: np.mean([values[name] for values in means], axis=0) for name in POINTWISE}
     return Row(
         values,
         ci,
@@ -105,7 +105,7 @@ def compare(test_set: TestSet, rows: Mapping[str, Row], arms: Sequence[Arm]) -> 
     everywhere = np.ones(len(level_n), bool)
     families = {quantity: [(quantity, "all", everywhere)] for quantity in TESTED}
     families["js by ambiguity"] = [("js", name, level_n == b) for b, name in enumerate(NAMES)]
-    found = []
+    adjusted = []
     for family, parts in families.items():
         tests = [
             {"family": family, "quantity": quantity, "level": level, "differs": differs, "a": a, "b": b}
@@ -114,8 +114,8 @@ def compare(test_set: TestSet, rows: Mapping[str, Row], arms: Sequence[Arm]) -> 
             if here.any()
         ]
         for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
-            found.append(test | {"p_holm": float(p), "tests": len(tests), "significant": bool(p < ALPHA)})
-    return found
+            adjusted.append(test | {"p_holm": float(p), "tests": len(tests), "significant": bool(p < ALPHA)})
+    return adjusted
 
 
 def _test(difference_n: np.ndarray, speakers_n: np.ndarray, here: np.ndarray) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def results(
         arm the mean over seeds, and of the linear probe where there is one.
     """
     probs = {arm: [predictions(test_set, trials) for trials in seeds.values()] for arm, seeds in finished.items()}
-    rows = {arm.name: score(test_set, found) for arm, found in probs.items()}
+    rows = {arm.name: score(test_set, probs_snk) for arm, probs_snk in probs.items()}
     some_trials = next(iter(next(iter(finished.values())).values()))
     learned = baseline_predictions(test_set, some_trials)
     others = baseline_rows(test_set, learned)
@@ -159,7 +159,7 @@ def results(
             about | runs | row_json(rows[arm.name]) | {"own_labels": _own(test_set, arm, seeds, probs[arm])}
         )
     dataset = test_set.dataset
-    pooled = {arm.name: np.mean(found, axis=0) for arm, found in probs.items()}
+    pooled = {arm.name: np.mean(probs_snk, axis=0) for arm, probs_snk in probs.items()}
     pooled |= {name: probs_nk for name, probs_nk in learned.items() if name == "linear_probe"}
     return {
         "dataset": dataset.name,
@@ -180,8 +180,8 @@ def results(
 
 def row_json(row: Row) -> dict[str, Any]:
     """A row without its utterances."""
-    found = row.values | {"ci": row.ci, "by_ambiguity": row.by_ambiguity}
-    return found | ({"by_seed": row.by_seed} if len(row.by_seed["js"]) > 1 else {})
+    values = row.values | {"ci": row.ci, "by_ambiguity": row.by_ambiguity}
+    return values | ({"by_seed": row.by_seed} if len(row.by_seed["js"]) > 1 else {})
 
 
 def _own(
@@ -192,6 +192,6 @@ def _own(
         own_nk = own_labels(test_set, next(iter(seeds.values())))
     except UserError as error:  # a test clip about which no synthetic listener gave a readable answer
         return {"references": arm.labels, "js": None, "js_distance": None, "bc": None, "reason": str(error)}
-    found = [pointwise(own_nk, probs_nk) for probs_nk in probs_snk]
-    means = {name: float(np.mean([values[name] for values in found])) for name in ("js", "js_distance", "bc")}
+    scores = [pointwise(own_nk, probs_nk) for probs_nk in probs_snk]
+    means = {name: float(np.mean([values[name] for values in scores])) for name in ("js", "js_distance", "bc")}
     return {"references": arm.labels} | means

@@ -174,7 +174,7 @@ def trials(experiment: Experiment, where: str = "the experiment") -> list[Trial]
     Raises:
         UserError: settings that no run can have.
     """
-    found = []
+    all_trials = []
     for seed, split, arm in itertools.product(experiment.seeds, experiment.splits, arms(experiment)):
         own = experiment.recipes[arm.recipe] or {}
         if not isinstance(own, dict):
@@ -194,8 +194,8 @@ def trials(experiment: Experiment, where: str = "the experiment") -> list[Trial]
         if arm.dime_aug and trial.config.data.dime_aug.ratio == 0:
             raise UserError(f"{where}, {arm.name}: data.dime_aug.ratio is 0, so DiME-Aug cannot be on.")
         path = Path(experiment.out) / "runs" / trial.name
-        found.append(dataclasses.replace(trial, config=dataclasses.replace(trial.config, out=str(path))))
-    return found
+        all_trials.append(dataclasses.replace(trial, config=dataclasses.replace(trial.config, out=str(path))))
+    return all_trials
 
 
 def slug(split: str) -> str:

@@ -59,7 +59,7 @@ def run_trials(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, str
         trials: its runs, which `refuse_other_settings` let pass; each dataset and journal must be there.
 
     Returns:
-        name of a run that failed -> the last thing that it said.
+        name of a run that failed -> its last message.
 
     Raises:
         UserError: the devices cannot be shared out.
@@ -79,14 +79,14 @@ def run_trials(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, str
         for place in places:
             work.places.put(place)
         waiting = [pool.submit(work.do, trial, bar) for trial in todo]
-        said, asked = "", False
+        shown, stopping = "", False
         while not all(future.done() for future in waiting):
             time.sleep(0.2)
-            if stop.is_set() and not asked:
+            if stop.is_set() and not stopping:
                 work.end_running()
-                asked = True
-            if (now := work.progress()) != said:
-                bar.set_postfix_str(said := now)
+                stopping = True
+            if (now := work.progress()) != shown:
+                bar.set_postfix_str(shown := now)
         for future in waiting:
             future.result()
     if stop.is_set():
@@ -145,7 +145,7 @@ class _Work:
             close_fds=False,  # it holds the experiment's lock too
         )
         self.running[name] = process
-        if self.stop.is_set():  # asked between the check above and here
+        if self.stop.is_set():  # set since the check above
             process.terminate()
         try:
             return process.wait()
@@ -174,6 +174,6 @@ def _score(run: Path) -> str:
 
 def _last_words(log: Path, code: int) -> str:
     lines = [line.strip() for line in log.read_text("utf-8", "replace").replace("\r", "\n").split("\n") if line.strip()]
-    said = [line.removeprefix("aer-jax: ") for line in lines if line.startswith("aer-jax: ")]
+    sentences = [line.removeprefix("aer-jax: ") for line in lines if line.startswith("aer-jax: ")]
     how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"{how}: {(said or lines or ['it said nothing'])[-1]}"
+    return f"{how}: {(sentences or lines or ['it printed nothing'])[-1]}"

@@ -37,14 +37,14 @@ def annotate(data: str, model: str, journal: str, listeners: str, answers: str, 
     from aer_jax.data.dataset import open_dataset
 
     dataset = open_dataset(data)
-    questions = AnnotationTask(dataset, load_prompt(dataset.classes))
+    task = AnnotationTask(dataset, load_prompt(dataset.classes))
     if answers == "exact":
         start_jax()
-        engine = open_engine("exact", model, questions, dtype=dtype)
+        engine = open_engine("exact", model, task, dtype=dtype)
     else:
-        engine = open_engine("transformers", model, questions, constrained=answers == "constrained")
-    people = crossed(int(listeners), questions.prompt.personas)
-    refuse_without_votes(annotate(questions, engine, people, Path(journal)))
+        engine = open_engine("transformers", model, task, constrained=answers == "constrained")
+    chosen = crossed(int(listeners), task.prompt.personas)
+    refuse_without_votes(annotate(task, engine, chosen, Path(journal)))
 
 
 def main(arguments: list[str]) -> int:

@@ -45,7 +45,7 @@ class Journal:
         utterances, voted: those that were asked about, and those that have a vote.
         failures: pair -> how often it failed with this kind of answers.
         latest: pair -> its latest attempt.
-        people: listener -> its persona and temperature, as the lines say.
+        listeners: listener -> its persona and temperature, as the lines say.
         repaired: the unfinished lines that were found so far, as they were.
 
     Raises:
@@ -61,7 +61,7 @@ class Journal:
         self.voted: set[str] = set()
         self.failures: dict[tuple[str, int], int] = {}
         self.latest: dict[tuple[str, int], Attempt] = {}
-        self.people: dict[int, tuple[str, float]] = {}
+        self.listeners: dict[int, tuple[str, float]] = {}
         self.repaired: list[str] = []
         self._read_bytes = self._read_lines = self._unsynced = 0
         self._synced_at = time.monotonic()
@@ -167,7 +167,7 @@ class Journal:
             self.answered.add(attempt.key)
         elif attempt.answers == self._answers:
             self.failures[attempt.key] = self.failures.get(attempt.key, 0) + 1
-        self.people.setdefault(attempt.listener, (attempt.persona, attempt.temperature))
+        self.listeners.setdefault(attempt.listener, (attempt.persona, attempt.temperature))
 
     def _refuse_mixture(self, attempt: Attempt, first: bool) -> None:
         for what, now in self._expected.items():

@@ -19,7 +19,7 @@ from aer_jax.errors import UserError
 PIECE = 64 << 20  # bytes that are read at once
 BLOCK = 1 << 16  # values that are checked at once
 
-# Name of each kind of parameter: ours, torch's, and whether torch keeps the axes in the opposite order.
+# Name of each kind of parameter: aer_jax's, torch's, and whether torch keeps the axes in the opposite order.
 RULES = (
     ("kernel", "weight", True),  # torch's linear [out, in] and convolution [out, in, width]
     ("embedding", "weight", False),
@@ -73,13 +73,13 @@ class Parameter:
         return array.T if self.reverse else array
 
 
-def read_finite(tensor: Tensor, name: str, begin: int = 0, end: int | None = None) -> np.ndarray:
+def read_finite(tensor: Tensor, name: str, start: int = 0, end: int | None = None) -> np.ndarray:
     """A tensor's values, or those of some of its rows, see `Tensor.read`.
 
     Raises:
         UserError: one is NaN or infinite, or as good as that: beyond float32's and bfloat16's range.
     """
-    values = tensor.read(begin, end)
+    values = tensor.read(start, end)
     # Compared as bits, in blocks that stay in the processor's cache: the fourth part of the time of isfinite.
     bits = values.reshape(-1).view(f"u{values.itemsize}")
     magnitude = bits.dtype.type(np.iinfo(bits.dtype).max >> 1)
@@ -100,8 +100,8 @@ def base_parameters(model: nnx.Module) -> Iterator[Parameter]:
         if isinstance(variable, nnx.LoRAParam):
             continue
         name = ".".join(map(str, path))
-        ours, torch, reverse = next(rule for rule in RULES if name.endswith(f".{rule[0]}"))
-        name = name.removesuffix(ours) + torch
+        suffix, torch, reverse = next(rule for rule in RULES if name.endswith(f".{rule[0]}"))
+        name = name.removesuffix(suffix) + torch
         name = file_name(name)
         stacked = ".layers." in name
         layers = range(variable.shape[0]) if stacked else [0]
@@ -171,13 +171,13 @@ def _load_pieces(
     for layer, name in enumerate(parameter.names):
         tensor = checkpoint.tensors[name]
         rows = last - first if parameter.stacked else max(1, PIECE * tensor.shape[0] // tensor.nbytes)
-        for begin in range(first, last, rows):
-            end = min(begin + rows, last)
-            piece = read_finite(tensor, name, begin, end)
+        for row in range(first, last, rows):
+            end = min(row + rows, last)
+            piece = read_finite(tensor, name, row, end)
             for device, (own, *others) in parts.items():
-                low, high = max(begin, own.start), min(end, own.stop)
+                low, high = max(row, own.start), min(end, own.stop)
                 if low < high:
-                    cut = jax.device_put(piece[low - begin : high - begin, *others], device)
+                    cut = jax.device_put(piece[low - row : high - row, *others], device)
                     start = (low - own.start, *[0] * len(others))
                     start = start[::-1] if parameter.reverse else start
                     start = (layer, *start) if parameter.stacked else start

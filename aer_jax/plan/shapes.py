@@ -21,7 +21,7 @@ CLASSES = 8  # where no dataset says how many; they change a matrix of a few kil
 
 
 class BatchShape(NamedTuple):
-    """A compiled shape: samples of the window, tokens after the prefix, its batches an epoch (1 where unknown), and
+    """A compiled shape: samples of the window, tokens after the prefix, its batches per epoch (1 where unknown), and
     tokens of the prefix, the same for all shapes of a run.
     """
 

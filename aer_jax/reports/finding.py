@@ -32,11 +32,11 @@ def finding(runs: Sequence[Run]) -> str:
                 _beside(js, other, BASELINES[key].phrase)
             )
     parts = [f"{verdict} {_listed(names)}" for verdict, names in by_verdict.items()]
-    said = f"{lead} {js:.3f} (95% interval over speakers {within}): {'; '.join(parts)}."
+    sentence = f"{lead} {js:.3f} (95% interval over speakers {within}): {'; '.join(parts)}."
     if set(by_verdict) & set(_UNTESTED):
         reason = "evaluate the run again for that" if ends else NOT_AVAILABLE
-        said += f" Which differences are significant is not known ({reason})."
-    return said + (_next_arm(runs, run) if len(runs) > 1 else "")
+        sentence += f" Which differences are significant is not known ({reason})."
+    return sentence + (_next_arm(runs, run) if len(runs) > 1 else "")
 
 
 def few_speakers(n_speakers: int) -> str | None:

@@ -68,7 +68,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
             by_ambiguity=bins,
         )
 
-    found = [
+    table_rows = [
         row(
             run.name,
             i,
@@ -82,8 +82,8 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         if key not in runs[0].metrics["baselines"]:
             continue  # evaluated before there was such a row
         bins = {b: part["baselines"][key] for b, part in runs[0].metrics["by_ambiguity"].items()}
-        found.append(row(baseline.label, None, "", runs[0].metrics["baselines"][key], bins))
-    return found
+        table_rows.append(row(baseline.label, None, "", runs[0].metrics["baselines"][key], bins))
+    return table_rows
 
 
 def learned_from(labels: LabelsConfig, weight: float | None = None) -> str:

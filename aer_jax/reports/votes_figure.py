@@ -23,11 +23,11 @@ GROUPS = 4  # of speakers that are shown by name
 NO_GROUPS: dict[str, Any] = {"attribute": "", "rows": {}}
 
 
-def write_quality(folder: Path, found: dict[str, Any]) -> Path:
+def write_quality(folder: Path, quality: dict[str, Any]) -> Path:
     """Write proxies.json and proxies.png into `folder`.
 
     Args:
-        found: what `evaluation.raters.quality.quality` returned.
+        quality: what `evaluation.raters.quality.quality` returned.
 
     Returns:
         the figure's path.
@@ -37,28 +37,29 @@ def write_quality(folder: Path, found: dict[str, Any]) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_text(folder / "proxies.json", json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-        theme.save(draw(found), folder / "proxies.png")
+        replace_text(folder / "proxies.json", json.dumps(quality, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        theme.save(draw(quality), folder / "proxies.png")
     except OSError as error:
         raise UserError(f"cannot write into {folder} ({error.strerror}); choose another --out.") from None
     return folder / "proxies.png"
 
 
-def draw(found: dict[str, Any]) -> Figure:
+def draw(quality: dict[str, Any]) -> Figure:
     """Saturation, agreement, ambiguity, bias."""
     palette = theme.light()
     with matplotlib.rc_context(theme.style(palette)):
         figure = Figure((10.5, 7.4), layout="constrained")
         figure.suptitle(
-            f"{found['dataset']}: {found['listeners']} synthetic listeners of {found['model']} ({found['answers']} "
-            f"answers, {found['unparsed_share']:.1%} unparsed) against people, {found['utterances']} utterances",
+            f"{quality['dataset']}: {quality['listeners']} synthetic listeners of {quality['model']} "
+            f"({quality['answers']} answers, {quality['unparsed_share']:.1%} unparsed) against human raters, "
+            f"{quality['utterances']} utterances",
             x=0.01,
             ha="left",
             fontsize=11,
         )
         panels = figure.subplots(2, 2)
         for ax, panel in zip(panels.flat, (saturation, _agreement, _ambiguity, bias), strict=True):
-            panel(ax, found, palette)
+            panel(ax, quality, palette)
             ax.tick_params(length=0)
         for ax, title in zip(
             (panels[0, 0], panels[1, 1]),
@@ -69,9 +70,9 @@ def draw(found: dict[str, Any]) -> Figure:
         return figure
 
 
-def saturation(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
+def saturation(ax: Axes, quality: dict[str, Any], palette: Palette) -> None:
     """JS by number of synthetic votes, with the fitted curve."""
-    curve = found["saturation"]
+    curve = quality["saturation"]
     js_m = np.array(curve["js"])
     n_m = np.arange(1, len(js_m) + 1)
     if all(curve["ci"]):
@@ -86,7 +87,7 @@ def saturation(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
     if curve.get("exact") and curve["exact"]["js"] is not None:
         label = f"exact proxy, N without end: {curve['exact']['js']:.3f}"
         ax.axhline(curve["exact"]["js"], color=palette["arm-1"], lw=1.4, label=label)
-    half = found.get("baselines", {}).get("split_half")
+    half = quality.get("baselines", {}).get("split_half")
     if half and half["js"] is not None:
         ax.axhline(half["js"], color=palette["arm-2"], lw=1, ls=":", label="half the listeners vs half")
     ax.set_xlabel("synthetic votes per utterance")
@@ -96,14 +97,14 @@ def saturation(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
     ax.legend(loc="best")
 
 
-def _agreement(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
-    rows = [("synthetic votes", found, palette["synthetic"])]
-    if found["exact"]:
-        rows.append(("exact proxy", found["exact"], palette["arm-1"]))
+def _agreement(ax: Axes, quality: dict[str, Any], palette: Palette) -> None:
+    rows = [("synthetic votes", quality, palette["synthetic"])]
+    if quality["exact"]:
+        rows.append(("exact proxy", quality["exact"], palette["arm-1"]))
     rows += [
-        (baseline.label, found["baselines"][key], palette["muted"])
+        (baseline.label, quality["baselines"][key], palette["muted"])
         for key, baseline in BASELINES.items()
-        if key in found["baselines"]
+        if key in quality["baselines"]
     ]
     for y, (_, row, colour) in enumerate(rows):
         if row["ci"]["js"]:
@@ -111,8 +112,8 @@ def _agreement(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
         ax.plot(row["js"], y, "o", color=colour, ms=6)
         ax.annotate(f"{row['js']:.3f}", (row["js"], y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
     y = len(rows)
-    ax.plot(found["js_shuffled"], y, "x", color=palette["muted"], ms=6)
-    ax.annotate(f"p = {found['p_shuffled']:.3f}", (found["js_shuffled"], y), (0, 7), textcoords="offset points",
+    ax.plot(quality["js_shuffled"], y, "x", color=palette["muted"], ms=6)
+    ax.annotate(f"p = {quality['p_shuffled']:.3f}", (quality["js_shuffled"], y), (0, 7), textcoords="offset points",
                 ha="center", fontsize=8)  # fmt: skip
     ax.set_yticks(range(y + 1), [name for name, *_ in rows] + ["synthetic, shuffled"])
     ax.set_ylim(y + 0.5, -0.7)
@@ -121,9 +122,9 @@ def _agreement(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
     ax.grid(axis="x")
 
 
-def _ambiguity(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
+def _ambiguity(ax: Axes, quality: dict[str, Any], palette: Palette) -> None:
     marks = {"uniform": "x", "best_constant": "D", "split_half": "s"}
-    rows = list(found["by_ambiguity"].items())
+    rows = list(quality["by_ambiguity"].items())
     for x, (_, row) in enumerate(rows):
         if row["js"] is None:
             continue
@@ -144,11 +145,11 @@ def _ambiguity(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
     ax.legend(loc="best", ncols=2)
 
 
-def bias(ax: Axes, found: dict[str, Any], palette: Palette) -> None:
+def bias(ax: Axes, quality: dict[str, Any], palette: Palette) -> None:
     """Share of each label in the synthetic votes minus its share in the human ones."""
-    classes = found["classes"]
-    attribute, groups = (found.get("groups") or NO_GROUPS).values()
-    of_all, ci_of_all = ({k: found["by_class"][k][what] for k in classes} for what in ("bias", "ci"))
+    classes = quality["classes"]
+    attribute, groups = (quality.get("groups") or NO_GROUPS).values()
+    of_all, ci_of_all = ({k: quality["by_class"][k][what] for k in classes} for what in ("bias", "ci"))
     parts = [("all", of_all, ci_of_all, palette["ink"])]
     named = 1 < len(groups) <= GROUPS
     if named:

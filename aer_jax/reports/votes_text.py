@@ -21,53 +21,56 @@ _WAYS = {
 SPEAKERS = 12  # rows of a grouping that are printed; the JSON has all
 
 
-def text(found: dict[str, Any]) -> str:
+def text(quality: dict[str, Any]) -> str:
     """The result of `quality.quality` in lines."""
-    return "\n".join(line for part in _parts(found) for line in [*part, ""]).rstrip()
+    return "\n".join(line for part in _parts(quality) for line in [*part, ""]).rstrip()
 
 
-def _parts(found: dict[str, Any]) -> Iterable[list[str]]:
-    yield _head(found)
-    yield _agreement(found)
-    yield _alpha(found["alpha"])
-    yield _by_ambiguity(found["by_ambiguity"])
-    yield from _factors(found)
-    yield _classes(found)
-    yield _groups(found["groups"], found["classes"])
-    yield _saturation(found)
-    yield _pooling(found["pooling"])
+def _parts(quality: dict[str, Any]) -> Iterable[list[str]]:
+    yield _head(quality)
+    yield _agreement(quality)
+    yield _alpha(quality["alpha"])
+    yield _by_ambiguity(quality["by_ambiguity"])
+    yield from _factors(quality)
+    yield _classes(quality)
+    yield _groups(quality["groups"], quality["classes"])
+    yield _saturation(quality)
+    yield _pooling(quality["pooling"])
 
 
-def _head(found: dict[str, Any]) -> list[str]:
+def _head(quality: dict[str, Any]) -> list[str]:
     return [
-        f"{found['dataset']}: {found['utterances']} utterances of {found['speakers']} speakers, "
-        f"{found['listeners']} synthetic listeners ({found['model']}, {found['answers']} answers)",
-        f"{found['asked']} asked: {found['unparsed_share']:.1%} unparsed, {found['failed_share']:.1%} failed; votes an "
-        f"utterance: {found['votes']['synthetic']:.1f} synthetic, {found['votes']['human']:.1f} human",
+        f"{quality['dataset']}: {quality['utterances']} utterances of {quality['speakers']} speakers, "
+        f"{quality['listeners']} synthetic listeners ({quality['model']}, {quality['answers']} answers)",
+        f"{quality['asked']} questions: {quality['unparsed_share']:.1%} unparsed, {quality['failed_share']:.1%} "
+        f"failed; votes per utterance: {quality['votes']['synthetic']:.1f} synthetic, "
+        f"{quality['votes']['human']:.1f} human",
         "References are the human votes; JS in base 2, lower is better; [ ] are 95% intervals over speakers "
         f"({NOT_AVAILABLE}).",
     ]
 
 
-def _agreement(found: dict[str, Any]) -> list[str]:
-    rows = [("synthetic votes", found)]
-    if found["exact"]:
-        rows.append(("exact proxy", found["exact"]))
+def _agreement(quality: dict[str, Any]) -> list[str]:
+    rows = [("synthetic votes", quality)]
+    if quality["exact"]:
+        rows.append(("exact proxy", quality["exact"]))
     rows += [
-        (baseline.label, found["baselines"][key]) for key, baseline in BASELINES.items() if key in found["baselines"]
+        (baseline.label, quality["baselines"][key])
+        for key, baseline in BASELINES.items()
+        if key in quality["baselines"]
     ]
-    head = ["", "JS", "", "JS distance", "BC", *(f"r {name}" for name in found["classes"])]
+    head = ["", "JS", "", "JS distance", "BC", *(f"r {name}" for name in quality["classes"])]
     body = [
         [name, number(row["js"]), _interval(row["ci"]["js"]), number(row["js_distance"]), number(row["bc"]),
-         *(number(row["correlation"][k], 2) for k in found["classes"])]
+         *(number(row["correlation"][k], 2) for k in quality["classes"])]
         for name, row in rows
     ]  # fmt: skip
     lines = _table("agreement with people (r: correlation of an emotion's share over utterances)", head, body)
-    chance = f"{found['js_shuffled']:.3f} (permutation test: p = {found['p_shuffled']:.3f})"
+    chance = f"{quality['js_shuffled']:.3f} (permutation test: p = {quality['p_shuffled']:.3f})"
     lines.append(f"Shuffled over utterances the same votes have a JS of {chance}.")
-    if found["exact"] and found["exact"]["differs"]:
+    if quality["exact"] and quality["exact"]["differs"]:
         lines.append(
-            f"The exact proxy is not these votes' limit: it differs in {', '.join(found['exact']['differs'])}."
+            f"The exact proxy is not these votes' limit: it differs in {', '.join(quality['exact']['differs'])}."
         )
     return lines
 
@@ -90,25 +93,25 @@ def _by_ambiguity(rows: dict[str, dict]) -> list[str]:
     return _table("JS by ambiguity of the human votes (entropy over log K)", head, body)
 
 
-def _factors(found: dict[str, Any]) -> Iterable[list[str]]:
-    if not found["crossed"]:
+def _factors(quality: dict[str, Any]) -> Iterable[list[str]]:
+    if not quality["crossed"]:
         yield ["Not every persona occurs with every temperature, so the next two tables do not tell them apart."]
     for name, what in (("persona", "by_persona"), ("temperature", "by_temperature")):
-        head = [name, "listeners", "votes", "unparsed", "JS", "BC", "alpha", "", *found["classes"]]
+        head = [name, "listeners", "votes", "unparsed", "JS", "BC", "alpha", "", *quality["classes"]]
         body = [
             [_short(str(row[name])), str(row["listeners"]), f"{row['votes']:.1f}", f"{row['unparsed_share']:.1%}",
              number(row["js"]), number(row["bc"]), number(row["alpha"]), _interval(row["alpha_ci"]),
-             *(f"{row['labels'][k]:.0%}" if row["labels"] else "-" for k in found["classes"])]
-            for row in found[what]
+             *(f"{row['labels'][k]:.0%}" if row["labels"] else "-" for k in quality["classes"])]
+            for row in quality[what]
         ]  # fmt: skip
         yield _table(f"by {name} (alpha: one of its votes and one of a person's; shares of its votes)", head, body)
 
 
-def _classes(found: dict[str, Any]) -> list[str]:
+def _classes(quality: dict[str, Any]) -> list[str]:
     head = ["", "human", "synthetic", "difference", ""]
     body = [
         [name, f"{row['human']:.1%}", f"{row['synthetic']:.1%}", f"{row['bias']:+.1%}", _interval(row["ci"], "+.1%")]
-        for name, row in found["by_class"].items()
+        for name, row in quality["by_class"].items()
     ]
     return _table("which labels are used too often (mean shares)", head, body)
 
@@ -131,8 +134,8 @@ def _groups(groups: dict[str, Any], classes: Sequence[str]) -> list[str]:
     return lines
 
 
-def _saturation(found: dict[str, Any]) -> list[str]:
-    curve = found["saturation"]
+def _saturation(quality: dict[str, Any]) -> list[str]:
+    curve = quality["saturation"]
     shown = sorted({*range(min(5, len(curve["js"]))), *range(4, len(curve["js"]), 5), len(curve["js"]) - 1})
     head = ["votes", *(str(m + 1) for m in shown)]
     body = [

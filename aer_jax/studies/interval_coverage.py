@@ -58,7 +58,7 @@ def simulated(name: str, speakers: int, rng: np.random.Generator) -> Sample:
     return size_s, rng.gamma(within * size_s, mean_s / within)
 
 
-def ours(size_s: np.ndarray, sum_s: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
+def satterthwaite(size_s: np.ndarray, sum_s: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """What the product gives, below its least number of speakers too."""
     left_out_s = (sum_s.sum() - sum_s) / (size_s.sum() - size_s)
     return interval(sum_s.sum() / size_s.sum(), left_out_s, size_s, least=2) or (np.nan, np.nan)
@@ -120,21 +120,21 @@ METHODS: dict[str, Callable[..., tuple[float, float]]] = {
     "BCa bootstrap": bca,
     "studentized bootstrap": studentized,
     "CR1, t(S - 1)": naive_t,
-    "CR2, Satterthwaite (used)": ours,
+    "CR2, Satterthwaite (used)": satterthwaite,
 }
 
 
 def coverage(draw: Callable[[int, np.random.Generator], Sample], truth: float, seed: int = 0) -> dict:
     """Method -> for each number of SPEAKERS the share of intervals that hold `truth`, and their median width."""
-    found: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in METHODS}
+    results: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in METHODS}
     for speakers in SPEAKERS:
         rng = np.random.default_rng([seed, speakers])
         samples = [draw(speakers, rng) for _ in range(TRIALS)]
         for name, method in METHODS.items():
             ends_t2 = np.array([method(*sample, rng) for sample in samples])
             holds = ((ends_t2[:, 0] <= truth) & (truth <= ends_t2[:, 1])).mean()
-            found[name][speakers] = (float(holds), float(np.median(np.ptp(ends_t2, axis=1))))
-    return found
+            results[name][speakers] = (float(holds), float(np.median(np.ptp(ends_t2, axis=1))))
+    return results
 
 
 class RealSpeakers:
@@ -166,10 +166,10 @@ class RealSpeakers:
         """Metric -> for each number of SPEAKERS the share of the product's intervals that hold everyone's value."""
         everyone = np.ones((1, len(self.clips_of)), int)
         truth = resampled(self.references_nk, self.probs_nk, self.speaker_n, everyone)
-        found: dict[str, dict[int, float]] = {name: {} for name in REAL}
+        results: dict[str, dict[int, float]] = {name: {} for name in REAL}
         for speakers in SPEAKERS:
             rng = np.random.default_rng([seed, speakers])
-            hits = dict.fromkeys(REAL, 0)
+            covered = dict.fromkeys(REAL, 0)
             for _ in range(TRIALS // 4):
                 parts = list(self.rows(speakers, rng))
                 rows_n = np.concatenate(parts)
@@ -177,25 +177,25 @@ class RealSpeakers:
                 values = resampled(self.references_nk[rows_n], self.probs_nk[rows_n], speaker_n, times_rs)
                 for name in REAL:
                     ends = interval(values[name][0], values[name][1:], size_s, least=2)
-                    hits[name] += bool(ends and ends[0] <= truth[name][0] <= ends[1])
+                    covered[name] += bool(ends and ends[0] <= truth[name][0] <= ends[1])
             for name in REAL:
-                found[name][speakers] = hits[name] / (TRIALS // 4)
-        return found
+                results[name][speakers] = covered[name] / (TRIALS // 4)
+        return results
 
 
-def markdown(found: dict) -> str:
+def markdown(results: dict) -> str:
     """The tables."""
     parts = ["Share of 95% intervals of the mean JS that hold the population's value, and their median width:"]
     head = ["population, method", *(f"{n} speakers" for n in SPEAKERS)]
     rows = [
         [f"{population}, {name}", *(f"{holds:.2f} ({width:.2f})" for holds, width in row.values())]
-        for population, methods in found["js"].items()
+        for population, methods in results["js"].items()
         for name, row in methods.items()
     ]
     parts.append(tables.markdown([head, *rows]))
-    if found["metrics"]:
+    if results["metrics"]:
         parts.append("The same of other metrics, real speakers, the method used:")
-        rows = [[name, *(f"{holds:.2f}" for holds in row.values())] for name, row in found["metrics"].items()]
+        rows = [[name, *(f"{holds:.2f}" for holds in row.values())] for name, row in results["metrics"].items()]
         parts.append(tables.markdown([head, *rows]))
     return "\n\n".join(parts) + "\n"
 
@@ -208,11 +208,11 @@ def main(out: Path, files: list[Path]) -> None:
         real = RealSpeakers(files)
         js["real speakers"] = coverage(real.draw, float(real.js_n.mean()))
         metrics = real.metrics()
-    found = {"trials": TRIALS, "js": js, "metrics": metrics}
+    results = {"trials": TRIALS, "js": js, "metrics": metrics}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "coverage.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / "coverage.md").write_text(markdown(found))
-    print(markdown(found))
+    (out / "coverage.json").write_text(json.dumps(results, indent=1) + "\n")
+    (out / "coverage.md").write_text(markdown(results))
+    print(markdown(results))
 
 
 if __name__ == "__main__":

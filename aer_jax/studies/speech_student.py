@@ -49,7 +49,7 @@ def study(
 
     Args:
         features_nf: what the tower heard.
-        counts_nk: human votes, whole numbers, at least one a clip.
+        counts_nk: human votes, whole numbers, at least one per clip.
         speakers_n: at least 10.
         others: name -> synthetic votes [N, K] of other annotators.
 

@@ -38,15 +38,15 @@ def study(seed: int = 0) -> dict[str, Any]:
         `REPEATS` drawings of training clips and votes. A source is "5 human", "8 synthetic, bias 0.3", or both with
         "+".
     """
-    said = toy.utterances(clips=TEST + TRAIN * REPEATS, speakers=20, seed=seed)
-    manner_nf = np.array([utterance.manner for utterance in said])
-    truth_nk = normalise(np.array([utterance.distribution for utterance in said]))
+    utterances = toy.utterances(clips=TEST + TRAIN * REPEATS, speakers=20, seed=seed)
+    manner_nf = np.array([utterance.manner for utterance in utterances])
+    truth_nk = normalise(np.array([utterance.distribution for utterance in utterances]))
     rng = np.random.default_rng(seed)
     test_nk = truth_nk[:TEST]
     level_n = ambiguity_bins(ambiguity(test_nk))
     levels = {"all": np.ones(TEST, bool)} | {name: level_n == b for b, name in enumerate(NAMES)}
-    found: dict[str, list[np.ndarray]] = {}
-    for start in range(TEST, len(said), TRAIN):
+    results: dict[str, list[np.ndarray]] = {}
+    for start in range(TEST, len(utterances), TRAIN):
         here = slice(start, start + TRAIN)
         human = {f"{m} human": rng.multinomial(m, truth_nk[here]) for m in HUMAN}
         synthetic = {
@@ -55,10 +55,10 @@ def study(seed: int = 0) -> dict[str, Any]:
         pooled = {f"{h} + {s}": human[h] + synthetic[s] for h in human for s in synthetic}
         for source, counts_nk in (human | synthetic | pooled).items():
             probs_nk = learn(manner_nf[here], normalise(counts_nk))(manner_nf[:TEST])
-            found.setdefault(source, []).append(js_divergence(test_nk, probs_nk))
+            results.setdefault(source, []).append(js_divergence(test_nk, probs_nk))
     js = {
         source: {level: _spread([js_n[mine].mean() for js_n in repeats]) for level, mine in levels.items()}
-        for source, repeats in found.items()
+        for source, repeats in results.items()
     }
     return {"n": {level: int(mine.sum()) for level, mine in levels.items()}, "js": js}
 

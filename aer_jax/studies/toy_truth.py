@@ -27,7 +27,7 @@ from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.labels.votes import normalise
 
 CLIPS = 1000
-REPEATS = 20  # drawn votes a clip
+REPEATS = 20  # drawn votes per clip
 HUMAN = (1, 2, 3, 4, 5, 7, 10, 15, 20)
 SYNTHETIC = 8
 BIASES = (0.0, 0.3, 0.6)
@@ -64,18 +64,18 @@ def study(seed: int = 0) -> dict[str, Any]:
     def js(counts_nk: np.ndarray) -> float:
         return float(js_divergence(many_nk, normalise(counts_nk)).mean())
 
-    found = {}
+    results = {}
     for bias in BIASES:
         synthetic_nk = rng.multinomial(SYNTHETIC, biased(many_nk, bias))
         pooled_mw = np.array([[js(counts_nk + w * synthetic_nk) for w in WEIGHTS] for counts_nk in human_mnk])
-        found[f"{bias:g}"] = {
+        results[f"{bias:g}"] = {
             "human": pooled_mw[:, WEIGHTS.index(0.0)].tolist(),
             "pooled": pooled_mw[:, WEIGHTS.index(1.0)].tolist(),
             "pooled, best weight": pooled_mw.min(axis=1).tolist(),
             "weight": [WEIGHTS[i] for i in pooled_mw.argmin(axis=1)],
             "synthetic": js(synthetic_nk),
         }
-    return {"clips": CLIPS, "human": list(HUMAN), "synthetic": SYNTHETIC, "weights": list(WEIGHTS), "biases": found}
+    return {"clips": CLIPS, "human": list(HUMAN), "synthetic": SYNTHETIC, "weights": list(WEIGHTS), "biases": results}
 
 
 if __name__ == "__main__":

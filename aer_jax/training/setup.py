@@ -216,7 +216,7 @@ def open_model(
     start = read_adapter(model_settings, data.dataset.classes) if model_settings.adapter and latest is None else None
     model = load_model(model_settings, len(data.dataset.classes), mesh, config.seed)
     if start:
-        start.put_into(model)
+        start.update(model)
         say(start.note)
     fitted = None
     if isinstance(model.emotion_head, ReadoutHead) and latest is None and not (start and start.has_head):

@@ -27,7 +27,7 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def questions(dataset):
+def task(dataset):
     """What is asked by default about these clips."""
     return AnnotationTask(dataset, load_prompt(dataset.classes))
 

@@ -49,8 +49,8 @@ def size(path: Path) -> int:
 
 def main(dataset: str, out: Path, kills: int, seed: int) -> None:
     data = open_dataset(dataset)
-    questions = AnnotationTask(data, load_prompt(data.classes))
-    people = crossed(25, questions.prompt.personas)
+    task = AnnotationTask(data, load_prompt(data.classes))
+    people = crossed(25, task.prompt.personas)
     annotation.ATTEMPTS = 99
     write = journal._write
     rng = random.Random(seed)
@@ -68,7 +68,7 @@ def main(dataset: str, out: Path, kills: int, seed: int) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         journal._write = dribble
         try:
-            told = annotation.annotate(questions, StandIn(data.classes), people, out)
+            told = annotation.annotate(task, StandIn(data.classes), people, out)
             os._exit(1 if told["failed"] else 0)
         finally:  # annotate takes a last question that fails alone for an engine that answers nothing
             os._exit(1)
@@ -93,7 +93,7 @@ def main(dataset: str, out: Path, kills: int, seed: int) -> None:
             out.replace(out.with_suffix(f".{rounds}"))
     while True:
         os.waitpid(child(), 0)
-        with journal.Journal(out, "stand-in", questions.fingerprint) as whole:
+        with journal.Journal(out, "stand-in", task.fingerprint) as whole:
             if len(whole.answered) == len(data.utterances) * len(people):
                 break
     print(json.dumps({"killed": killed, "torn": torn, "lines": lines}))

@@ -45,51 +45,51 @@ def out(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def people(questions):
-    return crossed(5, questions.prompt.personas)
+def people(task):
+    return crossed(5, task.prompt.personas)
 
 
-def test_every_listener_answers_about_every_clip(questions, people, out):
-    summary = annotate(questions, FakeEngine(), people, out, limit=4)
-    ids = list(questions.dataset.utterances)[:4]
+def test_every_listener_answers_about_every_clip(task, people, out):
+    summary = annotate(task, FakeEngine(), people, out, limit=4)
+    ids = list(task.dataset.utterances)[:4]
     assert [a.key for a in read_journal(out)] == [(id, i) for id in ids for i in range(5)]
     for attempt in read_journal(out):
         person = people[attempt.listener]
         assert (attempt.persona, attempt.temperature) == (person.persona, person.temperature)
         assert (attempt.seed, attempt.label) == (person.seed(attempt.utterance), "sad")
-        assert (attempt.model, attempt.prompt, attempt.answers) == ("fake", questions.fingerprint, "free")
+        assert (attempt.model, attempt.prompt, attempt.answers) == ("fake", task.fingerprint, "free")
     assert summary == {
-        "journal": str(out), "model": "fake", "prompt": questions.fingerprint, "answers": "free", "utterances": 4,
+        "journal": str(out), "model": "fake", "prompt": task.fingerprint, "answers": "free", "utterances": 4,
         "listeners": 5, "asked": 20, "labelled": 20, "unparsed": 0, "failed": 0, "unparsed_share": 0, "given_up": 0,
         "last": {"response": "sad", "error": None}, "clips_without_vote": 0,
     }  # fmt: skip
 
 
-def test_answers_are_parsed_with_the_synonyms_and_kept_as_they_came(questions, people, out):
+def test_answers_are_parsed_with_the_synonyms_and_kept_as_they_came(task, people, out):
     said = ["Sad.", "sadness", "not sad", "", "I can't judge this."]
     engine = FakeEngine(lambda pair: Answer(said[pair.listener.index]))
-    summary = annotate(questions, engine, people, out, limit=1)
+    summary = annotate(task, engine, people, out, limit=1)
     attempts = read_journal(out)
     assert [a.response for a in attempts] == said
     assert [a.label for a in attempts] == ["sad", "sad", None, None, None]
     assert (summary["labelled"], summary["unparsed"], summary["unparsed_share"]) == (2, 3, 0.6)
 
 
-def test_answered_pairs_are_not_asked_again_and_failures_are_up_to_a_limit(questions, people, out):
+def test_answered_pairs_are_not_asked_again_and_failures_are_up_to_a_limit(task, people, out):
     stubborn = FakeEngine(lambda pair: Answer(error="no memory") if pair.listener.index == 1 else Answer("sad"))
-    first = annotate(questions, stubborn, people[:2], out)
+    first = annotate(task, stubborn, people[:2], out)
     assert (first["labelled"], first["failed"], first["asked"], first["given_up"]) == (6, 6, 12, 0)
     for number in (2, 3):
         with pytest.raises(UserError, match="all 6 questions failed, the first with: no memory"):
-            annotate(questions, stubborn, people[:2], out)
+            annotate(task, stubborn, people[:2], out)
         assert sum(a.outcome == "failed" for a in read_journal(out)) == 6 * number
-    given_up = annotate(questions, stubborn, people[:2], out)
+    given_up = annotate(task, stubborn, people[:2], out)
     assert (given_up["asked"], given_up["given_up"], given_up["failed"]) == (0, 6, 6)
-    more = annotate(questions, FakeEngine(), people, out)
+    more = annotate(task, FakeEngine(), people, out)
     assert (more["asked"], more["labelled"], more["given_up"]) == (18, 24, 6)
 
 
-def test_an_engine_that_gives_up_leaves_its_answers(questions, people, out):
+def test_an_engine_that_gives_up_leaves_its_answers(task, people, out):
     def answer(pair):
         if len(engine.asked) > 8:
             raise UserError("the engine is gone.")
@@ -97,37 +97,37 @@ def test_an_engine_that_gives_up_leaves_its_answers(questions, people, out):
 
     engine = FakeEngine(answer)
     with pytest.raises(UserError, match="the engine is gone"):
-        annotate(questions, engine, people, out)
+        annotate(task, engine, people, out)
     assert len(read_journal(out)) == 8 and engine.closed
     with out.open("ab") as file:
         file.write(b'{"utterance": "toy')  # as a kill may leave it
-    assert annotate(questions, FakeEngine(), people, out)["asked"] == 22
+    assert annotate(task, FakeEngine(), people, out)["asked"] == 22
 
 
-def test_numbers_out_of_range(questions, people, out):
+def test_numbers_out_of_range(task, people, out):
     with pytest.raises(UserError, match="--limit"):
-        annotate(questions, FakeEngine(), people, out, limit=0)
+        annotate(task, FakeEngine(), people, out, limit=0)
     with pytest.raises(UserError, match="--listeners"):
-        annotate(questions, FakeEngine(), [], out)
+        annotate(task, FakeEngine(), [], out)
 
 
-def test_models_prompts_answers_and_listeners_are_not_mixed(questions, people, out, dataset, tmp_path):
-    annotate(questions, FakeEngine(), people, out)
+def test_models_prompts_answers_and_listeners_are_not_mixed(task, people, out, dataset, tmp_path):
+    annotate(task, FakeEngine(), people, out)
     with pytest.raises(UserError, match="begun with model fake, this run has other"):
-        annotate(questions, FakeEngine(model="other"), people, out)
+        annotate(task, FakeEngine(model="other"), people, out)
     shutil.copytree(FOLDER, tmp_path / "prompts")
     (tmp_path / "prompts" / "system.txt").write_text("Listen.")
     for changed in (AnnotationTask(dataset, load_prompt(dataset.classes, tmp_path / "prompts")),
-                    AnnotationTask(dataset, questions.prompt, transcript=False)):  # fmt: skip
+                    AnnotationTask(dataset, task.prompt, transcript=False)):  # fmt: skip
         with pytest.raises(UserError, match="begun with prompt"):
             annotate(changed, FakeEngine(), people, out)
     bound = FakeEngine()
     bound.answers = "constrained"
     with pytest.raises(UserError, match=r"begun with answers free, this run has constrained"):
-        annotate(questions, bound, people, out)
+        annotate(task, bound, people, out)
     with pytest.raises(UserError, match="begun with another plan: its listener 0 has the persona"):
-        annotate(questions, FakeEngine(), coupled(5, questions.prompt.personas), out)
-    assert annotate(questions, FakeEngine(), people[:3], out)["asked"] == 0
+        annotate(task, FakeEngine(), coupled(5, task.prompt.personas), out)
+    assert annotate(task, FakeEngine(), people[:3], out)["asked"] == 0
 
 
 def bound(answers, answer):
@@ -136,62 +136,62 @@ def bound(answers, answer):
     return engine
 
 
-def test_only_missing_asks_about_clips_without_a_vote(questions, people, out):
+def test_only_missing_asks_about_clips_without_a_vote(task, people, out):
     """Free answers first, then constrained and exact ones for what is left, in one journal."""
-    ids = list(questions.dataset.utterances)
+    ids = list(task.dataset.utterances)
     unreadable = FakeEngine(lambda pair: Answer("sad" if pair.utterance not in ids[1:4] else "hm"))
-    assert annotate(questions, unreadable, people[:2], out)["clips_without_vote"] == 3
-    some = annotate(questions, FakeEngine(), people[:2], out.with_name("some"), limit=2)
+    assert annotate(task, unreadable, people[:2], out)["clips_without_vote"] == 3
+    some = annotate(task, FakeEngine(), people[:2], out.with_name("some"), limit=2)
     assert some["clips_without_vote"] == 0, "the others were not asked about"
     again = FakeEngine()
-    assert annotate(questions, again, people[:2], out, only_missing=True)["asked"] == 0  # it would answer the same
-    assert annotate(questions, again, people[:3], out, only_missing=True, limit=2)["asked"] == 1
+    assert annotate(task, again, people[:2], out, only_missing=True)["asked"] == 0  # it would answer the same
+    assert annotate(task, again, people[:3], out, only_missing=True, limit=2)["asked"] == 1
     assert [(pair.utterance, pair.listener.index) for pair in again.asked] == [(ids[1], 2)]
     forced = bound("constrained", lambda pair: Answer("angry" if pair.utterance == ids[2] else "", error=None))
-    summary = annotate(questions, forced, people[:2], out, only_missing=True, limit=3)
+    summary = annotate(task, forced, people[:2], out, only_missing=True, limit=3)
     assert (summary["utterances"], summary["asked"], summary["labelled"]) == (1, 2, 2)
-    probs = dict.fromkeys(questions.prompt.labels, 0.0) | {"sad": 0.25, "angry": 0.75}
+    probs = dict.fromkeys(task.prompt.labels, 0.0) | {"sad": 0.25, "angry": 0.75}
     exact = bound("exact", lambda pair: Answer(probs=probs))
-    filled = annotate(questions, exact, people[:2], out, only_missing=True)
+    filled = annotate(task, exact, people[:2], out, only_missing=True)
     assert (filled["asked"], filled["clips_without_vote"]) == (2, 0)
-    nothing = annotate(questions, exact, people[:2], out, only_missing=True)
+    nothing = annotate(task, exact, people[:2], out, only_missing=True)
     assert (nothing["utterances"], nothing["asked"]) == (0, 0)
     assert [a.answers for a in read_journal(out)] == ["free"] * 13 + ["constrained"] * 2 + ["exact"] * 2
     # The journal still goes on in the kind that it was begun with, and in no other.
-    assert annotate(questions, FakeEngine(), people, out)["asked"] == 6 * 5 - 13
+    assert annotate(task, FakeEngine(), people, out)["asked"] == 6 * 5 - 13
     with pytest.raises(UserError, match=r"begun with answers free, this run has exact.*--only-missing"):
-        annotate(questions, exact, people, out)
-    votes = Votes(read_votes(out, questions.dataset.classes)).counts(ids[2:4], ("angry", "sad"))
+        annotate(task, exact, people, out)
+    votes = Votes(read_votes(out, task.dataset.classes)).counts(ids[2:4], ("angry", "sad"))
     np.testing.assert_allclose(votes, [[2, 3], [1.5, 3.5]])
-    aligned = align_votes(questions.dataset, out)
+    aligned = align_votes(task.dataset, out)
     assert aligned.answers == "26 free + 2 constrained + 2 exact"
 
 
-def test_a_journal_of_another_dataset_is_refused(questions, people, out, capsys):
-    annotate(questions, FakeEngine(), people[:1], out)
+def test_a_journal_of_another_dataset_is_refused(task, people, out, capsys):
+    annotate(task, FakeEngine(), people[:1], out)
     lines = out.read_text().splitlines()
     out.write_text("".join(line.replace("toy", "yot") + "\n" for line in lines))
     before = out.read_bytes()
     with pytest.raises(UserError, match=r"is about other clips .the first is yot.*name another --out"):
-        annotate(questions, FakeEngine(), people[:1], out)
+        annotate(task, FakeEngine(), people[:1], out)
     assert out.read_bytes() == before
     out.write_text(lines[0].replace("toy", "yot") + "\n" + lines[1] + "\n")
-    annotate(questions, FakeEngine(), people[:1], out)
+    annotate(task, FakeEngine(), people[:1], out)
     assert "1 of its clips are not in" in capsys.readouterr().err
 
 
-def test_a_long_response_is_parsed_whole_and_kept_in_part(questions, people, out):
+def test_a_long_response_is_parsed_whole_and_kept_in_part(task, people, out):
     said = f"<think>{'hm, ' * 5000}</think>\n\nSad."
-    annotate(questions, FakeEngine(lambda pair: Answer(said)), people[:1], out, limit=1)
+    annotate(task, FakeEngine(lambda pair: Answer(said)), people[:1], out, limit=1)
     [attempt] = read_journal(out)
     assert attempt.label == "sad" and len(attempt.response) < RESPONSE_CHARS + 40
     assert attempt.response.startswith("<think>hm") and attempt.response.endswith("</think>\n\nSad.")
     assert f"[{len(said) - RESPONSE_CHARS} characters left out]" in attempt.response
 
 
-def test_no_vote_at_all_is_a_failure(questions, checkpoint, out, capsys, monkeypatch):
+def test_no_vote_at_all_is_a_failure(task, checkpoint, out, capsys, monkeypatch):
     monkeypatch.setattr(transformers_engine, "TransformersEngine", lambda *_, **__: engine)
-    words = ["annotate", "--data", questions.dataset.path, "--model", checkpoint, "--out", out, "--listeners", "1"]
+    words = ["annotate", "--data", task.dataset.path, "--model", checkpoint, "--out", out, "--listeners", "1"]
     engine = FakeEngine(lambda pair: Answer("I cannot tell."))
     assert cli.main([*map(str, words)]) == 2
     printed = capsys.readouterr()
@@ -222,9 +222,9 @@ def test_progress_tells_rate_time_and_unparsed():
         assert progress.sentence() == "100.0% unparsed"
 
 
-def test_command_line(questions, checkpoint, tmp_path, capsys):
+def test_command_line(task, checkpoint, tmp_path, capsys):
     """Words that contradict each other are refused before anything is loaded."""
-    base = ["annotate", "--data", str(questions.dataset.path), "--model", str(checkpoint), "--out", str(tmp_path / "j")]
+    base = ["annotate", "--data", str(task.dataset.path), "--model", str(checkpoint), "--out", str(tmp_path / "j")]
 
     def refused(*more):
         assert cli.main([*base, *more]) == 2
@@ -239,9 +239,9 @@ def test_command_line(questions, checkpoint, tmp_path, capsys):
     assert not (tmp_path / "j").exists()
 
 
-def test_the_exact_engine_by_command(questions, checkpoint, tmp_path, capsys):
+def test_the_exact_engine_by_command(task, checkpoint, tmp_path, capsys):
     out = tmp_path / "j"
-    words = ["annotate", "--data", questions.dataset.path, "--model", checkpoint, "--out", out, "--engine", "exact"]
+    words = ["annotate", "--data", task.dataset.path, "--model", checkpoint, "--out", out, "--engine", "exact"]
     assert cli.main([*map(str, words), "--listeners", "3", "--limit", "2", "--temperatures", "0.5,1"]) == 0
     assert "6 votes of 6 answers, 0 unparsed (0.0%)" in capsys.readouterr().out
     assert [json.loads(line)["temperature"] for line in out.read_text().splitlines()[:3]] == [0.5, 1.0, 0.5]

@@ -21,13 +21,13 @@ def environment(monkeypatch):
 
 
 @pytest.fixture
-def licensed(questions):
-    return replace(questions, dataset=replace(questions.dataset, name="iemocap", licensed=True))
+def licensed(task):
+    return replace(task, dataset=replace(task.dataset, name="iemocap", licensed=True))
 
 
 @pytest.fixture
-def people(questions):
-    return crossed(1, questions.prompt.personas)
+def people(task):
+    return crossed(1, task.prompt.personas)
 
 
 def good(*_):
@@ -52,7 +52,7 @@ def test_a_socks_proxy_is_no_obstacle_to_a_local_server(licensed, people, tmp_pa
         )
 
 
-def test_a_proxy_before_another_server_is_named(licensed, questions, people, tmp_path, monkeypatch, capsys):
+def test_a_proxy_before_another_server_is_named(licensed, task, people, tmp_path, monkeypatch, capsys):
     away = "http://api.example.com/v1"
     with Server(good).running() as proxy:
         at = proxy.url.removesuffix("/v1").removeprefix("http://")
@@ -66,12 +66,12 @@ def test_a_proxy_before_another_server_is_named(licensed, questions, people, tmp
         annotate(licensed, engine, people, tmp_path / "j")
         assert set(proxy.paths) == {f"{away}/chat/completions"} and len(proxy.requests) == 6
         monkeypatch.setenv("NO_PROXY", "example.com")
-        OpenAIEngine("m", questions, base_url=away)
+        OpenAIEngine("m", task, base_url=away)
         assert "go to api.example.com\n" in capsys.readouterr().err
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.setenv("HTTP_PROXY", "nonsense://proxy")
     with pytest.raises(UserError, match="the proxy proxy cannot be used: "):
-        OpenAIEngine("m", questions, base_url=away)
+        OpenAIEngine("m", task, base_url=away)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

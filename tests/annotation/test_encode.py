@@ -32,7 +32,7 @@ def prompt() -> Prompt:
 
 
 @pytest.fixture(scope="module")
-def questions(dataset, prompt) -> AnnotationTask:
+def task(dataset, prompt) -> AnnotationTask:
     return AnnotationTask(dataset, prompt)
 
 
@@ -41,10 +41,10 @@ def test_tokens_are_those_of_the_worker(checkpoint, dataset, prompt, asked):
     utterances = dict(dataset.utterances)
     silent = next(iter(utterances))
     utterances[silent] = replace(utterances[silent], transcript="")
-    questions = AnnotationTask(replace(dataset, utterances=utterances), prompt)
-    chat, encoder = open_model(checkpoint, asked), AnnotationEncoder(checkpoint, questions)
+    task = AnnotationTask(replace(dataset, utterances=utterances), prompt)
+    chat, encoder = open_model(checkpoint, asked), AnnotationEncoder(checkpoint, task)
     for persona in prompt.personas[:2]:
-        rows = [{"utterance": id, "messages": questions.messages(id, persona)} for id in utterances]
+        rows = [{"utterance": id, "messages": task.messages(id, persona)} for id in utterances]
         theirs, _, _ = chat.inputs(rows, dataset)
         for row, tokens, mask in zip(rows, theirs["input_ids"], theirs["attention_mask"], strict=True):
             ours = encoder.encode(row["utterance"], persona, len(dataset.audio(row["utterance"])))
@@ -52,19 +52,17 @@ def test_tokens_are_those_of_the_worker(checkpoint, dataset, prompt, asked):
             assert ours.dtype == np.int32
 
 
-def test_tokens_are_those_of_the_processor(path, questions):
-    encoder, persona = AnnotationEncoder(path, questions), questions.prompt.personas[1]
-    id = next(iter(questions.dataset.utterances))
-    text = encoder.processor.apply_chat_template(
-        questions.messages(id, persona), add_generation_prompt=True, tokenize=False
-    )
+def test_tokens_are_those_of_the_processor(path, task):
+    encoder, persona = AnnotationEncoder(path, task), task.prompt.personas[1]
+    id = next(iter(task.dataset.utterances))
+    text = encoder.processor.apply_chat_template(task.messages(id, persona), add_generation_prompt=True, tokenize=False)
     theirs = encoder.processor(text=text, audio=[np.ones(22_033, np.float32)], sampling_rate=16_000)
     np.testing.assert_array_equal(encoder.encode(id, persona, 22_033), theirs["input_ids"][0])
 
 
-def test_labels_are_whole_turns(path, prompt, questions):
+def test_labels_are_whole_turns(path, prompt, task):
     """In context: prompt, label and the end of the turn, tokenized in one piece, are the prompt's tokens and these."""
-    encoder = AnnotationEncoder(path, questions)
+    encoder = AnnotationEncoder(path, task)
     tokenizer = encoder.processor.tokenizer
     asked = encoder.render(prompt.messages("It is late.", prompt.personas[0]))
     assert asked.endswith("<|im_start|>assistant\n")
@@ -80,8 +78,8 @@ def test_labels_are_whole_turns(path, prompt, questions):
 
 
 @pytest.mark.parametrize("label", ["<|im_end|>", "a<|AUDIO|>b", "sad<|im_end|>\n<|im_start|>user", ""])
-def test_labels_that_control_the_conversation_are_refused(label, prompt, questions):
-    encoder = AnnotationEncoder(TOY, questions)
+def test_labels_that_control_the_conversation_are_refused(label, prompt, task):
+    encoder = AnnotationEncoder(TOY, task)
     with pytest.raises(UserError, match="cannot be an answer"):
         reply(encoder.processor, prompt.messages("", prompt.personas[0]), label)
 
@@ -102,10 +100,10 @@ from aer_jax.annotation.engines.tokens import AnnotationEncoder
 from aer_jax.data.dataset import open_dataset
 from aer_jax.annotation.prompts import load_prompt
 from aer_jax.annotation.task import AnnotationTask
-questions = AnnotationTask(open_dataset({str(dataset.path)!r}), load_prompt(["angry", "sad"]))
-encoder = AnnotationEncoder({str(TOY)!r}, questions)
-id = next(iter(questions.dataset.utterances))
-assert len(encoder.encode(id, questions.prompt.personas[0], 16000)) > 40 and "jax" not in sys.modules
+task = AnnotationTask(open_dataset({str(dataset.path)!r}), load_prompt(["angry", "sad"]))
+encoder = AnnotationEncoder({str(TOY)!r}, task)
+id = next(iter(task.dataset.utterances))
+assert len(encoder.encode(id, task.prompt.personas[0], 16000)) > 40 and "jax" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -42,19 +42,19 @@ def one_shape():
 
 
 @pytest.fixture(scope="module")
-def questions(dataset):
+def task(dataset):
     return AnnotationTask(dataset, load_prompt(LABELS))
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint, questions):
-    return ExactEngine(checkpoint, questions, batch=4)
+def engine(checkpoint, task):
+    return ExactEngine(checkpoint, task, batch=4)
 
 
 @pytest.fixture(scope="module")
-def scores(engine, questions):
+def scores(engine, task):
     """Log-probabilities of all clips under two personas, {utterance: [personas, labels, longest label]}."""
-    return scored(engine, list(questions.dataset.utterances), questions.prompt.personas[::3])
+    return scored(engine, list(task.dataset.utterances), task.prompt.personas[::3])
 
 
 def scored(engine, ids, personas) -> dict[str, np.ndarray]:
@@ -66,25 +66,23 @@ def scored(engine, ids, personas) -> dict[str, np.ndarray]:
     return found
 
 
-def loop(checkpoint: Path, questions, ids, persona: str) -> np.ndarray:
+def loop(checkpoint: Path, task, ids, persona: str) -> np.ndarray:
     """The plain way: text and clip through the processor, one clip and one label a forward pass, padded to 30 s."""
     processor = Qwen2AudioProcessor.from_pretrained(checkpoint)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
     found = []
     for id in ids:
-        asked = processor.apply_chat_template(
-            questions.messages(id, persona), add_generation_prompt=True, tokenize=False
-        )
-        for label in questions.prompt.labels:
+        asked = processor.apply_chat_template(task.messages(id, persona), add_generation_prompt=True, tokenize=False)
+        for label in task.prompt.labels:
             answer = f"{label}<|im_end|>"
-            audio = [questions.dataset.audio(id)]
+            audio = [task.dataset.audio(id)]
             inputs = processor(text=asked + answer, audio=audio, sampling_rate=16_000, return_tensors="pt")
             with torch.inference_mode():
                 log_probs = model(**inputs).logits[0].log_softmax(-1)
             said = processor.tokenizer(answer, return_tensors="pt")["input_ids"][0]
             assert torch.equal(inputs["input_ids"][0, -len(said) :], said)
             found.append(log_probs[-len(said) - 1 : -1].gather(1, said[:, None]).sum().item())
-    return np.reshape(found, (len(ids), len(questions.prompt.labels)))
+    return np.reshape(found, (len(ids), len(task.prompt.labels)))
 
 
 def compare(what: str, found, expected, capsys) -> None:
@@ -98,18 +96,18 @@ def compare(what: str, found, expected, capsys) -> None:
 
 
 @pytest.mark.parametrize("persona", [0, 1])
-def test_parity_on_a_random_checkpoint(scores, checkpoint, questions, persona, capsys):
+def test_parity_on_a_random_checkpoint(scores, checkpoint, task, persona, capsys):
     ids = list(scores)[:3]
     found = np.array([scores[id][persona].sum(-1) for id in ids])
-    expected = loop(checkpoint, questions, ids, questions.prompt.personas[3 * persona])
+    expected = loop(checkpoint, task, ids, task.prompt.personas[3 * persona])
     compare(f"random checkpoint, toy clips, persona {persona}", found, expected, capsys)
     assert (np.exp(found).sum(-1) < 1).all()
 
 
-def test_neither_batch_nor_order_nor_company_matters(scores, checkpoint, questions):
+def test_neither_batch_nor_order_nor_company_matters(scores, checkpoint, task):
     """To 1e-4, as much as the weights of this checkpoint, made to be sharp, make of float32's rounding."""
-    ids, personas = list(scores), questions.prompt.personas
-    other = scored(ExactEngine(checkpoint, questions, batch=5), ids[:0:-1], (personas[1], personas[3]))
+    ids, personas = list(scores), task.prompt.personas
+    other = scored(ExactEngine(checkpoint, task, batch=5), ids[:0:-1], (personas[1], personas[3]))
     for id, row in other.items():
         np.testing.assert_allclose(row[1], scores[id][1], rtol=0, atol=1e-4)
 
@@ -120,9 +118,9 @@ def test_parity_on_real_speech(mini_checkpoint, crema_d_root, tmp_path, capsys):
     corpus = crema_d.read(crema_d_root)
     dataset = prepare(replace(corpus, clips=corpus.clips[::600]), tmp_path / "dataset")
     prompt = load_prompt([*dataset.classes[:3], f"{dataset.classes[0]} or worse"])
-    questions, ids = AnnotationTask(dataset, prompt), list(dataset.utterances)[:2]
-    found = scored(ExactEngine(mini_checkpoint, questions, batch=2), ids, prompt.personas[:1])
-    expected = loop(mini_checkpoint, questions, ids, prompt.personas[0])
+    task, ids = AnnotationTask(dataset, prompt), list(dataset.utterances)[:2]
+    found = scored(ExactEngine(mini_checkpoint, task, batch=2), ids, prompt.personas[:1])
+    expected = loop(mini_checkpoint, task, ids, prompt.personas[0])
     found_nl = np.array([found[id][0].sum(-1) for id in ids])
     compare(f"mini checkpoint, {len(ids)} CREMA-D clips", found_nl, expected, capsys)
 
@@ -148,9 +146,9 @@ def test_constrained_samples_converge_to_the_exact_distribution(bound, temperatu
     The same samples refute what tempering whole labels, and not their tokens, would predict.
     """
     engine, annotator = bound
-    id, persona = next(iter(engine.questions.dataset.utterances)), engine.questions.prompt.personas[1]
+    id, persona = next(iter(engine.task.dataset.utterances)), engine.task.prompt.personas[1]
     [[(_, answer)]] = engine.ask([Question(id, Listener(0, persona, temperature))])
-    row = {"utterance": id, "messages": engine.questions.messages(id, persona), "temperature": temperature}
+    row = {"utterance": id, "messages": engine.task.messages(id, persona), "temperature": temperature}
     said = []
     for start in range(0, DRAWS, 250):
         said += annotator.generate([{**row, "seed": seed} for seed in range(start, start + 250)])
@@ -174,19 +172,19 @@ def p_value(counts_k: np.ndarray, probs_k: np.ndarray) -> float:
     return float(chi2.sf(((found - expected)[used] ** 2 / expected[used]).sum(), used.sum() - 1))
 
 
-def test_journal_is_of_distributions_that_runs_learn_from(engine, questions, tmp_path):
+def test_journal_is_of_distributions_that_runs_learn_from(engine, task, tmp_path):
     """One vote a listener, in shares; resumed without asking again; pooled with people's votes by count."""
-    engine = ExactEngine(engine._checkpoint, replace(questions, prompt=load_prompt(questions.dataset.classes)), batch=4)
-    people, out = crossed(7, questions.prompt.personas), tmp_path / "journal.jsonl"
-    first = annotate(engine.questions, engine, people[:5], out, limit=3)
+    engine = ExactEngine(engine._checkpoint, replace(task, prompt=load_prompt(task.dataset.classes)), batch=4)
+    people, out = crossed(7, task.prompt.personas), tmp_path / "journal.jsonl"
+    first = annotate(engine.task, engine, people[:5], out, limit=3)
     assert (first["asked"], first["labelled"], first["unparsed_share"], first["answers"]) == (15, 15, 0, "exact")
     content = out.read_bytes()
-    done = annotate(engine.questions, engine, people, out)
+    done = annotate(engine.task, engine, people, out)
     assert out.read_bytes().startswith(content) and done["asked"] == 7 * 6 - 15 and done["labelled"] == 42
     attempts = read_journal(out)
     assert all(a.answers == "exact" and a.response == "" and a.label is None for a in attempts)
 
-    dataset = engine.questions.dataset
+    dataset = engine.task.dataset
     ids = list(dataset.utterances)
     p_nk = Targets(dataset, LabelsConfig("synthetic", str(out))).distributions(ids)
     mixed = [[a.probs[c] for c in dataset.classes] for a in attempts if a.utterance == ids[4]]
@@ -197,7 +195,7 @@ def test_journal_is_of_distributions_that_runs_learn_from(engine, questions, tmp
     np.testing.assert_allclose(both_nk, (5 * human_nk + 7 * p_nk) / 12, atol=1e-6)  # 5 people, 7 listeners
 
 
-def test_eight_devices_write_what_one_writes(engine, checkpoint, dataset, questions, tmp_path):
+def test_eight_devices_write_what_one_writes(engine, checkpoint, dataset, task, tmp_path):
     """The command on a mesh of 2 x 2 x 2 devices."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
@@ -209,7 +207,7 @@ def test_eight_devices_write_what_one_writes(engine, checkpoint, dataset, questi
     done = subprocess.run([*command, *settings], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["labelled"] == 4
-    own = replace(questions, prompt=load_prompt(dataset.classes))
+    own = replace(task, prompt=load_prompt(dataset.classes))
     people = crossed(2, own.prompt.personas)
     asked = [Question(id, person) for id in list(dataset.utterances)[:2] for person in people]
     one = ExactEngine(checkpoint, own, batch=4).ask(asked)

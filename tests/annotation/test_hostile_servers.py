@@ -35,11 +35,11 @@ def out(tmp_path):
     return tmp_path / "j"
 
 
-def run(questions, behave, out, listeners=2, **options):
+def run(task, behave, out, listeners=2, **options):
     """The summary of an annotation, and the server that was asked."""
     with Server(behave).running() as server:
-        engine = OpenAIEngine("m", questions, base_url=server.url, **{"retries": 1} | options)
-        return annotate(questions, engine, crossed(listeners, questions.prompt.personas), out), server
+        engine = OpenAIEngine("m", task, base_url=server.url, **{"retries": 1} | options)
+        return annotate(task, engine, crossed(listeners, task.prompt.personas), out), server
 
 
 def good(*_):
@@ -58,17 +58,17 @@ def good(*_):
         (200, completion("<think>sad"), "nothing but thinking; allow more"),
     ],
 )
-def test_what_is_refused_alike_from_the_start_ends_the_run(questions, out, status, body, words):
+def test_what_is_refused_alike_from_the_start_ends_the_run(task, out, status, body, words):
     """Not every question is asked until its attempts are used up: none of these counts as one."""
     for _ in range(4):
         with pytest.raises(UserError, match=rf"refuses every question alike, the first 3 with: {words}"):
-            run(questions, lambda *_: (status, {}, body), out)
+            run(task, lambda *_: (status, {}, body), out)
     assert read_journal(out) == []
-    _, server = run(questions, good, out)
+    _, server = run(task, good, out)
     assert len(server.requests) == 12
 
 
-def test_few_requests_are_made_of_a_server_that_refuses(questions, out):
+def test_few_requests_are_made_of_a_server_that_refuses(task, out):
     requests = []
 
     def refuse(server, number, request):
@@ -76,11 +76,11 @@ def test_few_requests_are_made_of_a_server_that_refuses(questions, out):
         return 400, {}, {"error": {"message": f"request {number} was bad, req-{number:x}a"}}
 
     with pytest.raises(UserError, match="refuses every question alike"):
-        run(questions, refuse, out, listeners=20)
+        run(task, refuse, out, listeners=20)
     assert len(requests) == 3
 
 
-def test_rc_2_and_the_body_of_the_error(questions, out, capsys, monkeypatch):
+def test_rc_2_and_the_body_of_the_error(task, out, capsys, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
 
     def refuse(server, number, request):
@@ -92,7 +92,7 @@ def test_rc_2_and_the_body_of_the_error(questions, out, capsys, monkeypatch):
         )
 
     with Server(refuse).running() as server:
-        words = ["annotate", "--data", questions.dataset.path, "--model", "m", "--out", out, "--engine", "openai"]
+        words = ["annotate", "--data", task.dataset.path, "--model", "m", "--out", out, "--engine", "openai"]
         words = [*map(str, words), "--base-url", server.url, "--listeners", "1"]
         assert cli.main(words) == 2
         error = capsys.readouterr().err
@@ -105,36 +105,34 @@ def test_rc_2_and_the_body_of_the_error(questions, out, capsys, monkeypatch):
     assert "sk-very-secret" not in out.read_text()
 
 
-def test_one_clip_that_is_refused_is_its_own_failure(questions, out):
+def test_one_clip_that_is_refused_is_its_own_failure(task, out):
     """Even if it is the first one: the server is tried with others before it is given up."""
-    first = next(iter(questions.dataset.utterances))
-    seeds = {person.seed(first) for person in crossed(5, questions.prompt.personas)}
+    first = next(iter(task.dataset.utterances))
+    seeds = {person.seed(first) for person in crossed(5, task.prompt.personas)}
 
     def behave(server, number, request):
         return (400, {}, {"error": {"message": "too long"}}) if request["seed"] in seeds else good()
 
-    summary, _ = run(questions, behave, out, listeners=5)
+    summary, _ = run(task, behave, out, listeners=5)
     assert (summary["labelled"], summary["failed"]) == (25, 5)
     for _ in range(2):  # what is left counts, so that the annotation comes to an end
         with pytest.raises(UserError, match="all 5 questions failed, the first with: HTTP 400: too long"):
-            run(questions, behave, out, listeners=5)
-    summary, server = run(questions, behave, out, listeners=5)
+            run(task, behave, out, listeners=5)
+    summary, server = run(task, behave, out, listeners=5)
     assert (summary["given_up"], summary["asked"], server.requests) == (5, 0, [])
 
 
-def test_a_server_that_fails_from_some_moment_on_is_given_up(questions, out):
+def test_a_server_that_fails_from_some_moment_on_is_given_up(task, out):
     with pytest.raises(
         UserError, match=rf"failed {HOPELESS} times without an answer in between, at last with: HTTP 500"
     ):
-        run(
-            questions, lambda _, n, __: good() if n < 10 else (500, {}, {}), out, listeners=20, retries=0, concurrency=1
-        )
+        run(task, lambda _, n, __: good() if n < 10 else (500, {}, {}), out, listeners=20, retries=0, concurrency=1)
     outcomes = [attempt.outcome for attempt in read_journal(out)]
     assert outcomes == [None] * 10 + ["failed"] * HOPELESS
 
 
-def test_sampling_is_that_of_the_other_engines(questions, out):
-    _, server = run(questions, good, out)
+def test_sampling_is_that_of_the_other_engines(task, out):
+    _, server = run(task, good, out)
     sent = [
         {name: request[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty")}
         for request in server.requests
@@ -142,7 +140,7 @@ def test_sampling_is_that_of_the_other_engines(questions, out):
     assert sent == [{"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}] * 12
 
 
-def test_fields_that_a_server_does_not_know_are_left_out_and_it_is_said(questions, out, capsys):
+def test_fields_that_a_server_does_not_know_are_left_out_and_it_is_said(task, out, capsys):
     """As OpenAI's own server and `transformers serve` refuse them."""
 
     def behave(server, number, request):
@@ -150,7 +148,7 @@ def test_fields_that_a_server_does_not_know_are_left_out_and_it_is_said(question
             return 422, {}, {"detail": f"Unexpected fields in the request: {unknown}"}
         return good()
 
-    summary, server = run(questions, behave, out)
+    summary, server = run(task, behave, out)
     assert summary["labelled"] == 12 and len(server.requests) <= 12 + 3
     assert capsys.readouterr().err.count("does not take top_k, min_p, repetition_penalty: they are left out") == 1
     assert {attempt.request for attempt in read_journal(out)} == {"top_k=,min_p=,repetition_penalty="}
@@ -206,13 +204,13 @@ BOMB = bomb()
     ids=["flood", "flood of an error", "drip", "drip of an error", "reset", "bomb", "no gzip", "brotli", "short length",
          "deep", "half a surrogate", "long", "nan", "negative", "soon"],
 )  # fmt: skip
-def test_trouble_with_every_third_question(questions, out, trouble):
+def test_trouble_with_every_third_question(task, out, trouble):
     """The others are answered, each trouble is a failure or an unparsed answer, and the journal is whole."""
     began = time.monotonic()
-    unlucky = {person.seed(id) for n, id in enumerate(questions.dataset.utterances) if n % 3 == 2
-               for person in crossed(2, questions.prompt.personas)}  # fmt: skip
+    unlucky = {person.seed(id) for n, id in enumerate(task.dataset.utterances) if n % 3 == 2
+               for person in crossed(2, task.prompt.personas)}  # fmt: skip
     summary, _ = run(
-        questions,
+        task,
         lambda _, __, r: trouble() if r["seed"] in unlucky else good(),
         out,
         timeout=2 if trouble()[2] is drip else 30,
@@ -221,10 +219,10 @@ def test_trouble_with_every_third_question(questions, out, trouble):
     attempts = read_journal(out)
     assert len(attempts) == 12 and max(len(attempt.line()) for attempt in attempts) < 10_000
     assert time.monotonic() - began < 30
-    assert run(questions, good, out)[0]["labelled"] == 12 - summary["unparsed"]
+    assert run(task, good, out)[0]["labelled"] == 12 - summary["unparsed"]
 
 
-def test_headers_that_never_end(questions, out):
+def test_headers_that_never_end(task, out):
     """No single read takes long; the request as a whole does."""
     listening = socket.create_server(("127.0.0.1", 0))
 
@@ -243,22 +241,22 @@ def test_headers_that_never_end(questions, out):
 
     threading.Thread(target=serve, daemon=True).start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-    engine = OpenAIEngine("m", questions, base_url=url, timeout=0.5)
+    engine = OpenAIEngine("m", task, base_url=url, timeout=0.5)
     with pytest.raises(UserError, match=r"alike, the first 3 with: no reply within 1 s .--timeout"):
-        annotate(questions, engine, crossed(2, questions.prompt.personas), out)
+        annotate(task, engine, crossed(2, task.prompt.personas), out)
     listening.close()
 
 
-def test_gzip_that_was_not_asked_for_is_read(questions, out):
+def test_gzip_that_was_not_asked_for_is_read(task, out):
     import json
 
     body = gzip.compress(json.dumps(completion("Sad.")).encode())
     assert len(body) < BODY_BYTES
-    assert run(questions, lambda *_: (200, {"Content-Encoding": "gzip"}, body), out)[0]["labelled"] == 12
+    assert run(task, lambda *_: (200, {"Content-Encoding": "gzip"}, body), out)[0]["labelled"] == 12
 
 
 @pytest.mark.parametrize("date", [False, True], ids=["seconds", "date"])
-def test_a_long_retry_after_pauses_the_run(questions, out, monkeypatch, capsys, date):
+def test_a_long_retry_after_pauses_the_run(task, out, monkeypatch, capsys, date):
     """No attempt and no try is spent on it."""
     monkeypatch.setattr(openai_engine, "PAUSE", 0.5)
     met = Counter()
@@ -270,15 +268,15 @@ def test_a_long_retry_after_pauses_the_run(questions, out, monkeypatch, capsys, 
         return 429, {"Retry-After": email.utils.formatdate(time.time() + 3, usegmt=True) if date else "1.2"}, {}
 
     began = time.monotonic()
-    summary, _ = run(questions, behave, out, retries=0)
+    summary, _ = run(task, behave, out, retries=0)
     assert summary["labelled"] == 12 and time.monotonic() - began > 0.9
     assert "127.0.0.1 asks for a pause of 00:0" in capsys.readouterr().err
     assert all(attempt.outcome is None for attempt in read_journal(out))
 
 
-def test_a_pause_of_days_ends_the_run(questions, out):
+def test_a_pause_of_days_ends_the_run(task, out):
     with pytest.raises(Unfinished, match=r"asks for a pause of 11\.6 days; what was answered is kept"):
-        run(questions, lambda _, n, __: good() if n < 2 else (503, {"Retry-After": "1000000"}, {}), out)
+        run(task, lambda _, n, __: good() if n < 2 else (503, {"Retry-After": "1000000"}, {}), out)
     assert len(read_journal(out)) >= 1
 
 
@@ -294,8 +292,8 @@ def test_retry_after(value, seconds):
 
 
 @pytest.mark.parametrize("key", ["sk-\n-secret", "sk-\u2013secret"])
-def test_a_key_that_is_none(questions, monkeypatch, key):
+def test_a_key_that_is_none(task, monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(UserError, match="OPENAI_API_KEY holds characters that no key has") as refusal:
-        OpenAIEngine("m", questions, base_url="http://localhost:1/v1")
+        OpenAIEngine("m", task, base_url="http://localhost:1/v1")
     assert "secret" not in str(refusal.value)

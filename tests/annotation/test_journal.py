@@ -67,10 +67,10 @@ def test_failures_are_counted_and_answers_remembered(tmp_path):
     path = tmp_path / "journal.jsonl"
     with Journal(path, "m", "p") as journal:
         journal.append([failed(), failed("u1"), attempt(label=None), failed("u1")])
-        now = journal.answered, journal.failures, journal.people
+        now = journal.answered, journal.failures, journal.listeners
     assert now == ({("u0", 0)}, {("u0", 0): 1, ("u1", 0): 2}, {0: ("Go by tone.", 0.5)})
     with Journal(path, "m", "p") as journal:
-        assert (journal.answered, journal.failures, journal.people) == now
+        assert (journal.answered, journal.failures, journal.listeners) == now
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,15 @@ def no_key(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def people(questions):
-    return crossed(2, questions.prompt.personas)
+def people(task):
+    return crossed(2, task.prompt.personas)
 
 
-def answers(questions, people, behave, **options):
+def answers(task, people, behave, **options):
     """{pair: answer} of all pairs, and the server."""
     with Server(behave).running() as server:
-        engine = OpenAIEngine("m", questions, base_url=server.url, **{"retries": 2} | options)
-        asked = [Question(id, person) for id in questions.dataset.utterances for person in people]
+        engine = OpenAIEngine("m", task, base_url=server.url, **{"retries": 2} | options)
+        asked = [Question(id, person) for id in task.dataset.utterances for person in people]
         return {pair: answer for some in engine.ask(asked) for pair, answer in some}, server
 
 
@@ -50,20 +50,20 @@ def first_time(trouble):
     return behave
 
 
-def test_what_is_sent(questions, people):
-    found, server = answers(questions, people, good)
+def test_what_is_sent(task, people):
+    found, server = answers(task, people, good)
     assert len(found) == len(server.requests) == 12
     by_seed = {request["seed"]: request for request in server.requests}
     for pair in found:
         request = by_seed[pair.listener.seed(pair.utterance)]
-        system, user = questions.messages(pair.utterance, pair.listener.persona)
+        system, user = task.messages(pair.utterance, pair.listener.persona)
         assert request["model"] == "m" and request["temperature"] == pair.listener.temperature
         assert request["messages"][0] == system
         assert [part["type"] for part in request["messages"][1]["content"]] == ["text", "input_audio"]
         assert request["messages"][1]["content"][0] == user["content"][0]
         samples, rate = heard(request)
         assert rate == 16_000
-        np.testing.assert_allclose(samples, questions.dataset.audio(pair.utterance), atol=2**-15)
+        np.testing.assert_allclose(samples, task.dataset.audio(pair.utterance), atol=2**-15)
     assert {a.response for a in found.values()} == {"Sad."}
     assert server.most <= 8
 
@@ -83,13 +83,13 @@ def test_what_is_sent(questions, people):
     ],
     ids=["429", "500", "503", "cut", "half JSON", "HTML", "no choice", "content is no text", "slow"],
 )
-def test_trouble_that_passes(questions, people, trouble, monkeypatch):
+def test_trouble_that_passes(task, people, trouble, monkeypatch):
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    found, _ = answers(questions, people, first_time(trouble), timeout=0.4)
+    found, _ = answers(task, people, first_time(trouble), timeout=0.4)
     assert [answer.response for answer in found.values()] == ["Sad."] * 12, [a.error for a in found.values()]
 
 
-def test_retry_after_is_respected(questions, people):
+def test_retry_after_is_respected(task, people):
     times = {}
 
     def behave(server, number, request):
@@ -98,14 +98,14 @@ def test_retry_after_is_respected(questions, people):
         times.setdefault(request["seed"], []).append(time.monotonic())
         return (429, {"Retry-After": "0.7"}, {}) if len(times[request["seed"]]) == 1 else good()
 
-    answers(questions, people[:1], behave, concurrency=6)
+    answers(task, people[:1], behave, concurrency=6)
     assert all(len(two) == 2 and two[1] - two[0] >= 0.69 for two in times.values())
 
 
-def test_trouble_that_stays_is_this_questions_error(questions, people, tmp_path, monkeypatch):
+def test_trouble_that_stays_is_this_questions_error(task, people, tmp_path, monkeypatch):
     """Bounded tries; the others are answered; the journal has both, and the next run asks for the rest."""
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
-    unlucky = people[1].seed(next(iter(questions.dataset.utterances)))
+    unlucky = people[1].seed(next(iter(task.dataset.utterances)))
 
     def behave(server, number, request):
         if request["seed"] != unlucky:
@@ -113,14 +113,14 @@ def test_trouble_that_stays_is_this_questions_error(questions, people, tmp_path,
         return [(500, {}, {}), (200, {}, None), (200, {}, b"nonsense")][number % 3]
 
     with Server(behave).running() as server:
-        engine = OpenAIEngine("m", questions, base_url=server.url, retries=2, concurrency=2)
-        summary = annotate(questions, engine, people, tmp_path / "j")
+        engine = OpenAIEngine("m", task, base_url=server.url, retries=2, concurrency=2)
+        summary = annotate(task, engine, people, tmp_path / "j")
         assert (summary["labelled"], summary["failed"]) == (11, 1)
         tries = sum(request["seed"] == unlucky for request in server.requests)
         assert 3 <= tries <= 3 * openai_engine.NONSENSE and server.most <= 2
     with Server(good).running() as server:
-        engine = OpenAIEngine("m", questions, base_url=server.url)
-        assert annotate(questions, engine, people, tmp_path / "j")["labelled"] == 12
+        engine = OpenAIEngine("m", task, base_url=server.url)
+        assert annotate(task, engine, people, tmp_path / "j")["labelled"] == 12
         assert len(server.requests) == 1
     assert [a.outcome for a in read_journal(tmp_path / "j")].count("failed") == 1
 
@@ -134,10 +134,10 @@ def test_trouble_that_stays_is_this_questions_error(questions, people, tmp_path,
         (completion("not sad"), "not sad"),
     ],
 )
-def test_refusals_are_unparsed_and_kept(questions, people, tmp_path, body, response):
+def test_refusals_are_unparsed_and_kept(task, people, tmp_path, body, response):
     with Server(lambda *_: (200, {}, body)).running() as server:
-        engine = OpenAIEngine("m", questions, base_url=server.url)
-        summary = annotate(questions, engine, people, tmp_path / "j")
+        engine = OpenAIEngine("m", task, base_url=server.url)
+        summary = annotate(task, engine, people, tmp_path / "j")
     assert (summary["unparsed"], summary["unparsed_share"], summary["failed"]) == (12, 1.0, 0)
     assert {a.response for a in read_journal(tmp_path / "j")} == {response}
 
@@ -150,7 +150,7 @@ def test_refusals_are_unparsed_and_kept(questions, people, tmp_path, body, respo
         (429, {"message": "pay first", "code": "insufficient_quota"}, "no credit left"),
     ],
 )
-def test_what_concerns_every_question_ends_the_run(questions, people, tmp_path, monkeypatch, status, error, words):
+def test_what_concerns_every_question_ends_the_run(task, people, tmp_path, monkeypatch, status, error, words):
     """The answers before it are in the journal, the key is in no message."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
 
@@ -158,21 +158,21 @@ def test_what_concerns_every_question_ends_the_run(questions, people, tmp_path, 
         return good() if number < 4 else (status, {}, {"error": error})
 
     with Server(behave).running() as server:
-        engine = OpenAIEngine("m", questions, base_url=server.url, concurrency=1, retries=0)
+        engine = OpenAIEngine("m", task, base_url=server.url, concurrency=1, retries=0)
         with pytest.raises(UserError, match=words) as refusal:
-            annotate(questions, engine, people, tmp_path / "j")
+            annotate(task, engine, people, tmp_path / "j")
     assert "sk-secret" not in str(refusal.value) and server.keys == {"Bearer sk-secret"}
     assert len(read_journal(tmp_path / "j")) == 4
 
 
-def test_a_server_that_is_not_there(questions, people, tmp_path):
-    engine = OpenAIEngine("m", questions, base_url="http://127.0.0.1:9/v1", retries=0)
+def test_a_server_that_is_not_there(task, people, tmp_path):
+    engine = OpenAIEngine("m", task, base_url="http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(UserError, match=r"127\.0\.0\.1 cannot be reached .*check --base-url"):
-        annotate(questions, engine, people, tmp_path / "j")
+        annotate(task, engine, people, tmp_path / "j")
 
 
-def test_audio_leaves_the_machine_only_knowingly(questions, monkeypatch, capsys):
-    licensed = replace(questions, dataset=replace(questions.dataset, name="iemocap", licensed=True))
+def test_audio_leaves_the_machine_only_knowingly(task, monkeypatch, capsys):
+    licensed = replace(task, dataset=replace(task.dataset, name="iemocap", licensed=True))
     OpenAIEngine("m", licensed, base_url="http://localhost:1/v1")  # stays here
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
@@ -183,18 +183,18 @@ def test_audio_leaves_the_machine_only_knowingly(questions, monkeypatch, capsys)
         OpenAIEngine("m", licensed)
     OpenAIEngine("m", licensed, base_url=away, send_licensed=True)
     assert "licensed audio of iemocap" in capsys.readouterr().err
-    OpenAIEngine("m", questions, base_url=away)
+    OpenAIEngine("m", task, base_url=away)
     assert "audio of toy, and its words where they are asked about, go to api.example.com" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_said(questions, monkeypatch):
+def test_what_is_missing_is_said(task, monkeypatch):
     with pytest.raises(UserError, match="--base-url, or set OPENAI_API_KEY"):
-        OpenAIEngine("m", questions)
+        OpenAIEngine("m", task)
     with pytest.raises(UserError, match=r"set OPENAI_API_KEY to the key of https://api\.example\.com"):
-        OpenAIEngine("m", questions, base_url="https://api.example.com/v1")
+        OpenAIEngine("m", task, base_url="https://api.example.com/v1")
     for wrong in ({"concurrency": 0}, {"timeout": 0}):
         with pytest.raises(UserError, match="--concurrency must be"):
-            OpenAIEngine("m", questions, base_url="http://localhost:1/v1", **wrong)
+            OpenAIEngine("m", task, base_url="http://localhost:1/v1", **wrong)
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(UserError, match=r"pip install 'aer-jax\[openai\]'"):
-        OpenAIEngine("m", questions, base_url="http://localhost:1/v1")
+        OpenAIEngine("m", task, base_url="http://localhost:1/v1")

@@ -274,7 +274,7 @@ def test_labels_that_its_tokenizer_cannot_keep_apart(flamingo, asked):
         open_model(flamingo, asked, ("sad", "<sound>"))
 
 
-def test_the_workers_sentence_is_the_engines(spoilt, questions, tmp_path):
-    engine = TransformersEngine(spoilt("processor_config.json"), questions)
+def test_the_workers_sentence_is_the_engines(spoilt, task, tmp_path):
+    engine = TransformersEngine(spoilt("processor_config.json"), task)
     with pytest.raises(UserError, match=r"^the checkpoint \S+spoilt cannot annotate: it has no processor"):
-        annotate(questions, engine, crossed(1, questions.prompt.personas), tmp_path / "j")
+        annotate(task, engine, crossed(1, task.prompt.personas), tmp_path / "j")

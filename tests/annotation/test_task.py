@@ -24,13 +24,13 @@ def talk(dataset):
     return replace(dataset, name="iemocap", utterances=utterances)
 
 
-def text(questions, id):
-    return questions.messages(id, "Listen.")[1]["content"][0]["text"]
+def text(task, id):
+    return task.messages(id, "Listen.")[1]["content"][0]["text"]
 
 
-def test_words_are_told_and_the_speaker_is_not(questions, dataset):
+def test_words_are_told_and_the_speaker_is_not(task, dataset):
     for id, utterance in dataset.utterances.items():
-        asked = text(questions, id)
+        asked = text(task, id)
         assert f'Words: "{utterance.transcript}"\n' in asked and "Listen." in asked
         assert utterance.speaker not in asked and "Speaker" not in asked and "before" not in asked
 

@@ -88,7 +88,7 @@ def loaded(config: ModelConfig):
     """A model that starts from the adapter."""
     start = read_adapter(config, CLASSES)
     model = load_model(config, len(CLASSES), make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
-    start.put_into(model)
+    start.update(model)
     return model, start
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 ENGINES = ("transformers", "openai", "exact")
 
 
-def open_engine(name: str, model: str, questions: AnnotationTask, **options: Any) -> Engine:
+def open_engine(name: str, model: str, task: AnnotationTask, **options: Any) -> Engine:
     """An engine by its name; each is imported on use, since one needs JAX and another an HTTP client.
 
     Args:
         name: one of ENGINES.
         model: a checkpoint, or what the server calls it.
-        questions: what is asked.
+        task: prompt and dataset.
         options: of this engine's constructor.
 
     Raises:
@@ -31,13 +31,13 @@ def open_engine(name: str, model: str, questions: AnnotationTask, **options: Any
     if name == "transformers":
         from aer_jax.annotation.engines.pytorch.transformers_engine import TransformersEngine
 
-        return TransformersEngine(model, questions, **options)
+        return TransformersEngine(model, task, **options)
     if name == "openai":
         from aer_jax.annotation.engines.served.openai_engine import OpenAIEngine
 
-        return OpenAIEngine(model, questions, **options)
+        return OpenAIEngine(model, task, **options)
     if name == "exact":
         from aer_jax.annotation.engines.exact import ExactEngine
 
-        return ExactEngine(model, questions, **options)
+        return ExactEngine(model, task, **options)
     raise UserError(f'there is no engine "{name}".{nearest(name, ENGINES)} Known: {", ".join(ENGINES)}.')

@@ -48,7 +48,7 @@ class ExactEngine:
 
     Args:
         model: checkpoint directory or hub id.
-        questions: what is asked.
+        task: prompt and dataset.
         batch: utterances at a time; a multiple of the mesh's data x fsdp.
         mesh: how the devices are divided, as in training.
         dtype: of weights and activations, float32 or bfloat16.
@@ -62,25 +62,25 @@ class ExactEngine:
     def __init__(
         self,
         model: str | Path,
-        questions: AnnotationTask,
+        task: AnnotationTask,
         *,
         batch: int = 16,
         mesh: MeshConfig | None = None,
         dtype: str = "float32",
     ):
-        self.model, self.questions = model_name(model), questions
+        self.model, self.task = model_name(model), task
         self._checkpoint, self._dtype = find_checkpoint(model), dtype
-        self.encoder = AnnotationEncoder(self._checkpoint, questions)
+        self.encoder = AnnotationEncoder(self._checkpoint, task)
         self.mesh = make_mesh(mesh or MeshConfig())
         # Padding rows make up for what a batch lacks, so it may be rounded up.
         rows = row_blocks(self.mesh)
         self.batch = -(-batch // rows) * rows
 
-    def ask(self, asked: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
+    def ask(self, questions: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
         """See `Engine`: all listeners of the utterances of one batch at a time."""
-        personas = list(dict.fromkeys(pair.listener.persona for pair in asked))
+        personas = list(dict.fromkeys(pair.listener.persona for pair in questions))
         by_utterance: dict[str, list[Question]] = {}
-        for pair in asked:
+        for pair in questions:
             by_utterance.setdefault(pair.utterance, []).append(pair)
         for ids, log_probs_nplt in self.log_probs(list(by_utterance), personas):
             answers: list[tuple[Question, Answer]] = []
@@ -127,12 +127,12 @@ class ExactEngine:
     def _answer(self, log_probs_lt: np.ndarray, temperature: float) -> Answer:
         probs_l = tempered(log_probs_lt[None], self.encoder.labels, temperature)[0]
         # Seven digits are what float32 knows.
-        labels = self.questions.prompt.labels
+        labels = self.task.prompt.labels
         return Answer(probs={label: float(f"{p:.7g}") for label, p in zip(labels, probs_l, strict=True)})
 
     def _batches(self, ids: Sequence[str], personas: Sequence[str]) -> Iterator[Batch]:
         """The clips, each with its prompts: tokens [B, P, T] and their mask; read ahead of their use."""
-        dataset, encode = self.questions.dataset, self.encoder.encode
+        dataset, encode = self.task.dataset, self.encoder.encode
         seconds_n = np.array([dataset.utterances[id].seconds for id in ids])
         samples_n = np.minimum(np.ceil(seconds_n * SAMPLE_RATE).astype(np.int64) + _ROUNDING, MAX_SAMPLES)
         progress = tqdm(zip(ids, samples_n, strict=True), "prompts", total=len(ids), unit="clip", delay=2, leave=False)

@@ -45,7 +45,7 @@ class Engine(Protocol):
     model: str
     answers: Answers
 
-    def ask(self, asked: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
+    def ask(self, questions: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
         """Answer each question once, some at a time and in any order.
 
         Closing the iterator ends whatever was started for it.

@@ -12,11 +12,11 @@ from aer_jax.base.chat import Chat, reply
 
 
 class AnnotationEncoder(Chat):
-    """What listeners are asked, and what they may answer.
+    """Prompts and possible answers as tokens.
 
     Args:
         checkpoint: directory with the tokenizer and processor files.
-        questions: the questions.
+        task: prompt and dataset.
 
     Attributes:
         labels: tokens of each label as an assistant's whole turn: the token that ends the turn is the last of them,
@@ -28,17 +28,19 @@ class AnnotationEncoder(Chat):
         UserError: see `Chat`; or the tokenizer does not keep a label apart from the prompt.
     """
 
-    def __init__(self, checkpoint: str | Path, questions: AnnotationTask):
+    def __init__(self, checkpoint: str | Path, task: AnnotationTask):
         super().__init__(checkpoint)
-        prompt = questions.prompt
-        asked = prompt.messages("", prompt.personas[0])  # what a label merges with is the template's, whoever is asked
-        self.labels = [reply(self.processor, asked, label) for label in prompt.labels]
+        prompt = task.prompt
+        example = prompt.messages(
+            "", prompt.personas[0]
+        )  # the tokens around a label are the template's, whoever answers
+        self.labels = [reply(self.processor, example, label) for label in prompt.labels]
         self.label_mask_ln = np.arange(max(map(len, self.labels))) < np.array([[len(label)] for label in self.labels])
         self.labels_ln = np.full(self.label_mask_ln.shape, self.pad_id, np.int32)
         self.labels_ln[self.label_mask_ln] = np.concatenate(self.labels)
         # The longest prompts are looked at once for their lengths and once to be asked.
         self._around = functools.lru_cache(maxsize=65536)(
-            lambda utterance, persona: self.around_audio(questions.messages(utterance, persona))
+            lambda utterance, persona: self.around_audio(task.messages(utterance, persona))
         )
 
     def encode(self, utterance: str, persona: str, samples: int) -> np.ndarray:

@@ -21,16 +21,16 @@ from aer_jax.worker_process import serve
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     config, ids = load_config(job["config"]), job["ids"]
     dataset = open_dataset(config.data.dataset)
-    questions = AnnotationTask(dataset, load_prompt(dataset.classes))
-    engine = ExactEngine(config.model.checkpoint, questions, batch=config.train.microbatch, dtype=config.model.dtype)
+    task = AnnotationTask(dataset, load_prompt(dataset.classes))
+    engine = ExactEngine(config.model.checkpoint, task, batch=config.train.microbatch, dtype=config.model.dtype)
     engine.mesh = make_mesh(MeshConfig(), jax.devices()[:1])
 
     def annotate() -> dict[str, Any]:
         # An utterance is annotated once: nothing may be left of the prompts of a pass before.
-        engine.encoder = AnnotationEncoder(config.model.checkpoint, questions)
+        engine.encoder = AnnotationEncoder(config.model.checkpoint, task)
         clock = Clock()
         likelihoods: dict[str, list[list[float]]] = {}
-        for some, log_probs_nplt in engine.log_probs(ids, questions.prompt.personas):
+        for some, log_probs_nplt in engine.log_probs(ids, task.prompt.personas):
             likelihoods |= zip(some, log_probs_nplt.sum(-1).tolist(), strict=True)
         return clock.lap() | {"log_likelihoods": [likelihoods[id] for id in ids], "peak_bytes": memory_bytes()}
 

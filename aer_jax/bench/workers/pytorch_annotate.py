@@ -39,13 +39,13 @@ class PytorchVotes:
     def __init__(self, job: dict[str, Any]):
         config = load_config(job["config"])
         self.batch, self.dataset = config.train.microbatch, open_dataset(config.data.dataset)
-        self.questions = AnnotationTask(self.dataset, load_prompt(self.dataset.classes))
-        sample = self.questions.messages(job["ids"][0], self.questions.prompt.personas[0])
+        self.task = AnnotationTask(self.dataset, load_prompt(self.dataset.classes))
+        sample = self.task.messages(job["ids"][0], self.task.prompt.personas[0])
         self.chat = Qwen2Audio(config.model.checkpoint, sample)
         self.chat.model.to(getattr(torch, config.model.dtype))
         self.annotator = Annotator(self.chat, self.dataset)
         self.labels_ln, self.label_mask_ln = torch.tensor(job["labels"]), torch.tensor(job["label_mask"])
-        ids, personas = job["ids"], self.questions.prompt.personas
+        ids, personas = job["ids"], self.task.prompt.personas
         labels, people = range(len(self.labels_ln)), crossed(job["listeners"], personas)
         scored = list(itertools.product(ids, personas, labels))
         sampled = list(itertools.product(ids, people))
@@ -62,7 +62,7 @@ class PytorchVotes:
 
     @torch.inference_mode()
     def _score(self, asked: Sequence[tuple[str, str, int]], way: str) -> list[float]:
-        rows = [{"utterance": id, "messages": self.questions.messages(id, persona)} for id, persona, _ in asked]
+        rows = [{"utterance": id, "messages": self.task.messages(id, persona)} for id, persona, _ in asked]
         label_r = torch.tensor([label for *_, label in asked])
         model, device = self.chat.model, self.chat.device
         inputs, first_row, clip_of_row = self.chat.inputs(rows, self.dataset)
@@ -84,7 +84,7 @@ class PytorchVotes:
             [
                 {
                     "utterance": id,
-                    "messages": self.questions.messages(id, person.persona),
+                    "messages": self.task.messages(id, person.persona),
                     "temperature": person.temperature,
                     "seed": person.seed(id),
                 }
@@ -94,7 +94,7 @@ class PytorchVotes:
 
     def parsed(self, answers: list[str]) -> float:
         """The share of sampled answers that are labels."""
-        labels = self.questions.prompt.labels
+        labels = self.task.prompt.labels
         synonyms = synonyms_of(self.dataset.name, labels)
         return sum(parse(answer, labels, synonyms) is not None for answer in answers) / len(answers)
 

@@ -55,7 +55,7 @@ def read(root: Path, lenient: bool = False, map: str | None = None, labels: str 
             rows.add(row, where)
     corpus.clips = rows.clips()
     if not corpus.clips:
-        raise UserError(f"{path} describes no clip; write one line a clip.")
+        raise UserError(f"{path} describes no clip; write one line per clip.")
     for column in sorted(rows.unread):
         corpus.drop("manifest field that is not read", column)
     corpus.choices |= {name: str(value) for name, value in (("map", map), ("labels", labels)) if value}

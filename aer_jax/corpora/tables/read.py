@@ -173,11 +173,11 @@ def _refuse_one_object(text: str, path: Path) -> None:
     columns = isinstance(value, dict) and value and all(isinstance(item, dict | list) for item in value.values())
     if isinstance(value, dict) and (columns or len(split_lines(text.strip())) > 1):
         raise UserError(
-            f"{path} is one JSON object; write one object a line, or an array of objects (pandas: orient='records')."
+            f"{path} is one JSON object; write one object per line, or an array of objects (pandas: orient='records')."
         )
 
 
 def _object(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
-        return where, UserError(f"{where} is not a JSON object; write one object a line, or an array of objects.")
+        return where, UserError(f"{where} is not a JSON object; write one object per line, or an array of objects.")
     return where, {name.strip(): item for name, field in value.items() if (item := _present(field)) is not None}

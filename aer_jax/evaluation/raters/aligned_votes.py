@@ -26,7 +26,7 @@ class AlignedVotes:
         whole_nk: whole human votes, int; a vote that was shared between labels is left aside.
         votes_nlk: the vote of each of L listeners: one-hot, shares that sum to 1 (an exact proxy), or zero where
             there is none.
-        people: one attempt a listener; they agree in persona and temperature.
+        listeners: one attempt per listener; they agree in persona and temperature.
         outcomes: of each listener, how many pairs ended with a vote (None), "unparsed" and "failed".
         origin: model and prompt of the journal.
         answers: "free", "constrained" or "exact", see `Attempt`; of a journal that has several, each with its
@@ -39,7 +39,7 @@ class AlignedVotes:
     counts_nk: np.ndarray
     whole_nk: np.ndarray
     votes_nlk: np.ndarray
-    people: list[Attempt]
+    listeners: list[Attempt]
     outcomes: list[Counter[str | None]]
     origin: tuple[str, str]
     answers: str
@@ -65,15 +65,15 @@ def align_votes(dataset: Dataset, journal: Path) -> AlignedVotes:
     attempts = read_journal(journal)
     latest = _latest(attempts, dataset, journal)
     first = {attempt.listener: attempt for attempt in latest}
-    people = [first[index] for index in sorted(first)]
-    row = {person.listener: i for i, person in enumerate(people)}
-    outcomes: list[Counter[str | None]] = [Counter() for _ in people]
+    listeners = [first[index] for index in sorted(first)]
+    row = {person.listener: i for i, person in enumerate(listeners)}
+    outcomes: list[Counter[str | None]] = [Counter() for _ in listeners]
     for attempt in latest:
         outcomes[row[attempt.listener]][attempt.outcome] += 1
 
     asked = {attempt.utterance for attempt in latest}
     ids = [id for id in dataset.utterances if id in asked]
-    by_listener: list[list[Vote]] = [[] for _ in people]
+    by_listener: list[list[Vote]] = [[] for _ in listeners]
     for vote in votes_of(attempts, dataset.classes, journal):
         by_listener[row[int(str(vote.rater))]].append(vote)
     votes_nlk = np.stack([Votes(votes).counts(ids, dataset.classes) for votes in by_listener], axis=1)
@@ -92,7 +92,7 @@ def align_votes(dataset: Dataset, journal: Path) -> AlignedVotes:
         counts_nk[both],
         human.whole.counts(ids, dataset.classes).astype(np.int64),
         votes_nlk[both],
-        people,
+        listeners,
         outcomes,
         (latest[0].model, latest[0].prompt),
         _kinds(latest),

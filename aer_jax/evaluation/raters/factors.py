@@ -25,11 +25,11 @@ def by_factor(aligned: AlignedVotes) -> dict[str, Any]:
 
     Returns:
         crossed: every persona occurs with every temperature, so that the effect of one is not that of the other;
-        by_persona, by_temperature, by_listener: lists of rows with listeners, n (utterances), votes an utterance,
+        by_persona, by_temperature, by_listener: lists of rows with listeners, n (utterances), votes per utterance,
         unparsed_share, failed_share, js, bc, alpha, alpha_ci, labels (shares of the votes).
     """
-    personas = [person.persona for person in aligned.people]
-    temperatures = _temperatures([person.temperature for person in aligned.people])
+    personas = [person.persona for person in aligned.listeners]
+    temperatures = _temperatures([person.temperature for person in aligned.listeners])
     pairs = set(zip(personas, temperatures, strict=True))
     return {
         "crossed": len(pairs) == len(set(personas)) * len(set(temperatures)),
@@ -38,7 +38,7 @@ def by_factor(aligned: AlignedVotes) -> dict[str, Any]:
         "by_listener": [
             {"listener": person.listener, "persona": person.persona, "temperature": person.temperature}
             | _row(aligned, [i])
-            for i, person in enumerate(aligned.people)
+            for i, person in enumerate(aligned.listeners)
         ],
     }
 

@@ -45,7 +45,7 @@ def quality(dataset: Dataset, journal: Path, exact: Path | None = None, group: s
     shuffled = agreement.shuffled_agreement(human_nk, synthetic_nk)
     attribute, groups_n = bias.group_of(dataset.speakers, speakers_n, group)
     exact_nk, limit = _exact(dataset, aligned, exact) if exact else (None, None)
-    found = {
+    result = {
         "model": aligned.origin[0],
         "prompt": aligned.origin[1],
         "answers": aligned.answers,
@@ -54,7 +54,7 @@ def quality(dataset: Dataset, journal: Path, exact: Path | None = None, group: s
         "references": "human",
         "utterances": len(aligned.ids),
         "speakers": len(np.unique(speakers_n)),
-        "listeners": len(aligned.people),
+        "listeners": len(aligned.listeners),
         "votes": {
             "human": float(aligned.counts_nk.sum(axis=1).mean()),
             "synthetic": float(aligned.votes_nlk.sum(axis=(1, 2)).mean()),
@@ -78,7 +78,7 @@ def quality(dataset: Dataset, journal: Path, exact: Path | None = None, group: s
         "intervals": {"level": LEVEL, "over": "speakers", "method": METHOD},
         "definitions": {name: DEFINITIONS[name] for name in (*DIVERGENCES, "ambiguity")},
     }
-    return plain(found)
+    return plain(result)
 
 
 def _exact(dataset: Dataset, aligned: AlignedVotes, journal: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -110,4 +110,4 @@ def _exact(dataset: Dataset, aligned: AlignedVotes, journal: Path) -> tuple[np.n
 
 
 def _factors(aligned: AlignedVotes) -> set[tuple[str, float]]:
-    return {(person.persona, person.temperature) for person in aligned.people}
+    return {(person.persona, person.temperature) for person in aligned.listeners}

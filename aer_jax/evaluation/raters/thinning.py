@@ -74,22 +74,22 @@ def deal(
     if len(set(speakers_n)) < 2:
         raise UserError(
             f"{len(ids)} clips of {len(set(speakers_n))} speaker(s) have {raters + held_back} whole votes or more; the "
-            "study needs them of two speakers at least. Choose fewer raters, or a corpus with more votes a clip."
+            "study needs them of two speakers at least. Choose fewer raters, or a corpus with more votes per clip."
         )
     classes, most = counts_nk.shape[1], counts_nk.sum(axis=1).max()
     label_nv = np.full((len(ids), most), -1)
     for row_v, count_k in zip(label_nv, counts_nk, strict=True):
         row_v[: count_k.sum()] = np.repeat(np.arange(classes), count_k)
     rng = np.random.default_rng(seed)
-    heard, references = [], []
+    drawn, references = [], []
     for _ in range(DEALS):
         # Places without a vote sort behind all votes.
         order_nv = np.argsort(rng.random(label_nv.shape) + (label_nv < 0), axis=1)
         first_nm = np.take_along_axis(label_nv, order_nv, axis=1)[:, :raters]
-        heard.append(np.eye(classes, dtype=np.int16)[first_nm].cumsum(axis=1).swapaxes(0, 1))
-        references.append(normalise(counts_nk - heard[-1][-1]))
+        drawn.append(np.eye(classes, dtype=np.int16)[first_nm].cumsum(axis=1).swapaxes(0, 1))
+        references.append(normalise(counts_nk - drawn[-1][-1]))
     level_n = ambiguity_bins(ambiguity(normalise(counts_nk)))
-    return Deals(ids, speakers_n, level_n, np.array(heard), np.array(references))
+    return Deals(ids, speakers_n, level_n, np.array(drawn), np.array(references))
 
 
 def estimates(
@@ -151,15 +151,15 @@ def worth(
 def _worth(raters_mn: np.ndarray, gain_n: np.ndarray, speakers_n: np.ndarray) -> dict[str, Any]:
     gain, gain_ci = float(gain_n.mean()), speaker_intervals({"gain": gain_n}, speakers_n)["gain"]
     most = len(raters_mn) - 1
-    found = {"value": 0.0, "at_least": False, "ci": None, "gain": gain, "gain_ci": gain_ci}
+    result = {"value": 0.0, "at_least": False, "ci": None, "gain": gain, "gain_ci": gain_ci}
     if gain > NOTHING and not (gain_ci and gain_ci[0] <= NOTHING):
         # More raters never bring less: of equal numbers the smallest is meant.
         gains_m, first_m = np.unique(np.maximum.accumulate(raters_mn.mean(axis=1)), return_index=True)
         at_least = bool(gain > gains_m[-1] + NOTHING)
-        found |= {"value": float(most if at_least else np.interp(gain, gains_m, first_m)), "at_least": at_least}
+        result |= {"value": float(most if at_least else np.interp(gain, gains_m, first_m)), "at_least": at_least}
     if gain_ci:
-        found["ci"] = _worth_interval(raters_mn, gain_n, speakers_n)
-    return found
+        result["ci"] = _worth_interval(raters_mn, gain_n, speakers_n)
+    return result
 
 
 def _worth_interval(raters_mn: np.ndarray, gain_n: np.ndarray, speakers_n: np.ndarray) -> tuple[float, float | None]:

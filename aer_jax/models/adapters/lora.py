@@ -123,14 +123,14 @@ def attach(
     chosen: dict[str, Adaptable] = {}
     for pattern in targets:
         try:
-            hits = {name: module for name, module in linears.items() if re.fullmatch(pattern, name)}
+            matches = {name: module for name, module in linears.items() if re.fullmatch(pattern, name)}
         except re.error as error:
             raise UserError(f'model.lora.targets: "{pattern}" is not a regular expression: {error}.') from None
-        if not hits:
+        if not matches:
             raise UserError(
                 f'model.lora.targets: "{pattern}" matches no linear layer; the layers are {", ".join(sorted(linears))}.'
             )
-        chosen |= hits
+        chosen |= matches
     for adapter_key, name in zip(jax.random.split(key, len(chosen)), sorted(chosen), strict=True):
         linear = chosen[name]
         linear.lora = LoRA(linear.kernel.shape, rank, alpha, dropout, adapter_key)

@@ -76,8 +76,8 @@ def adapter_tensors(model: EmotionModel) -> dict[str, np.ndarray]:
     """Adapters and head as adapter_model.safetensors holds them, float32."""
     tensors = {}
     for layer in adapted_layers(model):
-        for matrix, ours in (("lora_A", layer.lora.a), ("lora_B", layer.lora.b)):
-            value = np.asarray(ours[...], np.float32)[layer.layer]
+        for matrix, parameter in (("lora_A", layer.lora.a), ("lora_B", layer.lora.b)):
+            value = np.asarray(parameter[...], np.float32)[layer.layer]
             tensors[f"{PREFIX}{layer.name}.{matrix}.weight"] = np.ascontiguousarray(value.T)
     return tensors | {f"{PREFIX}{HEAD}.{name}": tensor for name, tensor in head_tensors(model.emotion_head).items()}
 
@@ -122,7 +122,7 @@ class HeadTensor(NamedTuple):
 
 def head_layout(head: nnx.Module) -> dict[str, HeadTensor]:
     """torch's name of each of a head's tensors; the head may be abstract."""
-    torch_kinds: dict[Key, str] = {ours: torch for ours, torch, *_ in RULES}
+    torch_kinds: dict[Key, str] = {name: torch for name, torch, *_ in RULES}
     shapes = {path: variable.shape[::-1] for path, variable in nnx.to_flat_state(nnx.state(head))}
     layout = {}
     for (module, *kind), shape in shapes.items():

@@ -55,7 +55,7 @@ class Start:
     has_head: bool
     note: str
 
-    def put_into(self, model: EmotionModel) -> None:
+    def update(self, model: EmotionModel) -> None:
         """Overwrite a loaded model's fresh adapters and, where there is one, its head, in place."""
         for path, variable in nnx.to_flat_state(nnx.state(model, LEARNED)):
             if path in self.values:
@@ -97,11 +97,13 @@ def read_adapter(config: ModelConfig, classes: Sequence[str]) -> Start:
     why_fresh = _why_fresh(head, about, config, classes)
     if why_fresh is None:
         named = _name_head(head, model.emotion_head, folder)
-        ours = {name: tensor.shape for name, tensor in head_layout(model.emotion_head).items()}
+        shapes = {name: tensor.shape for name, tensor in head_layout(model.emotion_head).items()}
         last = named["linear3.weight" if config.head == "paper" else "linear.weight"]
         if len(last) != len(classes):
             why_fresh = f"its head has {len(last)} classes, this run {len(classes)}"
-        elif wrong := [f"{n} is {[*named[n].shape]}, not {[*ours[n]]}" for n in ours if named[n].shape != ours[n]]:
+        elif wrong := [
+            f"{n} is {[*named[n].shape]}, not {[*shapes[n]]}" for n in shapes if named[n].shape != shapes[n]
+        ]:
             raise UserError(f"the head of {folder} was trained on another base than {config.checkpoint}: {wrong[0]}.")
         else:
             values |= head_values(model.emotion_head, named)
@@ -183,7 +185,7 @@ def _check_settings(settings: dict[str, Any], lora: LoraConfig, folder: Path) ->
     both = {"rank": (rank, lora.rank), "alpha": (alpha, lora.alpha)}
     if wrong := {name: pair for name, pair in both.items() if pair[0] != pair[1]}:
         different = " and ".join(
-            f"{name} {str(its)[:40]}, not model.lora.{name} {ours:g}" for name, (its, ours) in wrong.items()
+            f"{name} {str(its)[:40]}, not model.lora.{name} {expected:g}" for name, (its, expected) in wrong.items()
         )
         fix = " ".join(f"model.lora.{name}={str(its)[:40]}" for name, (its, _) in wrong.items())
         raise UserError(f"the adapters in {folder} have {different}; set {fix}.")
@@ -225,14 +227,14 @@ def _adapter_values(model: EmotionModel, tensors: dict[str, np.ndarray], folder:
 
     values: Values = {}
     for layer in layers:
-        for ours, matrix in (("a", layer.lora.a), ("b", layer.lora.b)):
-            tensor, shape = matched[layer.name, ours], matrix.shape[:-3:-1]
+        for letter, matrix in (("a", layer.lora.a), ("b", layer.lora.b)):
+            tensor, shape = matched[layer.name, letter], matrix.shape[:-3:-1]
             if tensor.shape != shape:
                 raise UserError(
-                    f"{folder} does not fit {config.checkpoint}: {layer.name}.lora_{ours.upper()} is "
+                    f"{folder} does not fit {config.checkpoint}: {layer.name}.lora_{letter.upper()} is "
                     f"{[*tensor.shape]}, not {[*shape]}; it was trained on another base."
                 )
-            values.setdefault((*layer.path, ours), np.empty(matrix.shape, np.float32))[layer.layer] = tensor.T
+            values.setdefault((*layer.path, letter), np.empty(matrix.shape, np.float32))[layer.layer] = tensor.T
     return values
 
 

@@ -68,7 +68,7 @@ def explorer(
             clip["votes"] = round(float(votes_n[n]), 2)
         if synthetic_nk is not None and (total := synthetic_nk[n].sum()):
             clip |= {"synthetic": _short(normalise(synthetic_nk[n])), "synthetic_votes": round(float(total), 2)}
-        clip |= {key: found[ids[n]] for key, found in (("words", words), ("audio", audio)) if ids[n] in found}
+        clip |= {key: by_id[ids[n]] for key, by_id in (("words", words), ("audio", audio)) if ids[n] in by_id}
         clips.append(clip)
     data = {
         "classes": classes,

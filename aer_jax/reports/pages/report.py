@@ -197,10 +197,10 @@ def _rates(run: Run) -> str:
 
 
 def _made(run: Run, key: str) -> str:
-    found = run.environment.get("provenance", {})
+    provenance = run.environment.get("provenance", {})
     if key == "version":
-        found = {"version": run.environment.get("packages", {}).get("aer-jax")} | found
-    return found.get(key) or NOT_RECORDED
+        provenance = {"version": run.environment.get("packages", {}).get("aer-jax")} | provenance
+    return provenance.get(key) or NOT_RECORDED
 
 
 def _without_folders(command: str) -> str:

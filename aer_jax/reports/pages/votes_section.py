@@ -43,41 +43,41 @@ def proxy_section(path: Path, classes: list[str]) -> dict[str, Any]:
     path = path / "proxies.json" if path.is_dir() else path
     again = "write it with `aer-jax proxies --out FOLDER`"
     try:
-        found = parse_json(path.read_bytes())
+        quality = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); {again}.") from None
     except ValueError:
         raise UserError(f"{path} is not JSON; {again}.") from None
-    if not isinstance(found, dict) or (missing := sorted(_NEEDED - set(found))):
-        raise UserError(f"{path} lacks {', '.join(missing) if isinstance(found, dict) else 'everything'}; {again}.")
-    if found["classes"] != classes:
+    if not isinstance(quality, dict) or (missing := sorted(_NEEDED - set(quality))):
+        raise UserError(f"{path} lacks {', '.join(missing) if isinstance(quality, dict) else 'everything'}; {again}.")
+    if quality["classes"] != classes:
         raise UserError(
-            f"{path} is about {', '.join(found['classes'])}, the runs about {', '.join(classes)}; give the one of "
+            f"{path} is about {', '.join(quality['classes'])}, the runs about {', '.join(classes)}; give the one of "
             "their journal."
         )
-    speakers = found.get("speakers", MIN_SPEAKERS)
-    rows = [("Synthetic votes", found["js"], span(found["ci"]["js"], speakers))]
-    if exact := found.get("exact"):
+    speakers = quality.get("speakers", MIN_SPEAKERS)
+    rows = [("Synthetic votes", quality["js"], span(quality["ci"]["js"], speakers))]
+    if exact := quality.get("exact"):
         rows.append(("Exact proxy", exact["js"], span(exact["ci"]["js"], speakers)))
-    rows.append(("Synthetic votes, shuffled over clips", found["js_shuffled"], NONE))
+    rows.append(("Synthetic votes, shuffled over clips", quality["js_shuffled"], NONE))
     rows += [
         (baseline.label, row["js"], span(row.get("ci", {}).get("js"), row.get("n_speakers", speakers)))
         for key, baseline in BASELINES.items()
-        if (row := found.get("baselines", {}).get(key)) and row["js"] is not None
+        if (row := quality.get("baselines", {}).get(key)) and row["js"] is not None
     ]
     return {
-        "found": found,
-        "model": Path(found["model"]).name,  # the page is sent around: no one's folders
+        "quality": quality,
+        "model": Path(quality["model"]).name,  # the page is sent around: no one's folders
         "rows": rows,
-        "saturation": _figure(votes_figure.saturation, found, "JS divergence by the number of synthetic votes"),
-        "bias": _figure(votes_figure.bias, found, "labels that synthetic votes use more or less often than people"),
+        "saturation": _figure(votes_figure.saturation, quality, "JS divergence by the number of synthetic votes"),
+        "bias": _figure(votes_figure.bias, quality, "labels that synthetic votes use more or less often than raters"),
     }
 
 
-def _figure(panel: Callable, found: dict[str, Any], label: str) -> Markup:
+def _figure(panel: Callable, quality: dict[str, Any], label: str) -> Markup:
     with matplotlib.rc_context(theme.style(theme.PLACEHOLDERS)):
         figure = Figure((theme.WIDTH, 3.0), layout="constrained")
         ax = figure.add_subplot()
-        panel(ax, found, theme.PLACEHOLDERS)
+        panel(ax, quality, theme.PLACEHOLDERS)
         theme.bare(ax, "left")
         return theme.svg(figure, label)

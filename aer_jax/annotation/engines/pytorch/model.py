@@ -35,7 +35,7 @@ _GENERATING: tuple[Mapping[Any, Any], ...] = (
     MODEL_FOR_MULTIMODAL_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
 )
-# Where nothing is said about code, transformers asks on standard input, which is the questions' pipe.
+# Without this setting transformers would ask on standard input, which is the pipe of the questions.
 _FROM_HERE = {"local_files_only": True, "trust_remote_code": False}
 _OF_TEXT = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 
@@ -45,7 +45,7 @@ class ChatModel:
 
     Args:
         checkpoint: directory in Hugging Face layout; nothing is downloaded, and no code that it brings is run.
-        asked: a conversation like those to come; the processor is tried with it before the weights are loaded.
+        example: a conversation like those to come; the processor is tried with it before the weights are loaded.
         labels: the only answers there are; None for free answers.
 
     Attributes:
@@ -55,10 +55,10 @@ class ChatModel:
 
     Raises:
         UserError: transformers cannot open the checkpoint, it does not generate, its processor makes nothing of
-            `asked`, its tokenizer cannot express a label, or weights are missing.
+            `example`, its tokenizer cannot express a label, or weights are missing.
     """
 
-    def __init__(self, checkpoint: str | Path, asked: Messages, labels: Sequence[str] | None = None):
+    def __init__(self, checkpoint: str | Path, example: Messages, labels: Sequence[str] | None = None):
         self._path = checkpoint
         by = f"transformers {transformers.__version__}"
         try:
@@ -79,8 +79,8 @@ class ChatModel:
         extractor = getattr(self.processor, "feature_extractor", None)
         if isinstance(extractor, WhisperFeatureExtractor):
             extractor.padding_side = "right"  # where these encoders look for audio, whatever the file says
-        self._refuse_deaf(asked)
-        self.labels = None if labels is None else [reply(self.processor, asked, label) for label in labels]
+        self._refuse_deaf(example)
+        self.labels = None if labels is None else [reply(self.processor, example, label) for label in labels]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = self._load(model_class, config)
         torch.nn.Module.to(self.model, self.device).eval()
@@ -126,15 +126,17 @@ class ChatModel:
         tokens = self.processor.tokenizer.added_tokens_decoder.values()
         return re.compile("|".join(re.escape(token.content) for token in tokens if token.special) or "(?!)")
 
-    def _refuse_deaf(self, asked: Messages) -> None:
+    def _refuse_deaf(self, example: Messages) -> None:
         if not isinstance(self.processor, ProcessorMixin):
             raise self._unfit("has no processor that takes audio")
-        *before, question = asked
+        *before, question = example
         unheard = [*before, {**question, "content": [part for part in question["content"] if part["type"] != "audio"]}]
         try:
-            told, untold = (self.processor.apply_chat_template(said, tokenize=False) for said in (asked, unheard))
+            with_audio, without = (
+                self.processor.apply_chat_template(conversation, tokenize=False) for conversation in (example, unheard)
+            )
             silence = np.zeros(RATE, np.float32)
-            made = self._inputs([self._with_audio(asked, silence)]).keys() if told != untold else set()
+            made = self._inputs([self._with_audio(example, silence)]).keys() if with_audio != without else set()
         except Exception as error:  # an architecture's or a template's own
             raise self._unfit("has a processor that takes no conversation with audio", error) from error
         if made <= _OF_TEXT:
@@ -165,6 +167,6 @@ class ChatModel:
         return model
 
     def _unfit(self, why: str, error: Exception | None = None) -> UserError:
-        said = [line.strip() for line in str(error).splitlines() if line.strip()]
-        cause = f" ({type(error).__name__}: {said[0] if said else 'no message'})" if error else ""
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        cause = f" ({type(error).__name__}: {lines[0] if lines else 'no message'})" if error else ""
         return UserError(f"the checkpoint {self._path} cannot annotate: it {why}{cause}.")

@@ -20,9 +20,9 @@ from aer_jax.data.dataset import Dataset
 class Qwen2Audio(ChatModel):
     """`ChatModel` for qwen2_audio checkpoints, without repeated encoding."""
 
-    def __init__(self, checkpoint: str | Path, asked: Messages, labels: Sequence[str] | None = None):
+    def __init__(self, checkpoint: str | Path, example: Messages, labels: Sequence[str] | None = None):
         load_processor(find_checkpoint(checkpoint), Qwen2AudioConfig.from_pretrained(checkpoint, local_files_only=True))
-        super().__init__(checkpoint, asked, labels)
+        super().__init__(checkpoint, example, labels)
 
     @contextmanager
     def hearing(self, rows: Sequence[Mapping[str, Any]], dataset: Dataset) -> Iterator[Mapping[str, torch.Tensor]]:
@@ -41,14 +41,14 @@ class Qwen2Audio(ChatModel):
         """
         ids = [row["utterance"] for row in rows]
         clips = list(dict.fromkeys(ids))
-        heard = self.processor.feature_extractor(
+        features = self.processor.feature_extractor(
             [dataset.audio(clip) for clip in clips],
             sampling_rate=RATE,
             padding="max_length",
             return_attention_mask=True,
             return_tensors="pt",
         )
-        lengths = self.model.model.audio_tower._get_feat_extract_output_lengths(heard["attention_mask"].sum(-1))
+        lengths = self.model.model.audio_tower._get_feat_extract_output_lengths(features["attention_mask"].sum(-1))
         audio_tokens = dict(zip(clips, lengths[1].tolist(), strict=True))
         marker = self.processor.audio_token
         texts = [
@@ -62,8 +62,8 @@ class Qwen2Audio(ChatModel):
         inputs = {
             "input_ids": written["input_ids"],
             "attention_mask": written["attention_mask"],
-            "input_features": heard["input_features"][clip_of_row].to(self.model.dtype),
-            "feature_attention_mask": heard["attention_mask"][clip_of_row],
+            "input_features": features["input_features"][clip_of_row].to(self.model.dtype),
+            "feature_attention_mask": features["attention_mask"][clip_of_row],
         }
         inputs = {name: tensor.to(self.device) for name, tensor in inputs.items()}
         return inputs, [ids.index(clip) for clip in clips], clip_of_row.to(self.device)

@@ -33,7 +33,7 @@ DEATHS = 8
 class _Work(NamedTuple):
     """Questions to be asked together, and how many workers died of them."""
 
-    asked: Sequence[Question]
+    questions: Sequence[Question]
     deaths: int = 0
 
 
@@ -44,7 +44,7 @@ class TransformersEngine:
 
     Args:
         model: checkpoint directory or hub id.
-        questions: what is asked.
+        task: prompt and dataset.
         constrained: let it answer with a label only.
         workers: how many processes; worker i sees GPU i modulo their number.
         batch: questions asked at a time.
@@ -57,7 +57,7 @@ class TransformersEngine:
     def __init__(
         self,
         model: str | Path,
-        questions: AnnotationTask,
+        task: AnnotationTask,
         *,
         constrained: bool = False,
         workers: int = 1,
@@ -67,17 +67,17 @@ class TransformersEngine:
         for name, value in (("workers", workers), ("batch", batch), ("timeout", timeout)):
             if value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}.")
-        self.model, self.questions = model_name(model), questions
+        self.model, self.task = model_name(model), task
         self.answers: Answers = "constrained" if constrained else "free"
         self.workers, self.batch, self.timeout = workers, batch, timeout
         self._checkpoint = find_checkpoint(model)
 
-    def ask(self, asked: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
+    def ask(self, questions: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
         """See `Engine`."""
-        batches = [_Work(asked[at : at + self.batch]) for at in range(0, len(asked), self.batch)]
+        batches = [_Work(questions[at : at + self.batch]) for at in range(0, len(questions), self.batch)]
         pool = _Pool(self, deque(batches))
         try:
-            yield from pool.results(len(asked))
+            yield from pool.results(len(questions))
         finally:
             pool.end()
 
@@ -88,11 +88,11 @@ class TransformersEngine:
             environment["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
         elif self.workers > 1:
             environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.workers))
-        prompt = self.questions.prompt
+        prompt = self.task.prompt
         job = {
             "model": str(self._checkpoint),
-            "dataset": str(self.questions.dataset.path),
-            "asked": prompt.messages("", prompt.personas[0]),
+            "dataset": str(self.task.dataset.path),
+            "example": prompt.messages("", prompt.personas[0]),
             "labels": prompt.labels if self.answers == "constrained" else None,
         }
         return WorkerProcess(
@@ -104,13 +104,13 @@ class TransformersEngine:
             loading_seconds=LOADING_SECONDS,
         )
 
-    def row(self, asked: Question) -> dict[str, Any]:
+    def row(self, question: Question) -> dict[str, Any]:
         """A question as JSON for the worker."""
         return {
-            "utterance": asked.utterance,
-            "messages": self.questions.messages(asked.utterance, asked.listener.persona),
-            "temperature": asked.listener.temperature,
-            "seed": asked.listener.seed(asked.utterance),
+            "utterance": question.utterance,
+            "messages": self.task.messages(question.utterance, question.listener.persona),
+            "temperature": question.listener.temperature,
+            "seed": question.listener.seed(question.utterance),
         }
 
 
@@ -168,11 +168,11 @@ class _Pool:
                         # Another worker may yet die and leave its questions.
                         self._stopped.wait(0.05)
                         continue
-                    rows = [self.engine.row(asked) for asked in work.asked]
+                    rows = [self.engine.row(question) for question in work.questions]
                     replies = worker.ask(rows, self.engine.timeout)["answers"]
                     self._deaths = 0
                     answers = (Answer(reply.get("response", ""), error=reply.get("error")) for reply in replies)
-                    self._out.put(list(zip(work.asked, answers, strict=True)))
+                    self._out.put(list(zip(work.questions, answers, strict=True)))
                     work = None
         except WorkerDied as death:
             if not self._stopped.is_set():
@@ -197,11 +197,11 @@ class _Pool:
         if work is None:
             return
         if work.deaths + 1 < TRIES:
-            again = [_Work(work.asked, work.deaths + 1)]
-        elif len(work.asked) > 1:
-            again = [_Work([asked]) for asked in work.asked]
+            again = [_Work(work.questions, work.deaths + 1)]
+        elif len(work.questions) > 1:
+            again = [_Work([question]) for question in work.questions]
         else:
-            self._out.put([(work.asked[0], Answer(error=f"the worker died of it: {death}"))])
+            self._out.put([(work.questions[0], Answer(error=f"the worker died of it: {death}"))])
             return
         with self._lock:
             self.work.extendleft(reversed(again))

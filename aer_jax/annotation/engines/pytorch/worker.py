@@ -1,6 +1,6 @@
 """PyTorch worker process: questions in, answers out, as JSON lines.
 
-The first line names model, dataset and what will be asked, each further one is a batch; see `worker_process`.
+The first line names model, dataset and an example conversation, each further one is a batch; see `worker_process`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from aer_jax.worker_process import serve
 NEW_TOKENS = 8  # a label is short; what does not fit is no label
 
 
-def open_model(checkpoint: str | Path, asked: Messages, labels: Sequence[str] | None = None) -> ChatModel:
+def open_model(checkpoint: str | Path, example: Messages, labels: Sequence[str] | None = None) -> ChatModel:
     """Open the checkpoint by the model type in its config.json; see `ChatModel`."""
     file = Path(checkpoint) / "config.json"
     try:
         kind = json.loads(file.read_text())["model_type"]
     except (ValueError, KeyError):
         raise UserError(f"{file} is not valid JSON or names no model_type; copy the whole checkpoint.") from None
-    return (Qwen2Audio if kind == "qwen2_audio" else ChatModel)(checkpoint, asked, labels)
+    return (Qwen2Audio if kind == "qwen2_audio" else ChatModel)(checkpoint, example, labels)
 
 
 class Annotator:
@@ -98,7 +98,7 @@ class Annotator:
 
 def start(job: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]:
     """Load the model that the job names; then each message is a batch of rows."""
-    chat = open_model(job["model"], job["asked"], job["labels"])
+    chat = open_model(job["model"], job["example"], job["labels"])
     annotator = Annotator(chat, open_dataset(job["dataset"]))
     return {"ready": str(chat.device)}, lambda rows: {"answers": annotator.answer(rows)}
 

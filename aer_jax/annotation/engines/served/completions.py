@@ -42,13 +42,13 @@ def read_completion(content: bytes, is_label: Callable[[str], bool]) -> Answer:
     text = _text(message.get("content"))
     if not text and isinstance(message.get("refusal"), str):
         text = message["refusal"]
-    said = text.rpartition("</think>")[2]
-    unclosed = said.lstrip().startswith("<think>")
-    thinks = unclosed or said != text or any(message.get(name) for name in _THOUGHTS)
+    answer = text.rpartition("</think>")[2]
+    unclosed = answer.lstrip().startswith("<think>")
+    thinks = unclosed or answer != text or any(message.get(name) for name in _THOUGHTS)
     error = None
     if choice.get("finish_reason") == "length" and not is_label(text):
         error = f"cut off by its length before a label; {_MORE}"
-    elif unclosed or (thinks and not said.strip()):
+    elif unclosed or (thinks and not answer.strip()):
         error = f"nothing but thinking; {_MORE}"
     return Answer(text, error=error)
 

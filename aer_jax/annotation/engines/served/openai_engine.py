@@ -47,7 +47,7 @@ class OpenAIEngine:
 
     Args:
         model: what the server calls it.
-        questions: what is asked.
+        task: prompt and dataset.
         base_url: of the server; "" takes OPENAI_BASE_URL. The key is OPENAI_API_KEY; a local server needs none.
         concurrency: requests under way at a time.
         timeout: seconds that one may take.
@@ -65,7 +65,7 @@ class OpenAIEngine:
     def __init__(
         self,
         model: str,
-        questions: AnnotationTask,
+        task: AnnotationTask,
         *,
         base_url: str = "",
         concurrency: int = 8,
@@ -89,8 +89,8 @@ class OpenAIEngine:
         if not self._key.isascii() or not self._key.isprintable():
             raise UserError("OPENAI_API_KEY holds characters that no key has, such as a line break; set it again.")
         if not address.local:
-            _consent(questions.dataset, address, send_licensed)
-        self.model, self.questions, self.concurrency = model, questions, concurrency
+            _consent(task.dataset, address, send_licensed)
+        self.model, self.task, self.concurrency = model, task, concurrency
         self._openai, self._host, self._timeout, self._retries = openai, address.host, timeout, retries
         self._request = parse_request(request)
         self._client = openai.OpenAI(
@@ -108,9 +108,9 @@ class OpenAIEngine:
         self._pause_ends = 0.0
         self._begun: dict[Question, float] = {}  # when each request that is under way was sent
 
-    def ask(self, asked: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
+    def ask(self, questions: Sequence[Question]) -> Generator[list[tuple[Question, Answer]]]:
         """See `Engine`."""
-        left = iter(_probes_first(asked))
+        left = iter(_probes_first(questions))
         pending: dict[Future[Answer], Question] = {}
         failed = 0
         late = Answer(error=f"no reply within {OVERDUE * self._timeout:g} s (--timeout)")
@@ -143,20 +143,20 @@ class OpenAIEngine:
             if not future.done() and now - begun.get(pair, now) > OVERDUE * self._timeout
         ]
 
-    def _start(self, asked: Question) -> Future[Answer]:
+    def _start(self, question: Question) -> Future[Answer]:
         """Ask in a daemon thread; a pool's would keep the process alive after Ctrl-C."""
         future: Future[Answer] = Future()
 
         def run() -> None:
             try:
-                future.set_result(self._answer(asked))
+                future.set_result(self._answer(question))
             except BaseException as error:
                 future.set_exception(error)
 
         threading.Thread(target=run, daemon=True).start()
         return future
 
-    def _answer(self, asked: Question) -> Answer:
+    def _answer(self, question: Question) -> Answer:
         """Answer one question; errors that concern all questions are raised, others are this answer's."""
         openai, tries, nonsense = self._openai, 0, 0
         while True:
@@ -164,7 +164,7 @@ class OpenAIEngine:
                 return Answer(error="the run was stopped")
             delay, request = None, self._request
             try:
-                return self._complete(asked, request)
+                return self._complete(question, request)
             except openai.APIStatusError as error:
                 failure = f"HTTP {error.status_code}: {self._plain(error_message(error.response.content))}"
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
@@ -193,19 +193,19 @@ class OpenAIEngine:
             self._stopped.wait(backoff if delay is None else delay)
             tries += 1
 
-    def _complete(self, asked: Question, request: Request) -> Answer:
+    def _complete(self, question: Question, request: Request) -> Answer:
         """Send one request; ValueError for a reply that is no completion, UserError for one that ends the run."""
         openai = self._openai
-        self._begun[asked] = time.monotonic()
+        self._begun[question] = time.monotonic()
         try:
             reply = self._client.chat.completions.with_raw_response.create(
                 model=self.model,
-                messages=self._messages(asked),  # type: ignore[arg-type]  # plain JSON of the same form
-                extra_body=request.fields(asked.listener, asked.utterance),
+                messages=self._messages(question),  # type: ignore[arg-type]  # plain JSON of the same form
+                extra_body=request.fields(question.listener, question.utterance),
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            said = self._plain(error_message(error.response.content))
-            raise UserError(f"{self._host} refuses: {said}; check model, key and --base-url.") from None
+            message = self._plain(error_message(error.response.content))
+            raise UserError(f"{self._host} refuses: {message}; check model, key and --base-url.") from None
         except openai.APIStatusError as error:
             if 300 <= error.status_code < 400:
                 to = self._plain(error.response.headers.get("location", "another address"))
@@ -214,7 +214,7 @@ class OpenAIEngine:
                 ) from None
             raise
         finally:
-            self._begun.pop(asked, None)
+            self._begun.pop(question, None)
         content = reply.http_response.content
         try:
             answer = read_completion(content, self._is_label)
@@ -229,8 +229,8 @@ class OpenAIEngine:
 
     def _leave_out(self, error: Any, request: Request) -> bool:
         """Whether a request was refused for a field that only some servers know, which is then left out."""
-        said = error.response.text
-        if not any(request.sends(name) and name in said for name in EXTENSIONS):
+        message = error.response.text
+        if not any(request.sends(name) and name in message for name in EXTENSIONS):
             return False
         with self._lock:
             if any(self._request.sends(name) for name in EXTENSIONS):
@@ -260,31 +260,31 @@ class OpenAIEngine:
                 )
 
     def _is_label(self, text: str) -> bool:
-        labels = self.questions.prompt.labels
-        return parse(text, labels, synonyms_of(self.questions.dataset.name, labels)) is not None
+        labels = self.task.prompt.labels
+        return parse(text, labels, synonyms_of(self.task.dataset.name, labels)) is not None
 
-    def _messages(self, asked: Question) -> list[dict[str, Any]]:
-        system, user = self.questions.messages(asked.utterance, asked.listener.persona)
-        audio = {"type": "input_audio", "input_audio": {"data": self._audio(asked.utterance), "format": "wav"}}
+    def _messages(self, question: Question) -> list[dict[str, Any]]:
+        system, user = self.task.messages(question.utterance, question.listener.persona)
+        audio = {"type": "input_audio", "input_audio": {"data": self._audio(question.utterance), "format": "wav"}}
         content = [audio if part["type"] == "audio" else part for part in user["content"]]
         return [system, {"role": "user", "content": content}]
 
     def _encode_audio(self, utterance: str) -> str:
         file = io.BytesIO()
-        soundfile.write(file, self.questions.dataset.audio(utterance), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        soundfile.write(file, self.task.dataset.audio(utterance), SAMPLE_RATE, format="WAV", subtype="PCM_16")
         return base64.b64encode(file.getvalue()).decode()
 
     def _plain(self, text: str) -> str:
         return one_line(text, self._key)
 
 
-def _probes_first(asked: Sequence[Question]) -> list[Question]:
+def _probes_first(questions: Sequence[Question]) -> list[Question]:
     """The questions in order, after one question each about utterances at the beginning, middle and end."""
-    ids = list(dict.fromkeys(pair.utterance for pair in asked))
+    ids = list(dict.fromkeys(pair.utterance for pair in questions))
     probes = dict.fromkeys(ids[at * (len(ids) - 1) // (PROBES - 1)] for at in range(PROBES))
-    first = {pair.utterance: pair for pair in reversed(asked)}
+    first = {pair.utterance: pair for pair in reversed(questions)}
     ahead = [first[id] for id in probes]
-    return ahead + [pair for pair in asked if pair not in ahead]
+    return ahead + [pair for pair in questions if pair not in ahead]
 
 
 def _consent(dataset: Dataset, address: Address, send_licensed: bool) -> None:
