@@ -14,9 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aer_jax import __version__
-from aer_jax.cli import annotation as proxies
-from aer_jax.cli import bench, data, experiments, reports, settings, training
-from aer_jax.cli import plan as scale
+from aer_jax.cli import annotation, bench, data, experiments, plan, reports, settings, training
 from aer_jax.errors import UserError, nearest
 from aer_jax.files.atomic import refuse_remote
 
@@ -47,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 
-    for module in (reports, data, settings, proxies, training, experiments, scale, bench):
+    for module in (reports, data, settings, annotation, training, experiments, plan, bench):
         module.add(command)
     # argparse shows them as they were defined, module by module, and has no public way to sort them.
     commands._choices_actions.sort(key=lambda action: ORDER.index(action.dest))

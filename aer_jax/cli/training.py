@@ -108,6 +108,21 @@ def add(command: Command) -> None:
     sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
     sub.add_argument("--split", default="test", choices=("train", "validation", "test"), help="test without it")
 
+    _add_predict(command)
+
+    sub = command(
+        export,
+        "export a run's best model as a PEFT adapter or as merged weights",
+        "export --run runs/crema_d_mini --format peft,merged --out exports/crema_d_mini",
+    )
+    sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
+    sub.add_argument("--format", required=True, help="peft, merged, or both with a comma")
+    sub.add_argument(
+        "--out", type=Path, required=True, help="directory, must not exist; two formats go to OUT/peft and OUT/merged"
+    )
+
+
+def _add_predict(command: Command) -> None:
     sub = command(
         predict,
         "predict distributions for audio files, folders, or standard input",
@@ -138,14 +153,3 @@ def add(command: Command) -> None:
     )
     sub.add_argument("--hop", type=float, help="seconds from window to window at most; less than the window overlaps")
     sub.add_argument("--figure", type=Path, help="draw the time lines: a .png, .svg or .html file")
-
-    sub = command(
-        export,
-        "export a run's best model as a PEFT adapter or as merged weights",
-        "export --run runs/crema_d_mini --format peft,merged --out exports/crema_d_mini",
-    )
-    sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
-    sub.add_argument("--format", required=True, help="peft, merged, or both with a comma")
-    sub.add_argument(
-        "--out", type=Path, required=True, help="directory, must not exist; two formats go to OUT/peft and OUT/merged"
-    )

@@ -28,7 +28,7 @@ R2_LIMITS = (-math.inf, 1.0)
 
 
 @dataclass(frozen=True)
-class Row:
+class Score:
     """An arm or a baseline, scored on the human votes.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row:
     utterances: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
 
-def score(test_set: TestSet, probs_snk: Sequence[np.ndarray], top_label: bool = True) -> Row:
+def score(test_set: TestSet, probs_snk: Sequence[np.ndarray], top_label: bool = True) -> Score:
     """Score the predictions of one or several seeds; the intervals are of the mean over seeds.
 
     Args:
@@ -64,7 +64,7 @@ def score(test_set: TestSet, probs_snk: Sequence[np.ndarray], top_label: bool = 
         ci[name] = interval(values[name], mean_r[1:], size_s, R2_LIMITS if name == "r2" else UNIT)
     means = [pointwise(test_set.references_nk, probs_nk, top_label) for probs_nk in probs_snk]
     utterances = {name: np.mean([values[name] for values in means], axis=0) for name in POINTWISE}
-    return Row(
+    return Score(
         values,
         ci,
         by_seed,
@@ -73,7 +73,7 @@ def score(test_set: TestSet, probs_snk: Sequence[np.ndarray], top_label: bool = 
     )
 
 
-def baseline_rows(test_set: TestSet, probs: Mapping[str, np.ndarray]) -> dict[str, Row]:
+def baseline_rows(test_set: TestSet, probs: Mapping[str, np.ndarray]) -> dict[str, Score]:
     """The rows of every table below the arms: those that predict [N, K], and the listeners' halves."""
     rows = {name: score(test_set, [probs_nk], top_label=name != "uniform") for name, probs_nk in probs.items()}
     values = baselines.split_half(test_set.dataset.votes.whole.counts(test_set.ids, test_set.dataset.classes))
@@ -82,11 +82,11 @@ def baseline_rows(test_set: TestSet, probs: Mapping[str, np.ndarray]) -> dict[st
     ci = dict.fromkeys(QUANTITIES) | of_all["ci"]
     ci.pop("reason")
     levels = by_ambiguity(values, test_set.speakers_n, test_set.references_nk)
-    rows["split_half"] = Row(means, ci, {name: [v] for name, v in means.items()}, levels)
+    rows["split_half"] = Score(means, ci, {name: [v] for name, v in means.items()}, levels)
     return rows
 
 
-def compare(test_set: TestSet, rows: Mapping[str, Row], arms: Sequence[Arm]) -> list[dict[str, Any]]:
+def compare(test_set: TestSet, rows: Mapping[str, Score], arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """Paired tests of all arms that differ in one thing, and of each arm with the linear probe where there is one.
 
     Each quantity over all utterances is one family of Holm's correction; js by ambiguity, all levels together, another.
@@ -178,7 +178,7 @@ def results(
     }, pooled
 
 
-def row_json(row: Row) -> dict[str, Any]:
+def row_json(row: Score) -> dict[str, Any]:
     """A row without its utterances."""
     values = row.values | {"ci": row.ci, "by_ambiguity": row.by_ambiguity}
     return values | ({"by_seed": row.by_seed} if len(row.by_seed["js"]) > 1 else {})

@@ -25,7 +25,7 @@ TRAINABLE = nnx.All(nnx.Any(nnx.LoRAParam, nnx.PathContains("emotion_head")), nn
 STATISTICS = HeadStatistics
 
 
-class Batch(NamedTuple):
+class ModelInputs(NamedTuple):
     """What the model is given: see `Qwen2Audio.__call__` for shapes; a batch without a prefix has one of length 0."""
 
     audio: jax.Array
@@ -75,7 +75,7 @@ class EmotionModel(nnx.Module):
         assert isinstance(self.emotion_head, ReadoutHead)
         return self.emotion_head
 
-    def features(self, batch: Batch, key: jax.Array | None = None) -> Features:
+    def features(self, batch: ModelInputs, key: jax.Array | None = None) -> Features:
         """The head's inputs; a head of the audio alone skips the language model, and the text has length 0."""
         if isinstance(self.emotion_head, ReadoutHead) and not self.emotion_head.sizes[1]:
             audio_lbe = self.base.audio_statistics(batch.audio, batch.audio_samples, key)
@@ -83,7 +83,7 @@ class EmotionModel(nnx.Module):
             return Features(jnp.zeros((rows, 0, 0)), jnp.zeros((rows, 0), bool), audio_lbe, jnp.zeros((0, 0)))
         return self.base(*batch, key)
 
-    def __call__(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, batch: ModelInputs, key: jax.Array | None = None) -> jax.Array:
         """Logits, float32 [batch, classes]; `key` draws dropout, None turns it off."""
         base_key, head_key = split_key(key, 2)
         return self.emotion_head(self.features(batch, base_key), head_key)

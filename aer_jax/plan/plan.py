@@ -15,8 +15,8 @@ from aer_jax.models.flops import count_flops, model_flops
 from aer_jax.models.remat import REMAT
 from aer_jax.models.sharding import make_mesh
 from aer_jax.plan.abstract_step import abstract_step, base_config, chip_bytes, trace
-from aer_jax.plan.aot_compile import Compiled, compile_for, compiler_for, devices_of, has_compiler
 from aer_jax.plan.collectives import Collective, collectives
+from aer_jax.plan.compiler import Compiled, compile_for, compiler_for, devices_of, has_compiler
 from aer_jax.plan.estimate import Estimate, abstract_mesh, estimate, repeated_prefix_flops
 from aer_jax.plan.mesh_search import advice, candidates, change, choose_mesh, fitting, mesh_settings, pareto
 from aer_jax.plan.roofline import EFFICIENCY, memory_traffic, step_seconds

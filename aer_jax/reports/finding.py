@@ -11,14 +11,14 @@ from aer_jax.evaluation.baselines import BASELINES
 from aer_jax.evaluation.intervals import NOT_AVAILABLE, not_available, speaker_intervals
 from aer_jax.evaluation.metrics import js_divergence
 from aer_jax.evaluation.predictions import shares
-from aer_jax.reports.runs import Run, best
+from aer_jax.reports.runs import EvaluatedRun, best
 
 FEW = 10  # speakers below which a page warns
 _COMPARED = ("train_mean", "linear_probe", "best_constant", "split_half")
 _UNTESTED = ("lower than", "level with", "higher than")
 
 
-def finding(runs: Sequence[Run]) -> str:
+def finding(runs: Sequence[EvaluatedRun]) -> str:
     """The finding in a table: the arm with the lowest mean JS, compared with the baselines and the next arm."""
     run = best(runs)
     js, ends = run.metrics["js"], run.metrics["ci"]["js"]
@@ -67,7 +67,7 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _next_arm(runs: Sequence[Run], run: Run) -> str:
+def _next_arm(runs: Sequence[EvaluatedRun], run: EvaluatedRun) -> str:
     other = min((one for one in runs if one is not run), key=lambda one: one.metrics["js"])
     speakers = [line["speaker"] for line in sorted(run.predictions, key=lambda line: line["id"])]
     ends = speaker_intervals({"d": _js(run) - _js(other)}, speakers)["d"]
@@ -77,6 +77,6 @@ def _next_arm(runs: Sequence[Run], run: Run) -> str:
     return f" It is {verdict} the next arm, “{other.name}” ({other.metrics['js']:.3f})."
 
 
-def _js(run: Run) -> np.ndarray:
+def _js(run: EvaluatedRun) -> np.ndarray:
     lines, classes = sorted(run.predictions, key=lambda line: line["id"]), run.metrics["classes"]
     return js_divergence(shares(lines, "reference", classes), shares(lines, "probs", classes))

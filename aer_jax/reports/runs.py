@@ -15,7 +15,7 @@ from aer_jax.training.run import refuse_edited
 
 
 @dataclass(frozen=True)
-class Run:
+class EvaluatedRun:
     """One arm of a report.
 
     Attributes:
@@ -38,7 +38,7 @@ class Run:
     predictions: list[dict[str, Any]]
 
 
-def load_runs(paths: Sequence[Path], split: str = "test") -> list[Run]:
+def load_runs(paths: Sequence[Path], split: str = "test") -> list[EvaluatedRun]:
     """Read run directories that were evaluated on the same utterances with the same references.
 
     Raises:
@@ -61,12 +61,12 @@ def load_runs(paths: Sequence[Path], split: str = "test") -> list[Run]:
     return runs
 
 
-def best(runs: Sequence[Run]) -> Run:
+def best(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
     """The run with the lowest mean JS."""
     return min(runs, key=lambda run: run.metrics["js"])
 
 
-def _load(path: Path, name: str, split: str) -> Run:
+def _load(path: Path, name: str, split: str) -> EvaluatedRun:
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path} is not a run directory (it has no config.yaml); `aer-jax train` writes one.")
     metrics, predictions = read_evaluation(path, split)
@@ -75,7 +75,7 @@ def _load(path: Path, name: str, split: str) -> Run:
     config, file = load_config(path / "config.yaml"), path / "environment.json"
     environment = _object(file, "train the run again") if file.is_file() else {}
     refuse_edited(path, config, environment)
-    run = Run(
+    run = EvaluatedRun(
         name=name,
         path=path,
         config=config,
@@ -94,7 +94,7 @@ def _load(path: Path, name: str, split: str) -> Run:
     return run
 
 
-def _assert_same_data(first: Run, other: Run, split: str) -> None:
+def _assert_same_data(first: EvaluatedRun, other: EvaluatedRun, split: str) -> None:
     both = f"{first.path} and {other.path}"
     one, two = first.metrics, other.metrics
     if one["classes"] != two["classes"]:

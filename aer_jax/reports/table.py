@@ -13,7 +13,7 @@ from aer_jax.evaluation.intervals import not_available
 from aer_jax.files import tables
 from aer_jax.files.tables import NONE, number, percent
 from aer_jax.reports.finding import few_speakers
-from aer_jax.reports.runs import Run, load_runs
+from aer_jax.reports.runs import EvaluatedRun, load_runs
 
 # Column -> heading, and whether less is better.
 COLUMNS = {
@@ -51,7 +51,7 @@ class Row:
     by_ambiguity: dict[str, dict[str, Any]]
 
 
-def rows(runs: Sequence[Run]) -> list[Row]:
+def rows(runs: Sequence[EvaluatedRun]) -> list[Row]:
     """Arms in the order given, then the baselines of their common test data."""
     reference = runs[0].metrics["baselines"]["train_mean"]["js"]
 
@@ -114,7 +114,7 @@ TIES = (
 )
 
 
-def about(runs: Sequence[Run]) -> str:
+def about(runs: Sequence[EvaluatedRun]) -> str:
     """The quantity, the references and the data of the main table, in one line."""
     metrics = runs[0].metrics
     # The method of versions that did not name it.

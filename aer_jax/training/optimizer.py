@@ -8,7 +8,7 @@ import jax
 import optax
 
 from aer_jax.config import TrainConfig
-from aer_jax.models.emotion_model import key_names
+from aer_jax.models.sharding import key_names
 
 
 def schedule(peak: float, warmup: float, *ends: int) -> optax.Schedule:

@@ -66,7 +66,7 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class TrainingModel:
     """A model in parts, what changes it, and where its training stands.
 
     Attributes:
@@ -202,7 +202,7 @@ def dime_aug_examples(config: Config, dataset: Dataset, targets_nk: np.ndarray, 
 def open_model(
     config: Config, data: Data, run: Run, checkpoints: Checkpoints, latest: int | None, ends: Sequence[int],
     mesh: jax.sharding.Mesh,
-) -> Model:  # fmt: skip
+) -> TrainingModel:  # fmt: skip
     """The model, fresh or from the run's latest checkpoint.
 
     Args:
@@ -238,4 +238,4 @@ def open_model(
         if (extended := run.environment.get("extended")) and latest == extended[-1]["step"]:
             early["stale_epochs"] = np.array(0)
     rate = schedule(config.train.lr, config.train.warmup, *ends)
-    return Model(graphdef, state, nnx.merge_state(statistics, base), statistics, optimizer, rate, early, fitted)
+    return TrainingModel(graphdef, state, nnx.merge_state(statistics, base), statistics, optimizer, rate, early, fitted)

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from aer_jax.base.lengths import frame_count
-from aer_jax.models.emotion_model import TRAINABLE, Batch, EmotionModel, key_names
-from aer_jax.models.sharding import BATCH, replicated, sharding
+from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, ModelInputs
+from aer_jax.models.sharding import BATCH, key_names, replicated, sharding
 from aer_jax.training.distributed import host_of
 from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
 
@@ -51,9 +51,9 @@ def init_state(parts: SplitModel, optimizer: optax.GradientTransformation, mesh:
     return TrainState(step, parts.trainable, moments)
 
 
-def model_batch(batch: Mapping[str, Any]) -> Batch:
+def model_batch(batch: Mapping[str, Any]) -> ModelInputs:
     """The fields of a data batch that the model reads."""
-    return Batch(**{name: batch[name] for name in Batch._fields})
+    return ModelInputs(**{name: batch[name] for name in ModelInputs._fields})
 
 
 def to_device(batch: Mapping[str, np.ndarray], mesh: Mesh, microbatch: int | None = None) -> dict[str, jax.Array]:

@@ -34,7 +34,16 @@ from aer_jax.training.hooks.preemption import Preemption
 from aer_jax.training.hooks.profile import Profile
 from aer_jax.training.objective import bhattacharyya, jensen_shannon, objective
 from aer_jax.training.run import Run, holds_run, locked_run
-from aer_jax.training.setup import Data, Model, open_data, open_model, open_run_directory, pinned, say, training_batches
+from aer_jax.training.setup import (
+    Data,
+    TrainingModel,
+    open_data,
+    open_model,
+    open_run_directory,
+    pinned,
+    say,
+    training_batches,
+)
 from aer_jax.training.signals import Stopped
 from aer_jax.training.step import TrainState, make_predict_step, make_train_step, to_device
 from aer_jax.training.throughput import Throughput
@@ -135,7 +144,7 @@ class Training:
     stream: TrainBatches
     validation: EvaluationBatches
     validation_nk: np.ndarray
-    model: Model
+    model: TrainingModel
     mesh: jax.sharding.Mesh
     batches: Iterator[Batch]
     train_step: Callable[..., Any]

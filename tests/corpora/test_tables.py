@@ -150,7 +150,7 @@ def test_a_table_without_its_package(tmp_path, monkeypatch, package, read):
         ("t.csv", b'id\n"a', r"line 2 is not CSV"),
         ("t.csv", b"a" * 200_000, r"line 1 is not CSV"),
         ("t.csv", b"id,x\n" + b"a" * 200_000 + b",b", r"line 2 is not CSV \(field larger"),
-        ("t.json", b'{\n"id": "a"\n}', r"t.json is one JSON object; write one object a line"),
+        ("t.json", b'{\n"id": "a"\n}', r"t.json is one JSON object; write one object per line"),
         ("t.json", b'{"id": {"0": "a"}}', r"t.json is one JSON object"),
         ("t.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         ("t.json", b"[1, ", r"t.json is not valid JSON"),

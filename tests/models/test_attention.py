@@ -26,7 +26,7 @@ from aer_jax.models.label_scores import _packed
 from aer_jax.models.language_model import causal
 from aer_jax.models.sharding import AXES, make_mesh
 from aer_jax.plan.abstract_step import abstract_step, trace
-from aer_jax.plan.aot_compile import compile_for, devices_of, has_compiler
+from aer_jax.plan.compiler import compile_for, devices_of, has_compiler
 from aer_jax.plan.shapes import BatchShape
 
 

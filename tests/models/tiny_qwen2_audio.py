@@ -14,7 +14,7 @@ from aer_jax.base.config import read_config
 from aer_jax.base.lengths import MAX_SAMPLES, SAMPLE_RATE, frame_count, token_count
 from aer_jax.base.safetensors_files import Checkpoint
 from aer_jax.data.batching.shapes import window_for
-from aer_jax.models.emotion_model import Batch
+from aer_jax.models.emotion_model import ModelInputs
 from aer_jax.models.qwen2_audio import Qwen2Audio
 from aer_jax.models.weights import load_base
 
@@ -84,7 +84,7 @@ def prompt(samples: int, words: int, audio_token: int, seed: int) -> list[int]:
     return [*words[:-2], *[audio_token] * token_count(frame_count(samples)), *words[-2:]]
 
 
-def make_batch(clips: list[np.ndarray], prompts: list[list[int]], side: str, window: int | None = None) -> Batch:
+def make_batch(clips: list[np.ndarray], prompts: list[list[int]], side: str, window: int | None = None) -> ModelInputs:
     """Pad clips to a window, by default the longest one's, and prompts on one side."""
     window = window or int(window_for(np.array([len(clip) for clip in clips])).max())
     length = max(map(len, prompts)) + 3
@@ -97,10 +97,10 @@ def make_batch(clips: list[np.ndarray], prompts: list[list[int]], side: str, win
         tokens_bt[b, at] = tokens
         mask_bt[b, at] = True
     samples_b = np.array([len(clip) for clip in clips], np.int32)
-    return Batch(*map(jnp.asarray, (audio_bs, samples_b, tokens_bt, mask_bt)))
+    return ModelInputs(*map(jnp.asarray, (audio_bs, samples_b, tokens_bt, mask_bt)))
 
 
-def unequal_batch(side: str, seconds=SECONDS, audio_token=AUDIO_TOKEN) -> tuple[list[np.ndarray], Batch]:
+def unequal_batch(side: str, seconds=SECONDS, audio_token=AUDIO_TOKEN) -> tuple[list[np.ndarray], ModelInputs]:
     """Clips and prompts of unequal lengths, as clips and as a batch."""
     clips = [voice(s, seed) for seed, s in enumerate(seconds)]
     prompts = [prompt(len(clip), 7 * ((5 * b) % 4 + 1), audio_token, b) for b, clip in enumerate(clips)]
@@ -148,7 +148,7 @@ class Reference:
     logits_btv: np.ndarray
 
 
-def reference(model: Qwen2AudioForConditionalGeneration, clips: list[np.ndarray], batch: Batch) -> Reference:
+def reference(model: Qwen2AudioForConditionalGeneration, clips: list[np.ndarray], batch: ModelInputs) -> Reference:
     """Run transformers' feature extractor and model, and keep what each module gives."""
     extractor = WhisperFeatureExtractor(feature_size=model.config.audio_config.num_mel_bins)
     audio = extractor(clips, sampling_rate=SAMPLE_RATE, return_attention_mask=True, return_tensors="pt")
@@ -191,6 +191,6 @@ def valid(lengths_b, time: int) -> np.ndarray:
     return np.arange(time) < np.asarray(lengths_b)[:, None]
 
 
-def pad_to_30_s(batch: Batch) -> Batch:
+def pad_to_30_s(batch: ModelInputs) -> ModelInputs:
     """The same clips in the 30 s window."""
     return batch._replace(audio=jnp.pad(batch.audio, ((0, 0), (0, MAX_SAMPLES - batch.audio.shape[1]))))

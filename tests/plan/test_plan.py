@@ -10,7 +10,7 @@ import toy_runs
 
 from aer_jax.config import load_config
 from aer_jax.devices import has_plugin
-from aer_jax.plan import aot_compile
+from aer_jax.plan import compiler
 from aer_jax.plan.estimate import estimate
 from aer_jax.plan.plan import plan, sweep
 from aer_jax.plan.shapes import BatchShape
@@ -27,7 +27,7 @@ TOY = [f"model.checkpoint={toy_runs.CHECKPOINT}", "train.batch=8", "train.microb
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    for module in ("plan", "aot_compile"):
+    for module in ("plan", "compiler"):
         monkeypatch.setattr(f"aer_jax.plan.{module}.has_compiler", lambda topology: False)
 
 
@@ -174,5 +174,5 @@ def test_the_7b_on_one_h100_needs_the_memory_that_it_was_seen_to_take():
     ],
 )
 def test_what_the_compiler_says_of_a_step_that_does_not_fit(said, gibibytes):
-    peak = aot_compile._refused_peak(said, held=GIB)
+    peak = compiler._refused_peak(said, held=GIB)
     assert peak == (gibibytes and gibibytes * GIB)

@@ -36,21 +36,21 @@ _ATTRIBUTES = re.compile(
 )
 
 
-class Answer(NamedTuple):
+class RaterAnswer(NamedTuple):
     """One rater's labels, without repetition; none where the answer is blank."""
 
     rater: str
     labels: tuple[str, ...]
 
 
-def read_answers(path: Path, corpus: Corpus, labels: Collection[str]) -> dict[str, list[Answer]]:
+def read_answers(path: Path, corpus: Corpus, labels: Collection[str]) -> dict[str, list[RaterAnswer]]:
     """Turn -> its answers, in the file's order; `labels` are the words that an answer may hold.
 
     Raises:
         UserError: a line belongs to no block or is none of the three kinds.
     """
     spellings = {label.casefold(): label for label in labels}
-    answers: dict[str, list[Answer]] = {}
+    answers: dict[str, list[RaterAnswer]] = {}
     turn: str | None = None
     lines = list(read_lines(path))
     for number, (where, line) in enumerate(lines, 1):
@@ -87,7 +87,7 @@ def _turn(line: str, dialogue: str, where: str) -> str:
     return head["id"]
 
 
-def _answer(line: str, spellings: Mapping[str, str], where: str, cut: bool) -> Answer:
+def _answer(line: str, spellings: Mapping[str, str], where: str, cut: bool) -> RaterAnswer:
     match = _CATEGORIES.fullmatch(line.rstrip())
     if not match or _BOUNDARY.search(match["comment"]):
         raise UserError(
@@ -104,4 +104,4 @@ def _answer(line: str, spellings: Mapping[str, str], where: str, cut: bool) -> A
         if spelled.casefold() not in spellings:
             raise UserError(f'{where}: "{spelled}" is no label.{nearest(spelled, spellings.values())}')
         labels.append(spellings[spelled.casefold()])
-    return Answer(match["rater"], tuple(dict.fromkeys(labels)))
+    return RaterAnswer(match["rater"], tuple(dict.fromkeys(labels)))

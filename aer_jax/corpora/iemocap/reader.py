@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aer_jax.corpora.base import Clip, Corpus
 from aer_jax.corpora.folders import below, entries, find, find_files, same_but_for_case
-from aer_jax.corpora.iemocap.blocks import DIALOGUE, UTTERANCE, Answer, read_answers
+from aer_jax.corpora.iemocap.blocks import DIALOGUE, UTTERANCE, RaterAnswer, read_answers
 from aer_jax.corpora.text import read_lines
 from aer_jax.errors import UserError
 from aer_jax.labels.votes import Vote
@@ -133,7 +133,7 @@ def _read_session(folder: Path, corpus: Corpus, table: dict[str, str], whole: bo
             corpus.drop("clip on disk without an evaluation", path.stem)
 
 
-def _votes(id: str, answers: list[Answer], corpus: Corpus, table: dict[str, str], whole: bool) -> Iterator[Vote]:
+def _votes(id: str, answers: list[RaterAnswer], corpus: Corpus, table: dict[str, str], whole: bool) -> Iterator[Vote]:
     for answer in answers:
         if not answer.rater.startswith("E"):
             corpus.drop(SELF_EVALUATION, f"{id} {answer.rater}")
@@ -147,7 +147,7 @@ def _votes(id: str, answers: list[Answer], corpus: Corpus, table: dict[str, str]
                 yield Vote(id, table[label], answer.rater, weight)
 
 
-def _transcripts(path: Path, ids: dict[str, list[Answer]], corpus: Corpus) -> dict[str, str]:
+def _transcripts(path: Path, ids: dict[str, list[RaterAnswer]], corpus: Corpus) -> dict[str, str]:
     """id -> words. The files hold other lines too: without time, of no turn (XX0), or of nobody; they are counted."""
     if not path.is_file():
         corpus.drop("transcription file missing", path.stem)

@@ -19,14 +19,14 @@ from aer_jax.labels.journal import read_votes
 from aer_jax.labels.votes import normalise
 from aer_jax.reports import theme
 from aer_jax.reports.pages.sounds import compressed
-from aer_jax.reports.runs import Run
+from aer_jax.reports.runs import EvaluatedRun
 
 MOST = 3000  # clips; a page with more opens slowly on a phone
 AUDIO_MB = 8.0
 
 
 def explorer(
-    runs: Sequence[Run], leader: Run, dataset: Dataset | None, audio_mb: float
+    runs: Sequence[EvaluatedRun], leader: EvaluatedRun, dataset: Dataset | None, audio_mb: float
 ) -> tuple[dict[str, Any], list[str]]:
     """Content for the page's script, and sentences about what it leaves out.
 
@@ -94,7 +94,7 @@ def _most_telling(ambiguity_n: np.ndarray, js_n: np.ndarray) -> list[int]:
 
 
 def _votes(
-    runs: Sequence[Run], dataset: Dataset | None, ids: Sequence[str], classes: Sequence[str]
+    runs: Sequence[EvaluatedRun], dataset: Dataset | None, ids: Sequence[str], classes: Sequence[str]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Human votes per clip [N] and synthetic counts [N, K] of the arms' common journal; None where there are none."""
     if dataset is None:

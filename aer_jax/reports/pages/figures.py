@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from aer_jax.evaluation.ambiguity import NAMES
 from aer_jax.evaluation.baselines import BASELINES
-from aer_jax.reports.runs import Run
+from aer_jax.reports.runs import EvaluatedRun
 from aer_jax.reports.table import Row
 from aer_jax.reports.theme import MUTED, PAPER, PLACEHOLDERS, RULE, WIDTH, arm_colour, bare, style, svg
 
@@ -77,7 +77,7 @@ def by_ambiguity(rows: Sequence[Row]) -> Markup:
         return svg(figure, "JS divergence by ambiguity of the human votes")
 
 
-def training_curves(runs: Sequence[Run]) -> list[Markup | None]:
+def training_curves(runs: Sequence[EvaluatedRun]) -> list[Markup | None]:
     """Training and validation loss by optimizer step, one figure per arm on one scale; None without a log."""
     curves = [(_curve(run, "loss"), _curve(run, "val_loss")) for run in runs]
     values = np.concatenate([[0.0], *(y for pair in curves for _, y in pair)])
@@ -103,7 +103,7 @@ def training_curves(runs: Sequence[Run]) -> list[Markup | None]:
     return figures
 
 
-def mean_distributions(runs: Sequence[Run]) -> Markup:
+def mean_distributions(runs: Sequence[EvaluatedRun]) -> Markup:
     """Mean share of each class: human test votes, training mean, and what each arm predicts."""
     metrics = runs[0].metrics
     classes = metrics["classes"]
@@ -127,7 +127,7 @@ def mean_distributions(runs: Sequence[Run]) -> Markup:
         return svg(figure, "mean predicted and mean human distribution by class")
 
 
-def calibration(runs: Sequence[Run]) -> Markup:
+def calibration(runs: Sequence[EvaluatedRun]) -> Markup:
     """Mean probability of the predicted top class against the share that listeners gave to that class."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure((WIDTH, 3.0), layout="constrained")
@@ -160,7 +160,7 @@ def _colour(row: Row) -> str:
     return MUTED if row.arm is None else PLACEHOLDERS[arm_colour(row.arm)]
 
 
-def _curve(run: Run, key: str, most: int = 300) -> tuple[np.ndarray, np.ndarray]:
+def _curve(run: EvaluatedRun, key: str, most: int = 300) -> tuple[np.ndarray, np.ndarray]:
     """(steps, values) of one key of the log; means over neighbours where there are more than `most` lines."""
     by_step = {line["step"]: line[key] for line in run.log if line.get(key) is not None}
     steps, values = np.array(list(by_step), float), np.array(list(by_step.values()), float)

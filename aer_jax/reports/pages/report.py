@@ -23,7 +23,7 @@ from aer_jax.reports.pages.data_section import data_section
 from aer_jax.reports.pages.explorer import AUDIO_MB, explorer, in_script
 from aer_jax.reports.pages.page import write_page
 from aer_jax.reports.pages.votes_section import proxy_section
-from aer_jax.reports.runs import Run, best, load_runs
+from aer_jax.reports.runs import EvaluatedRun, best, load_runs
 
 NOT_RECORDED = "not recorded"
 
@@ -52,7 +52,7 @@ def write_report(
     write_page("template.html", _content(load_runs(runs, split), proxies, audio_mb), out)
 
 
-def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str, Any]:
+def _content(runs: list[EvaluatedRun], proxies: Path | None, audio_mb: float) -> dict[str, Any]:
     rows = table.rows(runs)
     arms = [row for row in rows if row.arm is not None]
     leader = best(runs)
@@ -96,7 +96,7 @@ def _content(runs: list[Run], proxies: Path | None, audio_mb: float) -> dict[str
     }
 
 
-def _dataset(run: Run) -> Dataset | None:
+def _dataset(run: EvaluatedRun) -> Dataset | None:
     """The dataset that the run was evaluated on; None where it cannot be opened here.
 
     Raises:
@@ -121,7 +121,7 @@ def _dataset(run: Run) -> Dataset | None:
     return dataset
 
 
-def _confusion(run: Run) -> dict[str, list[list[float]]]:
+def _confusion(run: EvaluatedRun) -> dict[str, list[list[float]]]:
     """Shares of each class, on average, where listeners heard a class, weighted by their share for it.
 
     Row i, column j: sum over clips of q_i p_j / sum of q_i. With p = q it is what listeners do to each other, which no
@@ -136,7 +136,7 @@ def _confusion(run: Run) -> dict[str, list[list[float]]]:
     }
 
 
-def _calibration_bins(runs: Sequence[Run]) -> list[tuple[str, list[int]]]:
+def _calibration_bins(runs: Sequence[EvaluatedRun]) -> list[tuple[str, list[int]]]:
     counts_rb = np.array([run.metrics["reliability"]["n"] for run in runs])
     bins = counts_rb.shape[1]
     return [
@@ -153,7 +153,7 @@ def _leading(arms: Sequence[table.Row], column: str) -> float | None:
     return min(values) if table.COLUMNS[column][1] else max(values)
 
 
-def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def _settings(runs: Sequence[EvaluatedRun]) -> list[tuple[str, list[str]]]:
     return [
         ("Learned from", [table.learned_from(run.config.labels) + " votes" for run in runs]),
         ("Journal", [_last(run.config.labels.journal) for run in runs]),
@@ -179,24 +179,24 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _named(run: Run, section: str, key: str) -> str:
+def _named(run: EvaluatedRun, section: str, key: str) -> str:
     """The last part of a setting's path, and the first digits of its content's SHA-256."""
     name = _last(getattr(getattr(run.config, section), key))
     digest = run.environment.get("learns_from", {}).get(f"{section}.{key}")
     return f"{name} (sha256 {str(digest)[:12]}…)" if digest else name
 
 
-def _parameters(run: Run) -> str:
+def _parameters(run: EvaluatedRun) -> str:
     counts = run.environment.get("parameters")
     return f"{counts['trainable']:,} / {counts['frozen']:,}" if counts else NOT_RECORDED
 
 
-def _rates(run: Run) -> str:
+def _rates(run: EvaluatedRun) -> str:
     train = run.config.train
     return f"{train.lr:g} / {train.head_lr:g}" if train.epochs else "no steps: the readout is fitted"
 
 
-def _made(run: Run, key: str) -> str:
+def _made(run: EvaluatedRun, key: str) -> str:
     provenance = run.environment.get("provenance", {})
     if key == "version":
         provenance = {"version": run.environment.get("packages", {}).get("aer-jax")} | provenance
@@ -224,7 +224,7 @@ def _last(path: str | None) -> str:
     return Path(path).name if path else NONE
 
 
-def _most(run: Run, key: str) -> str:
+def _most(run: EvaluatedRun, key: str) -> str:
     values = [line[key] for line in run.log if line.get(key) is not None]
     return f"{max(values):g}" if values else NONE
 
