@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
+
+from aer_jax.files.atomic import replace_bytes
 
 _DIGEST = "sha256"
 
@@ -22,17 +22,9 @@ def save_array(path: Path, array: np.ndarray, about: Mapping[str, str] | None = 
         OSError: the disk is full or the folder cannot be written.
     """
     array = np.ascontiguousarray(array)
-    words = dict(about or {})
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    about = dict(about or {})
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        save_file({"features": array}, partial, metadata=words | {_DIGEST: _digest(array, words)})
-        partial.replace(path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    replace_bytes(path, save({"features": array}, metadata=about | {_DIGEST: _digest(array, about)}))
 
 
 def load_array(path: Path) -> tuple[np.ndarray, dict[str, str]]:

@@ -208,7 +208,7 @@ def test_a_killed_run_keeps_what_it_had(tmp_path, monkeypatch):
 
 def test_a_dataset_that_cannot_be_written_has_its_cache_at_home(tmp_path, users_cache, monkeypatch, caplog):
     clips = make(tmp_path, 2)
-    (tmp_path / f"{CACHE}.{os.getpid()}.tmp").mkdir()  # refuses the file, also to root
+    (tmp_path / f".{CACHE}.{os.getpid()}.partial").mkdir()  # refuses the file, also to root
     want = features(clips, ["u0", "u1"])
     assert not (tmp_path / CACHE).exists() and len(list((users_cache / "aer_jax").iterdir())) == 1
     np.testing.assert_array_equal(features(clips, ["u0", "u1"]), want)

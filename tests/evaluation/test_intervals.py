@@ -121,7 +121,7 @@ def test_95_percent_cover_what_95_percent_should(speakers):
     for name in coverage.POPULATIONS:
         rng = np.random.default_rng(speakers)
         samples = [coverage.simulated(name, speakers, rng) for _ in range(1000)]
-        ends_t2 = np.array([coverage.ours(*sample, rng) for sample in samples])
+        ends_t2 = np.array([coverage.satterthwaite(*sample, rng) for sample in samples])
         holds = ((ends_t2[:, 0] <= coverage.MEAN) & (ends_t2[:, 1] >= coverage.MEAN)).mean()
         assert holds >= 0.93 - 2.5 * np.sqrt(0.93 * 0.07 / 1000), name
     if speakers <= 5:
