@@ -26,9 +26,9 @@ from aer_jax.labels.journal import Journal
 from aer_jax.labels.parsing import parse, synonyms_of
 
 ATTEMPTS = 3
-# Of an engine that has not answered yet, so many failures with the same error, about different clips, end the run.
+# Failures with the same error, about different clips and before any answer, after which the run ends.
 ALIKE = 3
-# So do so many failures of any engine without an answer in between.
+# Failures of any kind in a row after which the run ends.
 HOPELESS = 32
 _DIGITS = re.compile(r"[0-9a-f]*\d[0-9a-f]*")  # numbers, also those of a request, in an error
 
@@ -52,7 +52,7 @@ def annotate(
         engine: who answers.
         listeners: the listeners of each utterance.
         out: the journal.
-        limit: only the first so many utterances.
+        limit: number of utterances, from the first; None for all.
         only_missing: ask about those utterances alone that have no vote in the journal yet. They may be asked in
             another way than the others: each line says whether its answer is free, constrained or exact.
 

@@ -67,7 +67,7 @@ def read_annotations(path: Path, corpus: Corpus) -> list[Attempt]:
 def write_journal(attempts: list[Attempt], dataset: Dataset) -> Path:
     """Write the attempts about the dataset's utterances next to it, for `labels.journal`.
 
-    A label outside the dataset's classes becomes an unparsed answer: nobody was offered it.
+    A label outside the dataset's classes becomes an unparsed answer, since it was not offered.
 
     Returns:
         the journal, `annotations.jsonl` in the dataset directory.

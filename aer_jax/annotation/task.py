@@ -25,7 +25,7 @@ class AnnotationTask:
         prompt: the wording.
         transcript: quote the words.
         speaker: name the speaker, in the context too; off by default, since it gives away who speaks.
-        context: quote so many turns before, of the same conversation, as far as the dataset holds them.
+        context: number of preceding turns of the same conversation to quote, as far as the dataset holds them.
 
     Raises:
         UserError: context is asked for where the corpus has no conversations, or a switch needs a field that the

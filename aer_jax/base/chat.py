@@ -38,7 +38,7 @@ class Chat:
         processor: transformers' Qwen2AudioProcessor.
         audio_id, pad_id: tokens.
         longest: tokens that a prompt may have, audio included.
-        prefix: int32 [P], what the conversations may have in common, see `shared_prefix`; empty where nobody asked.
+        prefix: int32 [P], tokens that all conversations begin with, see `shared_prefix`; empty for none.
 
     Raises:
         UserError: the directory holds no processor, or one that does not fit its config.json.

@@ -1,7 +1,7 @@
 """Chat templates: programs that a checkpoint brings, tried where they can do no harm and rendered by transformers.
 
 Jinja's sandbox keeps a template from the machine, not from its time and memory: `{{ 10**10**8 }}` is enough. So a
-template that is not transformers' own is tried first in a process of its own, which has little of either.
+template that is not transformers' own is tried first in a separate process with limits on both.
 """
 
 from __future__ import annotations

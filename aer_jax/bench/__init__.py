@@ -1,4 +1,4 @@
-"""Benchmarks: aer_jax next to PyTorch on the same work, each in a process of its own.
+"""Benchmarks: aer_jax next to PyTorch on the same work, each in a separate process.
 
 Nothing outside the command line imports this package.
 """

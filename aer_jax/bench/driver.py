@@ -36,7 +36,7 @@ class Disagreement(UserError):
 
 
 class BenchWorker(WorkerProcess):
-    """A module of `aer_jax.bench.workers` in a process of its own."""
+    """A module of `aer_jax.bench.workers` in a separate process."""
 
     def __init__(self, module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None):
         self.module = module
@@ -104,7 +104,7 @@ def take_turns(
 
 
 def speed(answers: Sequence[Mapping[str, Any]], clips: int) -> dict[str, Any]:
-    """Figures of passes over so many clips each, by the median pass."""
+    """Speed figures of the median pass over `clips` clips."""
     seconds = [answer["seconds"] for answer in answers]
     return {
         "seconds": seconds,

@@ -94,7 +94,7 @@ def bench_train(config: Config, steps: int = STEPS, ablations: bool = False) -> 
 def measure(
     config: Config, ways: Sequence[str], pytorch: Sequence[str], turns: Sequence[Sequence[int]]
 ) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
-    """What `take_turns` returns, of aer_jax's ways and of PyTorch's, each of which has a process of its own."""
+    """What `take_turns` returns, of aer_jax's ways and of PyTorch's, each in a separate process."""
     with shared_files(config) as files:
         job = files | {"steps": sum(map(len, turns))}
         with BenchWorker("jax_train", job | {"ways": ways}, MEMORY) as worker:

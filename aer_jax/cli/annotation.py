@@ -168,7 +168,7 @@ def _add_listeners(who: argparse._ArgumentGroup) -> None:
 
 
 def _add_work(how: argparse._ArgumentGroup) -> None:
-    how.add_argument("--limit", type=whole(Range(1, 10**9)), help="only the first so many utterances")
+    how.add_argument("--limit", type=whole(Range(1, 10**9)), help="number of utterances, from the first (all)")
     how.add_argument(
         "--only-missing",
         action="store_true",

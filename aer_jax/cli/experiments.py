@@ -65,5 +65,7 @@ def add(command: Command) -> None:
         metavar="NAME=FILE",
         help="predictions.jsonl of a model that did not learn from the speakers, as experiment writes; repeatable",
     )
-    sub.add_argument("--raters", type=whole(Range(1, 100)), default=5, help="votes are thinned to 1 to so many (5)")
+    sub.add_argument(
+        "--raters", type=whole(Range(1, 100)), default=5, help="largest number of votes after thinning (5)"
+    )
     sub.add_argument("--out", type=Path, required=True, help="directory for tables and figures")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EXACT = 4096  # clips: up to here the fit is exact, and so many are the sample where there are more
+EXACT = 4096  # clips up to which the fit is exact, and the size of the sample where there are more
 AXES = 1024  # of a sample
 
 # ids -> (positions [b] among them, features [b, F]) in blocks, in any order, each clip once.

@@ -35,7 +35,7 @@ def write_raters(
         predictions: name -> a file with one JSON object per line, `id` and `probs` {class: share}, as `evaluate` and
             `experiment` write it; of a model that did not learn from the speaker.
         out: directory for raters.json, raters.md, raters.svg, reliability.svg and ambiguity.svg.
-        raters: votes are thinned to 1 to so many.
+        raters: largest number of votes after thinning, from 1.
 
     Returns:
         what raters.json holds, see `thinning.thinning`.

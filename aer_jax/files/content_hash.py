@@ -48,7 +48,7 @@ def folder_digests(folder: Path) -> dict[str, Any]:
 
 
 def written_digests(folder: Path) -> dict[str, Any] | None:
-    """What `folder_digests` gave when the directory was written; None where nobody wrote it down.
+    """The stored result of `folder_digests`; None where there is none.
 
     Raises:
         UserError: the file of digests is damaged.

@@ -18,7 +18,7 @@ def kept(y: jax.Array) -> jax.Array:
     return checkpoint_name(y, _PRODUCT)
 
 
-# Everything; a layer's input and the products; its input alone. Forward and backward pass are loops of their own, so
+# Everything; a layer's input and the products; its input alone. Forward and backward pass are separate loops, so
 # nothing need keep the compiler from merging them.
 REMAT: dict[Remat, Callable] = {
     "none": lambda body: body,

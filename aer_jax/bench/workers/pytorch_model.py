@@ -100,7 +100,7 @@ class PaperModel(nn.Module):
         return self.base(**inputs, use_cache=False).last_hidden_state
 
     def cut_window(self, frames: int) -> None:
-        """Let the audio tower hear windows of so many mel frames instead of 30 s.
+        """Set the audio tower's window in mel frames, instead of 30 s.
 
         transformers insists on as many frames as its table of positions has room for, so the table is cut.
         """

@@ -148,7 +148,7 @@ def _votes(id: str, answers: list[RaterAnswer], corpus: Corpus, table: dict[str,
 
 
 def _transcripts(path: Path, ids: dict[str, list[RaterAnswer]], corpus: Corpus) -> dict[str, str]:
-    """id -> words. The files hold other lines too: without time, of no turn (XX0), or of nobody; they are counted."""
+    """id -> words. Lines without a time, of no turn (XX0) or of unknown turns are counted."""
     if not path.is_file():
         corpus.drop("transcription file missing", path.stem)
         return {}

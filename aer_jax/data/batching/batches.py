@@ -181,7 +181,7 @@ def evaluation_batches(
 ) -> EvaluationBatches:
     """Every utterance exactly once, longest first, unmixed and unaugmented.
 
-    Arguments are those of `train_batches`; targets are zeros where nobody asks for them.
+    Arguments are those of `train_batches`; targets are zeros where none are given.
 
     Raises:
         UserError: there are no utterances, or a setting is out of range.

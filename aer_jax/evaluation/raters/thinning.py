@@ -184,7 +184,7 @@ def thinning(dataset: Dataset, proxies: Mapping[str, Mapping[str, Sequence[float
     Args:
         dataset: clips and human votes.
         proxies: name -> clip -> its distribution over the dataset's classes, made without the speaker's votes.
-        raters: votes are thinned to 1 to so many.
+        raters: largest number of votes after thinning, from 1.
 
     Returns:
         JSON-able: raters, and `levels`: "all", "low", "medium", "high" -> n, n_speakers, votes_held_back (their mean

@@ -33,12 +33,12 @@ from aer_jax.labels.parsing import parse, synonyms_of
 # For 408, 409, 429, 5xx and lost connections, waiting longer each time or as long as the server says.
 RETRIES = 6
 FIRST_DELAY, LONGEST_DELAY = 0.5, 8.0  # seconds
-OVERDUE = 2  # a request is given up after so many times --timeout, however its reply dribbles in
+OVERDUE = 2  # times --timeout after which a request is given up, even if its reply still dribbles in
 CONNECT = 30.0  # seconds until a server must have taken a connection
 NONSENSE = 3  # how often a reply that is no chat completion is asked for
 # A server that wants longer pauses than this many seconds halts the run, and one that wants longer than a day ends it.
 PAUSE, LONGEST_PAUSE = 60.0, 86_400.0
-# Until something has been answered, so many questions are asked at a time: a server may refuse all of them.
+# Concurrent questions before the first answer: a server may refuse all of them.
 PROBES = 3
 
 
