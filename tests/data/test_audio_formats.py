@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 import zlib
 
 import audio_formats
+import av
 import numpy as np
 import pytest
 from audio_formats import EXACT, NAMES, RATE, SECONDS, encoded, pcm16
@@ -48,6 +50,23 @@ def test_bytes_missing_in_the_middle_are_noticed(name):
     place = len(whole) // 2
     with pytest.raises(BadAudio):
         decode_bytes(whole[:place] + whole[place + 3001 :], "clip")
+
+
+@pytest.mark.parametrize("format", ["webm", "matroska"])
+def test_whole_packets_missing_in_the_middle_are_noticed(format):
+    """As a stream recorded over a bad connection: each packet is whole, and the time jumps."""
+    out = io.BytesIO()
+    with (
+        av.open(io.BytesIO(encoded("live webm"))) as whole,
+        av.open(out, "w", format=format, options={"live": "1"}) as cut,
+    ):
+        stream = cut.add_stream_from_template(whole.streams.audio[0])
+        for packet in whole.demux(audio=0):
+            if packet.size and not 1.0 < packet.pts * packet.time_base < 1.6:
+                packet.stream = stream
+                cut.mux(packet)
+    with pytest.raises(BadAudio, match=r"0\.6 s are missing before 1\.6 s"):
+        decode_bytes(out.getvalue(), "clip")
 
 
 @pytest.mark.parametrize("name", NAMES)
