@@ -31,9 +31,8 @@ class AnnotationEncoder(Chat):
     def __init__(self, checkpoint: str | Path, task: AnnotationTask):
         super().__init__(checkpoint)
         prompt = task.prompt
-        example = prompt.messages(
-            "", prompt.personas[0]
-        )  # the tokens around a label are the template's, whoever answers
+        # The tokens around a label are the template's, whoever answers.
+        example = prompt.messages("", prompt.personas[0])
         self.labels = [reply(self.processor, example, label) for label in prompt.labels]
         self.label_mask_ln = np.arange(max(map(len, self.labels))) < np.array([[len(label)] for label in self.labels])
         self.labels_ln = np.full(self.label_mask_ln.shape, self.pad_id, np.int32)
