@@ -71,11 +71,13 @@ def test_help_is_quick():
 
 
 def test_a_missing_extra_is_named():
-    script = "import sys; sys.modules['jinja2'] = None; from aer_jax import cli; sys.exit(cli.main(sys.argv[1:]))"
-    report = ["report", "--run", "r", "--out", "page.html"]
-    done = subprocess.run([sys.executable, "-c", script, *report], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr == "aer-jax: report needs jinja2: `pip install 'aer-jax[report]'`.\n"
+    script = "import sys; sys.modules['matplotlib'] = None; from aer_jax import cli; sys.exit(cli.main(sys.argv[1:]))"
+    for words, sentence in (
+        (["report", "--run", "r", "--out", "page.html"], "report needs matplotlib: `pip install 'aer-jax[report]'`."),
+        (["predict", "--run", "r", __file__], "r is not a run directory"),  # draws nothing without --figure
+    ):
+        done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.startswith(f"aer-jax: {sentence}"), done.stderr
 
 
 @pytest.mark.parametrize("args", [[], ["sing"], ["train", "--epochs", "3"], ["evaluate"], ["predict", "--run", "r"]])

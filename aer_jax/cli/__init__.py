@@ -26,7 +26,7 @@ ORDER = (
     "augmented", "experiment", "raters", "plan", "bench", "export",
 )  # fmt: skip
 GO_ON = ("prepare", "annotate")  # train and experiment say it themselves
-EXTRAS = {"matplotlib": "report", "jinja2": "report"}  # other extras are named where they are imported
+EXTRAS = {"matplotlib": "report"}  # other extras are named where they are imported
 
 
 def parser() -> argparse.ArgumentParser:

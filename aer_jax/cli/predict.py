@@ -18,7 +18,6 @@ from aer_jax.inference.formats import FORMATS
 from aer_jax.inference.model import Model
 from aer_jax.inference.sources import Source, find_audio, format_skipped, read_transcripts, with_transcripts
 from aer_jax.inference.windows import windowing
-from aer_jax.reports.pages.timeline import check_figure, write_figure
 from aer_jax.training.run import open_run
 
 _STDIN = Path("-")
@@ -29,7 +28,9 @@ def predict(args: argparse.Namespace) -> int:
     windowing(args.window, args.hop)
     sources = _sources(args)
     if args.figure:
-        check_figure(args.figure, len(sources))
+        from aer_jax.reports.pages import timeline  # needs the extra "report"
+
+        timeline.check_figure(args.figure, len(sources))
     started = time.monotonic()
     model = Model(open_run(args.run))
     loaded = time.monotonic()
@@ -62,7 +63,9 @@ def predict(args: argparse.Namespace) -> int:
     if args.out:
         _say(f"wrote {args.out}")
     if args.figure and predictions:
-        write_figure([prediction for prediction in predictions if prediction.timeline] or predictions, args.figure)
+        timeline.write_figure(
+            [prediction for prediction in predictions if prediction.timeline] or predictions, args.figure
+        )
     return 2 if bad else 0
 
 
