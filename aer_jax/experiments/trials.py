@@ -32,7 +32,6 @@ from aer_jax.training.signals import stop_signals
 
 COMMAND = (sys.executable, "-m", "aer_jax.experiments.worker", "trial")  # and a config file and a run directory
 MARK = "cell.json"
-STOPPED = Unfinished.exit_code
 
 
 def is_finished(trial: Trial) -> bool:

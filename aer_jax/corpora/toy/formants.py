@@ -64,7 +64,6 @@ PHONES: dict[str, Phone] = {
     "D": Phone(_TEETH, 55, 0.2, hiss=0.35, hiss_at=4200, hiss_width=2500, burst=True),
     "G": Phone(_VELUM, 60, 0.2, hiss=0.3, hiss_at=2000, hiss_width=1200, burst=True),
 }
-VOWELS = frozenset(_VOWELS) | frozenset(_GLIDES)
 
 
 @dataclass(frozen=True)
