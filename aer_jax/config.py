@@ -116,7 +116,8 @@ class ModelConfig:
             the commit that it began with.
         adapter: PEFT adapter directory to start from, see `models/peft_import.py`; "" starts fresh.
         dtype: of the frozen base and its activations; adapters, head, norms, softmax and loss are float32.
-        head: "paper" as published; "readout", a linear map of all audio layers' statistics and the last hidden state.
+        head: "paper" as published; "readout", a linear map of all audio layers' statistics and the last hidden state;
+            "answers", the likelihoods of the labels as the language model's own answers.
         readout: what that linear map reads; "audio", the statistics alone, leaves out the language model, which a base
             that was never taught to listen is better without.
         remat: what the backward pass computes again instead of keeping it: "full", all of a layer but its input;
@@ -126,7 +127,7 @@ class ModelConfig:
     checkpoint: LocalPath = ""
     adapter: LocalPath = ""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    head: Literal["paper", "readout"] = "readout"
+    head: Literal["paper", "readout", "answers"] = "readout"
     readout: Literal["audio+text", "audio"] = "audio+text"
     remat: Remat = "full"
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -138,11 +139,13 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the training clips; 0 trains no adapter, mixes no clips, and fits the readout alone to the
-            features of the frozen base, see `training/readout.py`.
+            features of the frozen base, see `training/readout.py`, or calibrates the model's own answers, see
+            `training/calibration.py`.
         batch: utterances per optimizer step.
         microbatch: utterances on the devices at a time; `batch` is a multiple of it.
-        fit: with epochs, too, fit the readout to the frozen base's features of training clips before the first step,
-            and let adapters and head go on from there (Kumar et al., 2022, arXiv 2202.10054); wants a small `head_lr`.
+        fit: with epochs, too, fit the readout to the frozen base's features of training clips, or calibrate the answers,
+            before the first step, and let adapters and head go on from there (Kumar et al., 2022, arXiv 2202.10054);
+            wants a small `head_lr`.
         lr: peak learning rate of the adapters.
         head_lr: peak learning rate of the head.
         weight_decay: of AdamW.

@@ -82,6 +82,18 @@ class Chat:
         return np.array([*before, *[self.audio_id] * token_count(frame_count(samples)), *after], np.int32)
 
 
+def label_tokens(checkpoint: str | Path, labels: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Tokens of each label as an assistant's whole turn, whatever the conversation about a recording.
+
+    Raises:
+        UserError: as `reply`, or the directory holds no processor.
+    """
+    path = find_checkpoint(checkpoint)
+    processor = load_processor(path, read_config(path))
+    question: Messages = [{"role": "user", "content": [{"type": "audio", "audio_url": "recording"}]}]
+    return tuple(tuple(reply(processor, question, label)) for label in labels)
+
+
 def reply(processor: Any, messages: Messages, text: str) -> list[int]:
     """The tokens with which an assistant that says `text` answers, the one that ends its turn included.
 

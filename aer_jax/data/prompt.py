@@ -13,14 +13,18 @@ from aer_jax.base.chat import Chat, Messages, shared_prefix
 from aer_jax.base.lengths import SAMPLE_RATE
 
 if TYPE_CHECKING:
+    from aer_jax.config import Config
     from aer_jax.data.dataset import Dataset
 
 SYSTEM = "You hear how listeners would judge the emotion in a voice."
 TASK = (
     "Several people heard the recording below and each chose one of these emotions: {labels}. Weigh tone, pitch, "
-    "loudness and pace together with the words, and allow for disagreement. Give the share of listeners that chose "
-    "each emotion, as JSON."
+    "loudness and pace together with the words, and allow for disagreement. {answer}"
 )
+ANSWERS = {
+    "shares": "Give the share of listeners that chose each emotion, as JSON.",
+    "label": "Answer with the emotion that one of them chose.",
+}
 
 
 # Beginnings that merge with what stands before them, if any do; what they share, other clips share.
@@ -35,6 +39,7 @@ class PromptEncoder(Chat):
         classes: the labels that the prompt names.
         transcript: whether it quotes the words, where they are known.
         speaker: whether it names the speaker.
+        answer: what it asks for, one of ANSWERS.
 
     Attributes:
         prefix: int32 [P], the tokens that come before anything of a clip's own. Setting it to fewer shares fewer.
@@ -50,15 +55,22 @@ class PromptEncoder(Chat):
         *,
         transcript: bool = True,
         speaker: bool = False,
+        answer: str = "shares",
     ):
         super().__init__(checkpoint)
-        self.task = TASK.format(labels=", ".join(classes))
+        self.task = TASK.format(labels=", ".join(classes), answer=ANSWERS[answer])
         self.transcript, self.speaker = transcript, speaker
         self._around_audio = functools.lru_cache(maxsize=65536)(
             lambda transcript, speaker: self.around_audio(self._messages(transcript, speaker))
         )
         first, *others = (self._around_audio(*self._of_its_own(probe, probe))[0] for probe in _PROBES)
         self.prefix = shared_prefix(np.array(first, np.int32), others)
+
+    @classmethod
+    def of(cls, config: Config, classes: Sequence[str]) -> PromptEncoder:
+        """The encoder of a run with these settings."""
+        data, answer = config.data, "label" if config.model.head == "answers" else "shares"
+        return cls(config.model.checkpoint, classes, transcript=data.transcript, speaker=data.speaker, answer=answer)
 
     def text(self, transcript: str, speaker: str) -> str:
         """The rendered prompt, one <|AUDIO|> in it."""

@@ -190,16 +190,20 @@ def left_out(
     Returns:
         logits [len(L2), N, K].
     """
-    names, speaker_n = np.unique(np.asarray(speakers_n), return_inverse=True)
-    folds = min(FOLDS, len(names))
-    fold_n = (np.random.default_rng(0).permutation(len(names)) % folds)[speaker_n]
+    fold_n = speaker_folds(speakers_n)
     logits_lnk = np.zeros((len(L2), *targets_nk.shape))
-    for fold in progress(range(folds)):
+    for fold in progress(range(fold_n.max() + 1)):
         out_n = fold_n == fold
         some_n = None if weights_n is None else weights_n[~out_n]
         for probe in solver(features_nf[~out_n], targets_nk[~out_n], L2, some_n):
             logits_lnk[L2.index(probe.l2), out_n] = probe.logits(features_nf[out_n])
     return logits_lnk
+
+
+def speaker_folds(speakers_n: Sequence[str] | np.ndarray) -> np.ndarray:
+    """The fold of each clip, int [N]: up to `FOLDS` folds of whole speakers, the same for the same names."""
+    names, speaker_n = np.unique(np.asarray(speakers_n), return_inverse=True)
+    return (np.random.default_rng(0).permutation(len(names)) % min(FOLDS, len(names)))[speaker_n]
 
 
 def temperature(logits_nk: np.ndarray, targets_nk: np.ndarray) -> tuple[float, float]:

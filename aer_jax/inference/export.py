@@ -94,7 +94,7 @@ def export(path: str | Path, formats: Sequence[str], out: str | Path) -> dict[st
 
 def best_model(run: Run) -> EmotionModel:
     """Adapters and head of the run's best epoch in host memory, over a base of shapes without arrays."""
-    model = abstract_model(run.config.model, len(run.classes))
+    model = abstract_model(run.config.model, run.classes)
     here = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), nnx.state(model, LEARNED)
@@ -146,18 +146,15 @@ def add_in_place(file: Path, updates: dict[str, tuple[np.ndarray, np.ndarray]]) 
 def about_head(run: Run, model: EmotionModel) -> dict[str, Any]:
     """What a PyTorch user needs besides the weights to get the same predictions."""
     config = run.config
-    encoder = PromptEncoder(
-        config.model.checkpoint, run.classes, transcript=config.data.transcript, speaker=config.data.speaker
-    )
-    if isinstance(model.emotion_head, ReadoutHead):
-        audio_size, hidden_size = model.emotion_head.sizes
-        shape = {"head": "readout", "audio_size": audio_size, "hidden_size": hidden_size}
+    encoder = PromptEncoder.of(config, run.classes)
+    head = model.emotion_head
+    shape: dict[str, Any] = {"head": config.model.head}
+    if isinstance(head, ReadoutHead):
+        shape |= {"audio_size": head.sizes[0], "hidden_size": head.sizes[1]}
+    elif isinstance(head, PaperHead):
+        shape |= {"hidden_size": head.norm1.scale.shape[0], "attention_heads": PaperHead.heads}
     else:
-        shape = {
-            "head": "paper",
-            "hidden_size": model.emotion_head.norm1.scale.shape[0],
-            "attention_heads": PaperHead.heads,
-        }
+        shape |= {"hidden_size": head.columns.shape[0], "label_tokens": [list(label) for label in head.labels]}
     return {
         "format": 1,
         **shape,

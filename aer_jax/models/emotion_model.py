@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,16 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from aer_jax.base.chat import label_tokens
 from aer_jax.base.config import read_config
 from aer_jax.base.safetensors_files import Checkpoint
 from aer_jax.config import ModelConfig
 from aer_jax.errors import UserError
 from aer_jax.models.adapters import lora
 from aer_jax.models.adapters.dropout import split_key
+from aer_jax.models.answers_head import AnswersHead, Labels
 from aer_jax.models.emotion_head import HeadStatistics, PaperHead, ReadoutHead
 from aer_jax.models.qwen2_audio import NO_PREFIX, Features, Qwen2Audio
 from aer_jax.models.sharding import key_names, sharding
-from aer_jax.models.weights import load_base
+from aer_jax.models.weights import load_base, read_output_columns
 
 # What is trained, and what a checkpoint of a run holds next to it; all else is the frozen base.
 TRAINABLE = nnx.All(nnx.Any(nnx.LoRAParam, nnx.PathContains("emotion_head")), nnx.Not(HeadStatistics))
@@ -42,9 +45,10 @@ class EmotionModel(nnx.Module):
         base_config: transformers' Qwen2AudioConfig.
         config: which adapters, which head.
         classes: number of emotions.
+        labels: their tokens as answers, for the answers head.
     """
 
-    def __init__(self, base_config, config: ModelConfig, classes: int, *, rngs: nnx.Rngs):
+    def __init__(self, base_config, config: ModelConfig, classes: int, labels: Labels = (), *, rngs: nnx.Rngs):
         audio, text = base_config.audio_config, base_config.text_config
         self.base = Qwen2Audio(base_config, remat=config.remat, rngs=rngs)
         settings = config.lora
@@ -56,8 +60,10 @@ class EmotionModel(nnx.Module):
             dropout=settings.dropout,
             key=rngs.params(),
         )
-        self.emotion_head: PaperHead | ReadoutHead
-        if config.head == "paper":
+        self.emotion_head: PaperHead | ReadoutHead | AnswersHead
+        if config.head == "answers":
+            self.emotion_head = AnswersHead(text.hidden_size, labels)
+        elif config.head == "paper":
             if text.hidden_size % PaperHead.heads:
                 raise UserError(
                     f"model.head: the paper's head needs a hidden size that divides by {PaperHead.heads}, and this "
@@ -81,7 +87,8 @@ class EmotionModel(nnx.Module):
             audio_lbe = self.base.audio_statistics(batch.audio, batch.audio_samples, key)
             rows = audio_lbe.shape[1]
             return Features(jnp.zeros((rows, 0, 0)), jnp.zeros((rows, 0), bool), audio_lbe, jnp.zeros((0, 0)))
-        return self.base(*batch, key)
+        labels_ln = self.emotion_head.packed_ln if isinstance(self.emotion_head, AnswersHead) else None
+        return self.base(*batch, key, labels_ln)
 
     def __call__(self, batch: ModelInputs, key: jax.Array | None = None) -> jax.Array:
         """Logits, float32 [batch, classes]; `key` draws dropout, None turns it off."""
@@ -89,16 +96,24 @@ class EmotionModel(nnx.Module):
         return self.emotion_head(self.features(batch, base_key), head_key)
 
 
-def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed: int) -> EmotionModel:
+def model_builder(config: ModelConfig, classes: Sequence[str], seed: int = 0) -> Callable[[], EmotionModel]:
+    """A function that makes the model with random weights, to be traced.
+
+    Raises:
+        UserError: a class cannot be an answer, see `chat.reply`.
+    """
+    base_config = read_config(config.checkpoint)
+    labels = label_tokens(config.checkpoint, classes) if config.head == "answers" else ()
+    return lambda: EmotionModel(base_config, config, len(classes), labels, rngs=nnx.Rngs(seed))
+
+
+def load_model(config: ModelConfig, classes: Sequence[str], mesh: jax.sharding.Mesh, seed: int) -> EmotionModel:
     """Build the model on a mesh: the base from its checkpoint, fresh adapters and head from `seed`.
 
     The base never passes through the host whole, see `weights.load_base`.
     """
-    base_config = read_config(config.checkpoint)
     checkpoint = Checkpoint(config.checkpoint)
-
-    def build() -> EmotionModel:
-        return EmotionModel(base_config, config, classes, rngs=nnx.Rngs(seed))
+    build = model_builder(config, classes, seed)
 
     def fresh() -> nnx.State:
         return nnx.state(build(), nnx.Any(TRAINABLE, STATISTICS))
@@ -109,4 +124,7 @@ def load_model(config: ModelConfig, classes: int, mesh: jax.sharding.Mesh, seed:
         lambda path, leaf: sharding(mesh, key_names(path), leaf.shape), jax.eval_shape(fresh)
     )
     nnx.update(model, jax.jit(fresh, out_shardings=where)())
+    if isinstance(head := model.emotion_head, AnswersHead):
+        columns_hu = read_output_columns(checkpoint, head.tokens)
+        head.columns.set_value(jax.device_put(columns_hu, head.columns.sharding))
     return model

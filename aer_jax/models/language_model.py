@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from aer_jax.config import Remat
@@ -53,6 +54,25 @@ class Part(NamedTuple):
     embeddings_btd: jax.Array
     positions_bt: jax.Array
     mask: Mask
+
+
+def label_part(embeddings_lnd: jax.Array, lengths_b: jax.Array, mask_bt: jax.Array, prefix: int, rows: int) -> Part:
+    """Labels packed behind rows of text, each of which reads the text and itself alone.
+
+    Args:
+        embeddings_lnd: [labels, tokens, hidden_size], the same behind every row.
+        lengths_b, mask_bt: tokens of each row, and which they are; they come first.
+        prefix: tokens before every row.
+        rows: number of rows.
+    """
+    labels, length, width = embeddings_lnd.shape
+    own_p = np.repeat(np.arange(labels), length)
+    before = prefix + mask_bt.shape[1]
+    valid_bs = jnp.pad(mask_bt, ((0, 0), (prefix, labels * length)), constant_values=True)
+    positions_bp = prefix + lengths_b[:, None] + np.tile(np.arange(length), labels)
+    pattern = Pattern(before, np.concatenate([np.full(before, -1), own_p]))
+    embeddings_bpd = jnp.broadcast_to(embeddings_lnd.reshape(-1, width), (rows, labels * length, width))
+    return Part(embeddings_bpd, positions_bp, Mask(valid_bs, pattern))
 
 
 def with_prefix(prefix_1pd: jax.Array, embeddings_btd: jax.Array) -> list[Part]:
@@ -154,20 +174,22 @@ class LanguageModel(nnx.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def __call__(
-        self, prefix_1pd: jax.Array, embeddings_btd: jax.Array, key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
+        self, prefix_1pd: jax.Array, embeddings_btd: jax.Array, key: jax.Array | None = None, *behind: Part
+    ) -> tuple[jax.Array, ...]:
         """Decode rows after their shared prefix.
 
         Args:
             prefix_1pd: [1, prefix, hidden_size], as if every row began with it; may have length 0.
             embeddings_btd: [batch, time, hidden_size]; what stands behind the text of a row changes nothing of it.
             key: for the adapters' dropout; None in evaluation. The masks of the prefix are those of all rows.
+            behind: further parts behind the rows.
 
         Returns:
-            the states of prefix and rows.
+            the states of prefix, rows and further parts.
         """
-        *prefix, rows_btd = self.decode(with_prefix(prefix_1pd, embeddings_btd), key)
-        return (prefix[0][:1] if prefix else prefix_1pd), rows_btd
+        states = self.decode([*with_prefix(prefix_1pd, embeddings_btd), *behind], key)
+        prefix = states[0][:1] if prefix_1pd.shape[1] else prefix_1pd
+        return prefix, *states[-1 - len(behind) :]
 
     def attend(
         self,

@@ -14,7 +14,7 @@ from aer_jax.config import Remat
 from aer_jax.models.adapters.dropout import split_key
 from aer_jax.models.adapters.lora import dropout_masks
 from aer_jax.models.audio_tower import AudioTower
-from aer_jax.models.language_model import LanguageModel
+from aer_jax.models.language_model import LanguageModel, label_part
 from aer_jax.models.layers import Linear
 from aer_jax.models.log_mel import log_mel
 
@@ -29,12 +29,15 @@ class Features(NamedTuple):
         mask_bt: True at valid positions, which come first in every row.
         audio_lbe: float32 [audio layers, batch, 2 d_model], see `AudioStates.statistics_lbe`.
         prefix_ph: [prefix, hidden_size], the states of what stands before every row; there may be none.
+        answers_bph: [batch, 1 + labels x tokens, hidden_size], the states behind a prompt that predict tokens of
+            labels: its last one, then those of packed labels. None where no labels were given.
     """
 
     hidden_bth: jax.Array
     mask_bt: jax.Array
     audio_lbe: jax.Array
     prefix_ph: jax.Array
+    answers_bph: jax.Array | None = None
 
 
 def roll_left_padding(tokens_bt: jax.Array, mask_bt: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -83,6 +86,7 @@ class Qwen2Audio(nnx.Module):
         mask_bt: jax.Array,
         prefix_p: jax.Array | np.ndarray = NO_PREFIX,
         key: jax.Array | None = None,
+        labels_ln: np.ndarray | None = None,
     ) -> Features:
         """Encode the audio and decode the text of a batch.
 
@@ -93,18 +97,27 @@ class Qwen2Audio(nnx.Module):
             mask_bt: True at the prompt's tokens, padding on either side.
             prefix_p: text tokens that stand before every row, read once for all; as if each row began with them.
             key: for dropout; None in evaluation.
+            labels_ln: tokens of labels, [labels, tokens], to be read behind every prompt, each as if it alone followed.
         """
         mel_bfm = log_mel(audio_bs, self.mel_bins)
-        return self.from_mel(mel_bfm, frame_count(samples_b), tokens_bt, mask_bt, prefix_p, key)
+        return self.from_mel(mel_bfm, frame_count(samples_b), tokens_bt, mask_bt, prefix_p, key, labels_ln)
 
-    def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, prefix_p, key=None) -> Features:
+    def from_mel(self, mel_bfm, frames_b, tokens_bt, mask_bt, prefix_p, key=None, labels_ln=None) -> Features:
         """As `__call__`, from log-mel features [batch, frames, bins] and the count of valid frames."""
         *audio_keys, text_key = split_key(key, 3)
         tokens_bt, mask_bt = roll_left_padding(tokens_bt, mask_bt)
         embeddings_bth, audio_lbe = self.merge_audio_tokens(mel_bfm, frames_b, tokens_bt, audio_keys)
-        prefix_1ph = self.language_model.embed_tokens.embedding[prefix_p][None]
-        prefix_1ph, hidden_bth = self.language_model(prefix_1ph, embeddings_bth, text_key)
-        return Features(hidden_bth, mask_bt, audio_lbe, prefix_1ph[0])
+        embed = self.language_model.embed_tokens.embedding
+        lengths_b = mask_bt.sum(axis=1)
+        labels = (
+            [] if labels_ln is None else [label_part(embed[labels_ln], lengths_b, mask_bt, len(prefix_p), len(mask_bt))]
+        )
+        prefix_1ph, hidden_bth, *rest = self.language_model(embed[prefix_p][None], embeddings_bth, text_key, *labels)
+        answers_bph = None
+        if rest:
+            last_b1h = jnp.take_along_axis(hidden_bth, lengths_b[:, None, None] - 1, axis=1)
+            answers_bph = jnp.concatenate([last_b1h, *rest], axis=1)
+        return Features(hidden_bth, mask_bt, audio_lbe, prefix_1ph[0], answers_bph)
 
     def audio_statistics(self, audio_bs: jax.Array, samples_b: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """`Features.audio_lbe` alone, without a language model; arguments are those of `__call__`."""

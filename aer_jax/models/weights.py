@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,6 +28,7 @@ RULES = (
 )
 
 OUTPUT_LAYER = "language_model.lm_head.weight"
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,18 @@ def check_fit(model: nnx.Module, checkpoint: Checkpoint) -> None:
     if wrong:
         shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
         raise UserError(f"the weights in {checkpoint.path} do not fit its config.json: {shown}.")
+
+
+def read_output_columns(checkpoint: Checkpoint, tokens: Sequence[int]) -> np.ndarray:
+    """The output layer's columns of some tokens, float32 [hidden_size, tokens]; of tied weights the embeddings.
+
+    Raises:
+        UserError: a value is not finite.
+    """
+    name = OUTPUT_LAYER if OUTPUT_LAYER in checkpoint.tensors else EMBEDDINGS
+    tensor = checkpoint.tensors[name]
+    rows = [read_finite(tensor, name, token, token + 1)[0] for token in tokens]
+    return np.stack(rows, axis=1).astype(np.float32)
 
 
 def base_tensors(model: nnx.Module) -> dict[str, np.ndarray]:

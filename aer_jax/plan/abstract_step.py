@@ -15,6 +15,7 @@ from transformers import Qwen2AudioConfig
 
 from aer_jax.base.config import read_config
 from aer_jax.config import Config, ModelConfig
+from aer_jax.models.answers_head import Labels
 from aer_jax.models.emotion_model import STATISTICS, EmotionModel
 from aer_jax.models.random_checkpoint import published_config
 from aer_jax.models.sharding import BATCH, key_names, replicated, sharding
@@ -88,10 +89,15 @@ def trace(config: Config, mesh: Mesh | AbstractMesh, step: AbstractStep) -> Any:
         return function.trace(*step)
 
 
+def _labels(classes: int) -> Labels:
+    """Two tokens for each label, where no tokenizer is there to ask."""
+    return tuple((label, classes) for label in range(classes))
+
+
 @functools.lru_cache(maxsize=8)
 def _parts(config: ModelConfig, classes: int) -> SplitModel:
     base = base_config(config.checkpoint)
-    return split_model(nnx.eval_shape(lambda: EmotionModel(base, config, classes, rngs=nnx.Rngs(0))))
+    return split_model(nnx.eval_shape(lambda: EmotionModel(base, config, classes, _labels(classes), rngs=nnx.Rngs(0))))
 
 
 def _batch(

@@ -77,9 +77,7 @@ def work_of(config: Config, seconds: float | None, prompt: int, prefix: int) -> 
 
 def _of_dataset(config: Config, dataset) -> list[BatchShape]:
     ids = dataset.splits["train"]
-    encoder = PromptEncoder(
-        config.model.checkpoint, dataset.classes, transcript=config.data.transcript, speaker=config.data.speaker
-    )
+    encoder = PromptEncoder.of(config, dataset.classes)
     targets_nk = np.full((len(ids), len(dataset.classes)), 1 / len(dataset.classes))
     buckets = Buckets(
         real_examples(ids, targets_nk),

@@ -31,12 +31,13 @@ def check(config: Config) -> None:
         raise UserError(f"train.batch {batch} must be a multiple of train.microbatch {microbatch}; change one of them.")
     if dataclasses.astuple(config.mesh).count(-1) > 1:
         raise UserError("mesh: -1 stands for all devices that are left, so it can be given to one axis alone.")
-    if config.train.epochs == 0 and (config.model.head != "readout" or config.model.adapter):
+    head, adapter = config.model.head, config.model.adapter
+    if config.train.epochs == 0 and (head == "paper" or (head == "readout" and adapter)):
         raise UserError(
             "train.epochs is 0, which fits a readout to a frozen base: the paper's head and model.adapter need "
             "at least 1."
         )
-    if config.train.fit and (config.model.head != "readout" or config.model.adapter):
+    if config.train.fit and (head == "paper" or (head == "readout" and adapter)):
         raise UserError(
             "train.fit fits a readout to a frozen base, so it goes neither with the paper's head nor with "
             "model.adapter; leave one of them out."

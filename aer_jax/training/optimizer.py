@@ -57,9 +57,9 @@ def make_optimizer(config: TrainConfig, *ends: int, decay_all: bool = False) -> 
 
 
 def decays(path: tuple[Any, ...]) -> bool:
-    """Whether weight decay applies: not to a bias, nor to a normalisation layer, as in transformers' Trainer."""
+    """Whether weight decay applies: not to a bias or a normalisation layer, as in transformers' Trainer."""
     *layers, parameter = key_names(path)
-    return parameter != "bias" and not any("norm" in layer for layer in layers)
+    return parameter not in ("bias", "log_temperature") and not any("norm" in layer for layer in layers)
 
 
 def _weight_decay(weight_decay: float, decay_all: bool) -> optax.GradientTransformation:

@@ -83,7 +83,7 @@ class Predictor:
         self.batch = config.train.microbatch
         self.mesh = make_mesh(config.mesh)
         jax.set_mesh(self.mesh)
-        model = load_model(config.model, len(self.classes), self.mesh, config.seed)
+        model = load_model(config.model, self.classes, self.mesh, config.seed)
         learned = nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))
         with best:
             nnx.update(model, best.load(self.step, {"learned": learned})["learned"])
@@ -93,9 +93,7 @@ class Predictor:
         self._readout_alone = untrained and isinstance(model.emotion_head, ReadoutHead)
         self._parts = split_model(model)
         self._step = make_predict_step(self._parts.graphdef)
-        self.prompt = PromptEncoder(
-            config.model.checkpoint, self.classes, transcript=config.data.transcript, speaker=config.data.speaker
-        )
+        self.prompt = PromptEncoder.of(config, self.classes)
 
     def predict_utterances(self, dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
         """Predicted distributions of a dataset's utterances, float32 [len(ids), classes].

@@ -24,9 +24,10 @@ from aer_jax.data.examples import Example, real_examples, weighed
 from aer_jax.data.prompt import PromptEncoder
 from aer_jax.files.atomic import replace_text
 from aer_jax.models.adapters.peft_import import read_adapter
+from aer_jax.models.answers_head import AnswersHead
 from aer_jax.models.emotion_head import HeadStatistics, ReadoutHead
 from aer_jax.models.emotion_model import load_model
-from aer_jax.training import readout
+from aer_jax.training import calibration, readout
 from aer_jax.training.checkpoint import Checkpoints
 from aer_jax.training.distributed import first_before_others, host_of, is_first
 from aer_jax.training.hooks.early_stopping import no_epochs_yet
@@ -109,9 +110,7 @@ def open_data(config: Config, mesh: jax.sharding.Mesh) -> Data:
     dataset, missing = targets.settle_missing()
     if missing:
         say(missing["sentence"])
-    prompt = PromptEncoder(
-        config.model.checkpoint, dataset.classes, transcript=config.data.transcript, speaker=config.data.speaker
-    )
+    prompt = PromptEncoder.of(config, dataset.classes)
     prompt.refuse_long_prompts(dataset, dataset.splits["test"], config.data.max_seconds)  # others are by their streams
     batches_of = functools.partial(
         evaluation_batches,
@@ -214,13 +213,16 @@ def open_model(
     """
     model_settings = config.model
     start = read_adapter(model_settings, data.dataset.classes) if model_settings.adapter and latest is None else None
-    model = load_model(model_settings, len(data.dataset.classes), mesh, config.seed)
+    model = load_model(model_settings, data.dataset.classes, mesh, config.seed)
     if start:
         start.update(model)
         say(start.note)
     fitted = None
-    if isinstance(model.emotion_head, ReadoutHead) and latest is None and not (start and start.has_head):
-        fitted = readout.init_readout(model, config, data, mesh)
+    if latest is None and not (start and start.has_head):
+        if isinstance(model.emotion_head, ReadoutHead):
+            fitted = readout.init_readout(model, config, data, mesh)
+        elif isinstance(model.emotion_head, AnswersHead) and (config.train.fit or config.train.epochs == 0):
+            fitted = calibration.calibrate(model, config, data, mesh)
         if fitted and config.train.epochs == 0 and is_first():
             readout.save_left_out(fitted, run.path)
     graphdef, trainable, frozen = parts = split_model(model)

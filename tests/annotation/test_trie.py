@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aer_jax.annotation.engines.trie import make_trie, tempered
+from aer_jax.base.label_trie import make_trie, tempered
 
 END = 9
 LABELS = [[1, END], [1, 2, END], [1, 2, 3, END], [4, 2, END]]

@@ -85,7 +85,7 @@ def test_bases(seeds, tally, tmp_path):
 def adapter(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("adapter")
     config = ModelConfig(checkpoint=str(TOY), adapter=str(folder), lora=LoraConfig(rank=4, alpha=8.0))
-    model = abstract_model(config, 3)
+    model = abstract_model(config, "abc")
     tensors = {
         f"{PREFIX}{layer.name}.{name}.weight": np.ones(matrix.shape[:-3:-1], np.float32)
         for layer in adapted_layers(model)

@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     mesh = make_mesh(config.mesh)
     jax.set_mesh(mesh)
     run = create_run(config, dataset.classes)
-    model = load_model(config.model, len(dataset.classes), mesh, 0)
+    model = load_model(config.model, dataset.classes, mesh, 0)
     learned = nnx.state(model, nnx.Any(TRAINABLE, HeadStatistics))
     for step in STEPS:
         with Checkpoints(run.path / "best", keep=1) as best:

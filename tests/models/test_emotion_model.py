@@ -27,7 +27,7 @@ CLASSES = 4
 def load(path, head="paper", seed=0, **settings):
     """On one device, with adapters and readout that do something."""
     config = ModelConfig(checkpoint=str(path), head=head, lora=LoraConfig(rank=4), **settings)
-    model = load_model(config, CLASSES, make_mesh(MeshConfig(), jax.devices()[:1]), seed)
+    model = load_model(config, "abcd"[:CLASSES], make_mesh(MeshConfig(), jax.devices()[:1]), seed)
     for _, variable in nnx.to_flat_state(nnx.state(model, TRAINABLE)):
         if not np.any(variable[...]):
             variable[...] = 0.3 * jax.random.normal(jax.random.key(variable.size), variable.shape)

@@ -87,7 +87,7 @@ def settings(tiny: Path, adapter: Path, *, head: str = "paper", rank=RANK, alpha
 def loaded(config: ModelConfig):
     """A model that starts from the adapter."""
     start = read_adapter(config, CLASSES)
-    model = load_model(config, len(CLASSES), make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
+    model = load_model(config, CLASSES, make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
     start.update(model)
     return model, start
 
@@ -128,7 +128,7 @@ def test_parity_with_the_papers_recipe_in_both_layouts(saved, adapter, tiny_80, 
 @pytest.mark.parametrize("head", ["paper", "readout"])
 def test_out_and_in_again_is_the_same(tiny_80, tmp_path, head):
     config = settings(tiny_80, tmp_path, head=head)
-    model = load_model(config, len(CLASSES), make_mesh(MeshConfig(), jax.devices()[:1]), seed=3)
+    model = load_model(config, CLASSES, make_mesh(MeshConfig(), jax.devices()[:1]), seed=3)
     for i, (_, variable) in enumerate(nnx.to_flat_state(nnx.state(model, LEARNED))):
         variable.set_value(jax.random.normal(jax.random.key(i), variable.shape))
     save_file(adapter_tensors(model), tmp_path / "adapter_model.safetensors")

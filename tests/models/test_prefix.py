@@ -40,7 +40,7 @@ def loss_and_gradient(model, batch):
 @pytest.fixture(scope="module", params=["paper", "readout"])
 def model(request, tiny_80):
     config = ModelConfig(checkpoint=str(tiny_80), head=request.param, lora=LoraConfig(rank=4, dropout=0.0))
-    return load_model(config, 4, make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
+    return load_model(config, "abcd", make_mesh(MeshConfig(), jax.devices()[:1]), seed=0)
 
 
 @pytest.mark.parametrize(("side", "length"), [("right", 9), ("left", 9), ("right", 1)])

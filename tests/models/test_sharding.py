@@ -113,7 +113,7 @@ config = ModelConfig(checkpoint=sys.argv[1], head="paper", lora=LoraConfig(rank=
 found = {}
 for sizes in [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)]:
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
-    model = load_model(config, 4, mesh, seed=0)
+    model = load_model(config, "abcd", mesh, seed=0)
     for path, variable in nnx.to_flat_state(nnx.state(model, nnx.LoRAParam)):
         random = 0.1 * np.random.default_rng(len(str(path))).standard_normal(variable.shape)
         variable.set_value(jax.device_put(random.astype("float32"), variable.sharding))

@@ -75,7 +75,7 @@ def load_ours(
     """Ours on one device, every trainable moved off its initial value: a B of zero would give A no gradient."""
     settings = LoraConfig(rank=rank, alpha=2.0 * rank, dropout=dropout)
     config = ModelConfig(checkpoint=str(checkpoint), head=head, dtype=dtype, lora=settings)
-    model = load_model(config, classes, one_device(), seed=0)
+    model = load_model(config, "abcdefgh"[:classes], one_device(), seed=0)
     rng = np.random.default_rng(1)
     for path, variable in nnx.to_flat_state(nnx.state(model, TRAINABLE)):
         value = np.asarray(variable[...])

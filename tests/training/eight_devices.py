@@ -22,7 +22,7 @@ def train(sizes, batch, head="paper"):
     """Losses and final trainables, flat, of ten steps over two microbatches of unequal weight; dropout is on."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     jax.set_mesh(mesh)
-    model = load_model(ModelConfig(checkpoint=str(CHECKPOINT), head=head, lora=LoraConfig()), 4, mesh, 0)
+    model = load_model(ModelConfig(checkpoint=str(CHECKPOINT), head=head, lora=LoraConfig()), "abcd", mesh, 0)
     parts = split_model(model)
     settings = TrainConfig(lr=3e-3, head_lr=3e-3)
     optimizer, rate = make_optimizer(settings, STEPS), schedule(settings.lr, settings.warmup, STEPS)

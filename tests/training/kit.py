@@ -59,7 +59,7 @@ def make_kit(checkpoint=CHECKPOINT, *, dropout=True):
     config = ModelConfig(checkpoint=str(checkpoint), remat="none", lora=lora)
     mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
-    model = load_model(config, 4, mesh, 0)
+    model = load_model(config, "abcd", mesh, 0)
     if not dropout:
         model.emotion_head.dropout = 0.0
     parts = split_model(model)

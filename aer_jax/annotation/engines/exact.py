@@ -22,10 +22,10 @@ from tqdm import tqdm
 from aer_jax.annotation.engines.interface import Answer, Question
 from aer_jax.annotation.engines.model_name import model_name
 from aer_jax.annotation.engines.tokens import AnnotationEncoder
-from aer_jax.annotation.engines.trie import tempered
 from aer_jax.annotation.task import AnnotationTask
 from aer_jax.base.config import read_config
 from aer_jax.base.hub import find_checkpoint
+from aer_jax.base.label_trie import tempered
 from aer_jax.base.lengths import MAX_SAMPLES, SAMPLE_RATE
 from aer_jax.base.safetensors_files import Checkpoint
 from aer_jax.config import MeshConfig

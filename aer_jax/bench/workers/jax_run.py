@@ -32,9 +32,8 @@ def open_run(job: Mapping[str, Any]) -> JaxRun:
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     jax.set_mesh(mesh)
     dataset = open_dataset(config.data.dataset)
-    transcript, speaker = config.data.transcript, config.data.speaker
-    prompt = PromptEncoder(config.model.checkpoint, dataset.classes, transcript=transcript, speaker=speaker)
-    model = load_model(config.model, len(dataset.classes), mesh, config.seed)
+    prompt = PromptEncoder.of(config, dataset.classes)
+    model = load_model(config.model, dataset.classes, mesh, config.seed)
     save_file(adapter_tensors(model), job["trainables"])
     return JaxRun(config, mesh, dataset, prompt, model)
 

@@ -150,7 +150,7 @@ class JaxSteps:
         train, steps = self.config.train, len(self.chosen)
         lora = dataclasses.replace(self.config.model.lora, dropout=ablation.dropout)
         settings = dataclasses.replace(self.config.model, lora=lora, **ablation.settings)
-        graphdef = split_model(abstract_model(settings, len(self.run.dataset.classes))).graphdef
+        graphdef = split_model(abstract_model(settings, self.run.dataset.classes)).graphdef
         optimizer = make_optimizer(train, steps)
         step = make_train_step(
             graphdef,

@@ -13,19 +13,18 @@ buffers `mean` and `deviation`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 from flax.typing import Key, PathParts
 
-from aer_jax.base.config import read_config
 from aer_jax.base.hub import split_revision
 from aer_jax.config import ModelConfig
 from aer_jax.models.adapters.lora import LoRA, torch_name
 from aer_jax.models.emotion_head import HeadStatistics
-from aer_jax.models.emotion_model import TRAINABLE, EmotionModel
+from aer_jax.models.emotion_model import TRAINABLE, EmotionModel, model_builder
 from aer_jax.models.weights import RULES, base_parameters
 
 PREFIX = "base_model.model."
@@ -37,10 +36,9 @@ IN_PROJ = ("q_proj", "k_proj", "v_proj")  # the order in which torch stacks them
 Values = dict[PathParts, np.ndarray]
 
 
-def abstract_model(config: ModelConfig, classes: int) -> EmotionModel:
+def abstract_model(config: ModelConfig, classes: Sequence[str]) -> EmotionModel:
     """The model's shapes without its arrays, the base's included."""
-    base_config = read_config(config.checkpoint)
-    return nnx.eval_shape(lambda: EmotionModel(base_config, config, classes, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(model_builder(config, classes))
 
 
 class Adapted(NamedTuple):

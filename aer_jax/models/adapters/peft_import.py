@@ -86,7 +86,7 @@ def read_adapter(config: ModelConfig, classes: Sequence[str]) -> Start:
             f"{folder} was trained on another base ({about.get('base')}) than {config.checkpoint}; set "
             f"model.checkpoint to that one, or remove base_fingerprint from {folder / ABOUT_HEAD} to try this one."
         )
-    model = abstract_model(config, len(classes))
+    model = abstract_model(config, classes)
     tensors = _read_tensors(folder)
     adapters = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
     values = _adapter_values(model, adapters, folder, config)
@@ -98,7 +98,7 @@ def read_adapter(config: ModelConfig, classes: Sequence[str]) -> Start:
     if why_fresh is None:
         named = _name_head(head, model.emotion_head, folder)
         shapes = {name: tensor.shape for name, tensor in head_layout(model.emotion_head).items()}
-        last = named["linear3.weight" if config.head == "paper" else "linear.weight"]
+        last = named[{"paper": "linear3.weight", "readout": "linear.weight", "answers": "bias"}[config.head]]
         if len(last) != len(classes):
             why_fresh = f"its head has {len(last)} classes, this run {len(classes)}"
         elif wrong := [
@@ -264,9 +264,11 @@ def _why_fresh(
 ) -> str | None:
     if not head:
         return "the adapter has none"
-    kind = "paper" if any(name.endswith("in_proj_weight") for name in head) else "readout"
-    if kind == "readout" and not any(name.endswith("deviation") for name in head):
-        return None  # of neither kind: refused by name
+    signs = {"paper": "in_proj_weight", "readout": "deviation", "answers": "log_temperature"}
+    kinds = [kind for kind, sign in signs.items() if any(name.endswith(sign) for name in head)]
+    if not kinds:
+        return None  # refused by its names
+    (kind, *_) = kinds
     if kind != config.head:
         return f'its head is of the kind "{kind}", model.head is "{config.head}"'
     if about.get("classes", list(classes)) != list(classes):

@@ -17,8 +17,8 @@ from transformers import GenerationConfig, LogitsProcessorList
 from aer_jax.annotation.engines.gumbel import GumbelSampler
 from aer_jax.annotation.engines.pytorch.model import ChatModel
 from aer_jax.annotation.engines.pytorch.qwen2_audio import Qwen2Audio
-from aer_jax.annotation.engines.trie import make_trie
 from aer_jax.base.chat import Messages
+from aer_jax.base.label_trie import make_trie
 from aer_jax.data.dataset import Dataset, open_dataset
 from aer_jax.errors import UserError
 from aer_jax.worker_process import serve
