@@ -143,9 +143,9 @@ class TrainConfig:
             `training/calibration.py`.
         batch: utterances per optimizer step.
         microbatch: utterances on the devices at a time; `batch` is a multiple of it.
-        fit: with epochs, too, fit the readout to the frozen base's features of training clips, or calibrate the answers,
-            before the first step, and let adapters and head go on from there (Kumar et al., 2022, arXiv 2202.10054);
-            wants a small `head_lr`.
+        fit: with epochs, too, fit the readout to the frozen base's features of training clips, or calibrate the
+            answers, before the first step, and let adapters and head go on from there (Kumar et al., 2022, arXiv
+            2202.10054); wants a small `head_lr`.
         lr: peak learning rate of the adapters.
         head_lr: peak learning rate of the head.
         weight_decay: of AdamW.

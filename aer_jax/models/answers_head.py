@@ -29,7 +29,7 @@ class AnswersHead(nnx.Module):
     def __init__(self, hidden_size: int, labels: Labels):
         self.labels = labels
         self.columns = HeadStatistics(jnp.zeros((hidden_size, len(self.tokens))))
-        self.log_temperature = nnx.Param(jnp.zeros(()))
+        self.log_temperature = nnx.Param(jnp.zeros(1))
         self.bias = nnx.Param(jnp.zeros(len(labels)))
 
     @property

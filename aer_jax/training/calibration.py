@@ -46,7 +46,7 @@ def calibrate(model: EmotionModel, config: Config, data: Data, mesh: jax.shardin
     fitted = calibration.calibrate(scores_nk, targets_nk, weights_n)
     head = model.emotion_head
     assert isinstance(head, AnswersHead)
-    for variable, value in ((head.log_temperature, np.log(fitted.temperature)), (head.bias, fitted.bias_k)):
+    for variable, value in ((head.log_temperature, np.log([fitted.temperature])), (head.bias, fitted.bias_k)):
         variable.set_value(jax.device_put(np.asarray(value, np.float32), variable.sharding))
     if is_first():
         tqdm.write(f"answers: temperature {fitted.temperature:.2f}, fitted to {len(ids):,} clips", file=sys.stderr)

@@ -171,7 +171,8 @@ def training_batches(config: Config, data: Data, run: Run, begins: bool, mesh: j
         add_facts(run, batches=stream.facts(), **({"without_synthetic_vote": data.missing} if data.missing else {}))
         if config.labels.source == "combined":
             add_facts(run, synthetic_weight=data.targets.synthetic_weight)
-    no_steps = "train.epochs is 0: no steps; the readout alone is fitted, to train and validation split"
+    what = "the answers are calibrated" if config.model.head == "answers" else "the readout alone is fitted"
+    no_steps = f"train.epochs is 0: no steps; {what}, to train and validation split"
     say(stream.sentence() if config.train.epochs else no_steps)
     return stream
 

@@ -193,7 +193,7 @@ def _parameters(run: EvaluatedRun) -> str:
 
 def _rates(run: EvaluatedRun) -> str:
     train = run.config.train
-    return f"{train.lr:g} / {train.head_lr:g}" if train.epochs else "no steps: the readout is fitted"
+    return f"{train.lr:g} / {train.head_lr:g}" if train.epochs else "no steps: the head is fitted"
 
 
 def _made(run: EvaluatedRun, key: str) -> str:

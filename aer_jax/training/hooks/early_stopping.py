@@ -37,7 +37,7 @@ class EarlyStopping(Hook):
             self._best.wait()  # before a checkpoint that counts on it
         if training.step == 0:
             speakers = "the validation speakers" if training.total_steps else "speakers left out"
-            training.say(f"readout: JS {losses['val_js']:.4f} (base 2) on {speakers}")
+            training.say(f"{training.run.config.model.head}: JS {losses['val_js']:.4f} (base 2) on {speakers}")
             training.early = early | {"best_loss": np.array(loss)}
             return
         training.early = {
