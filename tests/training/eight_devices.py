@@ -18,7 +18,7 @@ STEPS = 10
 MICROBATCH = 8
 
 
-def train(sizes, batch, head="paper"):
+def train(sizes, batch, head):
     """Losses and final trainables, flat, of ten steps over two microbatches of unequal weight; dropout is on."""
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     jax.set_mesh(mesh)
@@ -38,9 +38,9 @@ def train(sizes, batch, head="paper"):
 
 
 if __name__ == "__main__":
-    out, *meshes = sys.argv[1:]
+    out, head, *meshes = sys.argv[1:]
     batch = make_batch(open_dataset(toy_dataset()), CHECKPOINT, rows=16)
     batch["weight"][[3, 12, 13, 14]] = 0
     for name in meshes:
-        losses, flat, divided = train(tuple(map(int, name.split("x"))), batch)
+        losses, flat, divided = train(tuple(map(int, name.split("x"))), batch, head)
         np.savez(f"{out}/{name}.npz", losses=losses, divided=divided, **flat)
