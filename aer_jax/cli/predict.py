@@ -13,11 +13,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from aer_jax.config import Config, ModelConfig
 from aer_jax.data.audio.read import BadAudio
+from aer_jax.errors import UserError
 from aer_jax.inference.formats import FORMATS
 from aer_jax.inference.model import Model
 from aer_jax.inference.sources import Source, find_audio, format_skipped, read_transcripts, with_transcripts
 from aer_jax.inference.windows import windowing
+from aer_jax.training.predictor import WaveformPredictor, zero_shot_predictor
 from aer_jax.training.run import open_run
 
 _STDIN = Path("-")
@@ -25,6 +28,8 @@ _STDIN = Path("-")
 
 def predict(args: argparse.Namespace) -> int:
     """Predict what `args` names; 2 where a recording could not be used, 0 otherwise."""
+    if args.run and args.classes:
+        raise UserError("--classes goes with --model; a run has the classes that it was trained on.")
     windowing(args.window, args.hop)
     sources = _sources(args)
     if args.figure:
@@ -32,11 +37,11 @@ def predict(args: argparse.Namespace) -> int:
 
         timeline.check_figure(args.figure, len(sources))
     started = time.monotonic()
-    model = Model(open_run(args.run))
+    model = Model(open_run(args.run) if args.run else _zero_shot(args))
     loaded = time.monotonic()
     if (intervals := model.intervals) and intervals.are_trivial:
         _say(f"the intervals say nothing: {intervals.n} validation clips are too few for {intervals.level:.0%}.")
-    if intervals is None:
+    if intervals is None and args.run:
         _say(f"{args.run} has no band.json for its best checkpoint, so no intervals; `aer-jax evaluate` makes one.")
     predictions, bad, seconds = [], 0, 0.0
     form = FORMATS[_format(args)](model.classes, [source.name for source in sources])
@@ -67,6 +72,13 @@ def predict(args: argparse.Namespace) -> int:
             [prediction for prediction in predictions if prediction.timeline] or predictions, args.figure
         )
     return 2 if bad else 0
+
+
+def _zero_shot(args: argparse.Namespace) -> WaveformPredictor:
+    classes = [name.strip() for name in (args.classes or "").split(",") if name.strip()]
+    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+        raise UserError("--model needs --classes: two or more labels with commas between them, each once.")
+    return zero_shot_predictor(Config(model=ModelConfig(checkpoint=args.model)), classes)
 
 
 def _format(args: argparse.Namespace) -> str:

@@ -128,7 +128,10 @@ def _add_predict(command: Command) -> None:
         "predict distributions for audio files, folders, or standard input",
         "predict --run runs/crema_d_mini a.wav recordings/ --format csv --out shares.csv",
     )
-    sub.add_argument("--run", type=Path, required=True, help="a run directory of `aer-jax train`")
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", type=Path, help="a run directory of `aer-jax train`")
+    what.add_argument("--model", metavar="CHECKPOINT", help="a checkpoint as it is: its own answers, zero-shot")
+    sub.add_argument("--classes", help="with --model: comma-separated labels, for instance angry,happy,neutral,sad")
     sub.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="an audio file, a folder with its subfolders, or - (stdin)"
     )

@@ -21,7 +21,7 @@ from aer_jax.inference.prediction import Prediction, Window
 from aer_jax.inference.sources import Source, format_skipped
 from aer_jax.inference.windows import LONGEST, Windowing, windowing
 from aer_jax.labels.votes import normalise
-from aer_jax.training.predictor import Predictor
+from aer_jax.training.predictor import Predictor, WaveformPredictor
 from aer_jax.training.run import Run
 
 _CHUNK_SECONDS = 1800  # upper bound on decoded audio in memory: 115 MB
@@ -34,10 +34,10 @@ Plan = list[tuple[int, int, int | None]]  # of a recording's windows: start, end
 
 
 class Model:
-    """A trained run, ready to predict.
+    """A trained run, or a checkpoint as it is, ready to predict.
 
     Args:
-        run: an opened run whose first epoch is over.
+        run: an opened run whose first epoch is over; or `zero_shot_predictor` of a checkpoint.
 
     Attributes:
         classes: what its distributions are over, in order.
@@ -47,10 +47,14 @@ class Model:
         UserError: the run has no best checkpoint yet, or it does not fit.
     """
 
-    def __init__(self, run: Run):
-        self._predictor = Predictor(run)
+    def __init__(self, run: Run | WaveformPredictor):
+        self.intervals = None
+        if isinstance(run, WaveformPredictor):
+            self._predictor = run
+        else:
+            self._predictor = predictor = Predictor(run)
+            self.intervals = prediction_intervals.load(run.path, predictor.step, predictor.classes)
         self.classes = self._predictor.classes
-        self.intervals = prediction_intervals.load(run.path, self._predictor.step, self.classes)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # text and bytes are iterable too, and are one recording

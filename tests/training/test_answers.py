@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 from safetensors.numpy import load_file
 from scipy.special import softmax
-from toy_runs import config, toy_dataset
+from toy_runs import CHECKPOINT, config, toy_dataset
 
+from aer_jax.cli import main
 from aer_jax.data.dataset import open_dataset
 from aer_jax.inference.export import export
-from aer_jax.training.predictor import Predictor
+from aer_jax.training.predictor import Predictor, zero_shot_predictor
 from aer_jax.training.readout import load_left_out
 from aer_jax.training.trainer import train
 
@@ -58,13 +60,24 @@ def test_an_export_goes_on_where_the_run_was(trained, dataset, tmp_path):
 
 
 def test_the_merged_checkpoint_answers_the_same(trained, dataset, tmp_path):
-    """Zero-shot over it, the exported temperature and bias applied by hand."""
+    """Zero-shot, the exported temperature and bias applied by hand."""
     merged = export(trained.path, ["merged"], tmp_path / "out")["merged"]
     head = load_file(merged / "emotion_head.safetensors")
-    run = train(config(tmp_path / "zero", *ANSWERS, f"model.checkpoint={merged}", "train.epochs=1", "train.lr=1e-12",
-                       "train.head_lr=1e-12"))  # fmt: skip
     ids = dataset.splits["test"]
-    logits_nk = np.log(Predictor(run).predict_utterances(dataset, ids))
+    audio, words = [dataset.audio(id) for id in ids], [dataset.utterances[id].transcript for id in ids]
+    zero_shot = zero_shot_predictor(config(tmp_path / "none", f"model.checkpoint={merged}"), dataset.classes)
+    logits_nk = np.log(zero_shot.predict_waveforms(audio, words))
     probs_nk = softmax(logits_nk / np.exp(head["log_temperature"]) + head["bias"], axis=1)
-    expected_nk = Predictor(trained).predict_utterances(dataset, ids)
-    np.testing.assert_allclose(probs_nk, expected_nk, atol=1e-5)
+    np.testing.assert_allclose(probs_nk, Predictor(trained).predict_utterances(dataset, ids), atol=1e-5)
+
+
+def test_a_checkpoint_predicts_without_a_run(dataset, tmp_path, capsys):
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, dataset.audio(dataset.splits["test"][0]), 16_000)
+    command = ["predict", "--model", str(CHECKPOINT), str(clip), "--json"]
+    assert main([*command, "--classes", ",".join(dataset.classes)]) == 0
+    probs = json.loads(capsys.readouterr().out)["probs"]
+    assert tuple(probs) == dataset.classes and sum(probs.values()) == pytest.approx(1, abs=1e-5)
+    for wrong in ("", "sad", "sad,sad"):
+        assert main([*command, "--classes", wrong]) == 2
+        assert "--model needs --classes" in capsys.readouterr().err
