@@ -16,6 +16,7 @@ from tqdm import tqdm
 from aer_jax.config import Config, ModelConfig
 from aer_jax.data.audio.read import BadAudio
 from aer_jax.errors import UserError
+from aer_jax.files.tables import counted
 from aer_jax.inference.formats import FORMATS
 from aer_jax.inference.model import Model
 from aer_jax.inference.sources import Source, find_audio, format_skipped, read_transcripts, with_transcripts
@@ -42,7 +43,9 @@ def predict(args: argparse.Namespace) -> int:
     if (intervals := model.intervals) and intervals.are_trivial:
         _say(f"the intervals say nothing: {intervals.n} validation clips are too few for {intervals.level:.0%}.")
     if intervals is None and args.run:
-        _say(f"{args.run} has no band.json for its best checkpoint, so no intervals; `aer-jax evaluate` makes one.")
+        _say(
+            f"no intervals: {args.run} has no readable band.json for its best checkpoint; `aer-jax evaluate` makes one."
+        )
     predictions, bad, seconds = [], 0, 0.0
     form = FORMATS[_format(args)](model.classes, [source.name for source in sources])
     with ExitStack() as stack:
@@ -105,8 +108,8 @@ def _sources(args: argparse.Namespace) -> list[Source]:
 
 def _throughput(files: int, seconds: float, busy: float, loading: float) -> str:
     return (
-        f"{files} recordings, {seconds / 60:.1f} min of audio, in {busy:.1f} s: {files / busy:.1f} per second, "
-        f"{seconds / busy:.0f} x real time (compiling included; loading took {loading:.1f} s)"
+        f"{counted(files, 'recording')}, {seconds / 60:.1f} min of audio, in {busy:.1f} s: "
+        f"{files / busy:.1f} per second, {seconds / busy:.0f} x real time (compiling included; loading took {loading:.1f} s)"
     )
 
 

@@ -65,8 +65,10 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         with full_disk(self.directory):
-            self._finish()
-            self._checkpointer.close()
+            try:
+                self._finish()
+            finally:  # after a failed save, too, Orbax's threads must end before the process
+                self._checkpointer.close()
         self._thread.shutdown()
 
     @property

@@ -69,6 +69,17 @@ def test_whole_packets_missing_in_the_middle_are_noticed(format):
         decode_bytes(out.getvalue(), "clip")
 
 
+@pytest.mark.parametrize("bit", [1, 2, 4])
+def test_a_tag_that_swallows_audio_is_noticed(bit):
+    """One bit of an ID3 tag's length makes half a second to two of the frames behind it a part of the tag."""
+    frames = encoded("mp3 without index")
+    tagged = bytearray(b"ID3\x04\0\0\0\0\0\x40" + bytes(64) + frames)
+    assert decode_bytes(bytes(tagged), "clip").samples.size == decode_bytes(frames, "clip").samples.size
+    tagged[8] ^= 16 * bit  # 128 bytes each
+    with pytest.raises(BadAudio, match="the tag would hold audio"):
+        decode_bytes(bytes(tagged), "clip")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_two_recordings_in_one_file(name):
     try:

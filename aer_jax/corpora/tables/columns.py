@@ -236,7 +236,7 @@ def _check(layout: Columns, columns: Sequence[str], where: str) -> None:
     rest = [column for column in columns if column not in layout.used]
     for name in ("audio", "speaker"):
         if name not in layout.one:
-            hint = nearest(name, rest)
+            hint = "" if name in rest else nearest(name, rest)  # --map leaves it unread
             raise UserError(
                 f'{where}: the column "{name}" is missing.{hint} Name it with --map {name}=COLUMN; '
                 f"the columns: {_listed(columns)}."

@@ -25,6 +25,7 @@ _BARE = {"aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "flac", "loas", "
 # These write down how long the stream is, these how long the whole file is; for others FFmpeg may estimate it.
 _STREAM_LENGTH = {"mov,mp4,m4a,3gp,3g2,mj2", "avi", "flac", "tta", "wv", "caf", "ape", "tak", "mpc", "mpc8", "dsf"}
 _FILE_LENGTH = {"matroska,webm", "asf", "flv"}
+_CHAIN = 4  # frames
 _TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI")
 
 
@@ -196,6 +197,8 @@ def _check_bytes(track: Track, file: BinaryIO, size: int, where: str) -> None:
     ends = [packet.place + packet.size for packet in placed]
     begins = [packet.place for packet in placed[1:]] + [size]
     if track.format in ("mp3", "aac"):
+        if _hides_frames(file, _tags_end(file)):
+            raise damaged(where, "the length of its ID3 tag is wrong: the tag would hold audio")
         lead = _lead(track, file)
         ends.insert(0, placed[0].place - (0 if _xing(lead) else len(lead)))
         begins.insert(0, placed[0].place)
@@ -211,14 +214,38 @@ def _check_bytes(track: Track, file: BinaryIO, size: int, where: str) -> None:
             raise damaged(where, f"{begin - end} bytes at byte {end} are no audio")
 
 
-def _lead(track: Track, file: BinaryIO) -> bytes:
-    """What stands before the first packet, ID3 tags left out."""
+def _tags_end(file: BinaryIO) -> int:
+    """Bytes of the ID3 tags at a file's beginning."""
     place = 0
     file.seek(0)
     while (head := file.read(10)).startswith(b"ID3") and len(head) == 10:
         # Seven bits of each of four bytes; a footer is as long as the header.
         place += 10 + int("".join(f"{byte & 127:07b}" for byte in head[6:]), 2) + (10 if head[5] & 16 else 0)
         file.seek(place)
+    return place
+
+
+def _hides_frames(file: BinaryIO, end: int) -> bool:
+    """Whether several MPEG frames follow one another in the first `end` bytes; pictures in a tag hold no such chain."""
+    file.seek(0)
+    head = file.read(end)
+    start = head.find(b"\xff")
+    while start >= 0:
+        at = start
+        for _ in range(_CHAIN):
+            size = frame_size("mp3", "mp3", head[at : at + 7])
+            if not size or at + size > end:
+                break
+            at += size
+        else:
+            return True
+        start = head.find(b"\xff", start + 1)
+    return False
+
+
+def _lead(track: Track, file: BinaryIO) -> bytes:
+    """What stands before the first packet, ID3 tags left out."""
+    place = _tags_end(file)
     file.seek(place)
     return file.read(max(track.packets[0].place - place, 0))
 

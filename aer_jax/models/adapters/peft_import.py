@@ -158,7 +158,9 @@ def _check_settings(settings: dict[str, Any], lora: LoraConfig, folder: Path) ->
         what its B is to be multiplied by, so that the run's scale alpha / r gives what its own scale gave: rsLoRA's is
         alpha over the square root of r (Kalajdzievski, 2023).
     """
-    if settings.get("peft_type") != "LORA":
+    if "peft_type" not in settings:
+        raise UserError(f"{folder}/adapter_config.json names no peft_type; copy the adapter again.")
+    if settings["peft_type"] != "LORA":
         raise UserError(f"{folder} is a {settings.get('peft_type')} adapter; only LORA ones are read.")
     variants = [
         name
