@@ -43,9 +43,7 @@ def predict(args: argparse.Namespace) -> int:
     if (intervals := model.intervals) and intervals.are_trivial:
         _say(f"the intervals say nothing: {intervals.n} validation clips are too few for {intervals.level:.0%}.")
     if intervals is None and args.run:
-        _say(
-            f"no intervals: {args.run} has no readable band.json for its best checkpoint; `aer-jax evaluate` makes one."
-        )
+        _say(f"no intervals: {args.run} has no readable band.json for its best checkpoint; `aer-jax evaluate` makes it")
     predictions, bad, seconds = [], 0, 0.0
     form = FORMATS[_format(args)](model.classes, [source.name for source in sources])
     with ExitStack() as stack:
@@ -109,7 +107,8 @@ def _sources(args: argparse.Namespace) -> list[Source]:
 def _throughput(files: int, seconds: float, busy: float, loading: float) -> str:
     return (
         f"{counted(files, 'recording')}, {seconds / 60:.1f} min of audio, in {busy:.1f} s: "
-        f"{files / busy:.1f} per second, {seconds / busy:.0f} x real time (compiling included; loading took {loading:.1f} s)"
+        f"{files / busy:.1f} per second, {seconds / busy:.0f} x real time "
+        f"(compiling included; loading took {loading:.1f} s)"
     )
 
 
