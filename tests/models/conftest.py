@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 import torch
-from tiny_qwen2_audio import load_ours, load_torch, save_tiny
+from tiny_qwen2_audio import AUDIO_TOKEN, load_ours, load_torch, prompt, save_tiny, voice
 
 torch.set_num_threads(2)
 jax.config.update("jax_default_matmul_precision", "highest")  # parity is about float32, on a GPU too
@@ -59,3 +59,15 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("float32 parity with the PyTorch originals")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Voices of unequal lengths."""
+    return [voice(seconds, seed) for seed, seconds in enumerate((0.4, 1.37, 0.9))]
+
+
+@pytest.fixture(scope="module")
+def prompts(clips):
+    """A prompt for each of the clips, of unequal lengths, too."""
+    return [prompt(len(clip), 4 + 5 * (b % 2), AUDIO_TOKEN, b) for b, clip in enumerate(clips)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from test_label_scores import LABELS, SECONDS, loop
-from tiny_qwen2_audio import AUDIO_TOKEN, load_ours, load_torch, make_batch, prompt, relative_error, voice
+from test_label_scores import LABELS, loop
+from tiny_qwen2_audio import load_ours, load_torch, make_batch, relative_error
 from transformers import WhisperFeatureExtractor
 
 from aer_jax.base.label_trie import tempered
@@ -21,16 +21,6 @@ END = 9  # ends every answer, so that none begins with all of another
 ANSWERS = tuple((*label, END) for label in LABELS)
 LIMIT = 1e-4
 TARGETS = (r"language_model\.layers\.N\.self_attn\.[qv]_proj", r"audio_tower\.layers\.N\.self_attn\.q_proj")
-
-
-@pytest.fixture(scope="module")
-def clips():
-    return [voice(seconds, seed) for seed, seconds in enumerate(SECONDS)]
-
-
-@pytest.fixture(scope="module")
-def prompts(clips):
-    return [prompt(len(clip), 4 + 5 * (b % 2), AUDIO_TOKEN, b) for b, clip in enumerate(clips)]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from aer_jax.models.label_scores import label_log_probs
 
 # One to four tokens; the second begins with all of the first, the third with all of the second.
 LABELS = ((11,), (11, 42), (11, 42, 7, 3), (60, 11, 42), (8, 8))
-SECONDS = (0.4, 1.37, 0.9)
 LIMIT = 1e-4
 
 _score = nnx.jit(lambda model, batch, labels_ln, mask_ln: label_log_probs(model, *batch[:4], labels_ln, mask_ln))
@@ -66,16 +65,6 @@ def loop(model, clips, prompts, labels) -> np.ndarray:
 @pytest.fixture(scope="module")
 def ours(tiny_80):
     return load_ours(tiny_80)
-
-
-@pytest.fixture(scope="module")
-def clips():
-    return [voice(seconds, seed) for seed, seconds in enumerate(SECONDS)]
-
-
-@pytest.fixture(scope="module")
-def prompts(clips):
-    return [prompt(len(clip), 4 + 5 * (b % 2), AUDIO_TOKEN, b) for b, clip in enumerate(clips)]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +115,7 @@ def test_all_possible_answers_together_are_certain(ours, clips, prompts):
 def test_a_word_before_the_label_matters_and_audio_too(ours, clips, prompts, expected):
     """The comparison could fail: another word, or another clip of the same length, gives other likelihoods."""
     other_word = [*prompts[0][:-1], prompts[0][-1] + 1]
-    other_clip = voice(SECONDS[0], 77)
+    other_clip = voice(0.4, 77)
     for changed in (([clips[0]], [other_word]), ([other_clip], [prompts[0]])):
         found = score(ours, make_batch(*changed, "right"), *padded(LABELS))
         assert np.abs(found[0] - expected[0]).max() > 100 * LIMIT
